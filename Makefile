@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.setup-done
+SHOP ?= demo-shop
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_OFFLINE := 1
+
+.PHONY: setup demo serve test test-all check fix bench docs
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setting up .venv (Python packages; the first time takes a few minutes)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/python examples/demo.py --shop $(SHOP)
+
+serve: setup
+	@$(BIN)/penchant serve --shop $(SHOP)
+
+test: setup
+	@echo "== running the tests (slow suites: make test-all)"
+	@$(BIN)/python -m pytest -m "not slow" -ra
+
+test-all: setup
+	@echo "== running every test"
+	@$(BIN)/python -m pytest -ra
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	@$(BIN)/python bench/run.py
+
+docs: setup
+	$(BIN)/python docs/build.py

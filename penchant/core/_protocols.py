@@ -1,0 +1,236 @@
+"""The seams: what a lower room needs from a higher one, and what plug-ins promise.
+
+Entry-point groups: ``penchant.models`` (classes fulfilling ``Model``), ``penchant.stores`` (``Store``),
+``penchant.policies`` (``Policy``). Our own register the same way. ``penchant.testing`` ships the
+conformance suite of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from penchant.core._arrays import Candidates, Floats, History, Ints, Query, SequenceBatch, Snapshot
+from penchant.core._types import ErasureReceipt, Event, Slate
+
+Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
+"""Called with (what is being done, units done, units in all or None, figures such as loss)."""
+
+
+def no_progress(task: str, done: int, total: int | None, figures: Mapping[str, float]) -> None:
+    """A ``Progress`` that says nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The facts of one training run that are not part of a model's configuration.
+
+    ``checkpoints``: a folder for resumable state, None to keep none. ``validate`` scores a scorer on held
+    out users, higher is better; None when there is nothing to validate on.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    checkpoints: Path | None = None
+    validate: Callable[[Scorer], float] | None = None
+    progress: Progress = no_progress
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Something fitted that ranks items for people. Works on arrays alone, needs no store, is immutable."""
+
+    config: msgspec.Struct
+
+    def scores(self, batch: SequenceBatch) -> Floats:
+        """Score every item for every row: (B, N + 1) float32, higher is better, column 0 is -inf."""
+        ...
+
+    def related(self, items_Q: Ints) -> Floats:
+        """Score every item as a companion of each given item: (Q, N + 1) float32, column 0 is -inf."""
+        ...
+
+    def affinity(self, history_T: Ints, items_K: Ints) -> Floats:
+        """Say how much each history item speaks for each answer item: (T, K) float32, 0 = nothing."""
+        ...
+
+
+@runtime_checkable
+class Model(Scorer, Protocol):
+    """A scorer that can be fitted, stored as arrays and restored. One class a file, registered by name."""
+
+    Config: ClassVar[type[msgspec.Struct]]
+
+    @classmethod
+    def fit(cls, snapshot: Snapshot, config: Any, run: Run) -> Self:
+        """Learn from a snapshot. Same snapshot, config and seed give the same bits."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All that was learned, as named arrays: with ``config`` enough to ``restore``."""
+        ...
+
+    @classmethod
+    def restore(cls, config: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
+        """Rebuild from ``arrays()``; must not need torch."""
+        ...
+
+
+class Policy(Protocol):
+    """Turns candidates into a slate with honest odds, and learns from outcomes."""
+
+    id: str
+
+    def choose(self, candidates: Candidates, query: Query, rng: np.random.Generator) -> Choice:
+        """Pick ``query.k`` items (fewer when there are fewer candidates)."""
+        ...
+
+    def odds(self, candidates: Candidates, chosen_K: Ints) -> Floats:
+        """Chance of each chosen item in its slot given the slots above: (K,) in (0, 1]."""
+        ...
+
+    def update(self, slate: Slate, outcome: Mapping[str, float]) -> None:
+        """Learn from what became of a slate: item id -> reward."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a policy picked: positions into the candidates, their odds, and whether each was explored."""
+
+    index_K: Ints
+    odds_K: Floats
+    explored_K: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadReport:
+    """What a bulk load did: rows in = accepted + already_stored + refused.num_rows + erased."""
+
+    accepted: int
+    already_stored: int  # same event id, same content, stored before this load: nothing to do
+    refused: pa.Table  # EVENT_SCHEMA columns + source, row, reason, detail: duplicates and conflicts
+    erased: int  # events of erased people, dropped by their tombstone
+    late: int  # accepted, but more than a day older than the newest event stored before
+    version: int  # of the event table after the load
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """Counts and sizes of what is at rest."""
+
+    events: int
+    journal_events: int
+    subjects: int | None
+    items: int
+    first_ts: int | None
+    last_ts: int | None
+    table_version: int
+    decisions: int
+    bytes: int
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """What happened, at rest. One writer at a time; any number of readers.
+
+    Guarantee: an event acknowledged by ``append`` or ``load`` is never lost and never counted twice.
+    """
+
+    num_buckets: int
+
+    def load(self, batches: Iterable[pa.RecordBatch], *, source: str) -> LoadReport:
+        """Write accepted rows (EVENT_SCHEMA + ``row`` int64, the row in the source) in one atomic commit.
+
+        Memory stays flat: batches are consumed one by one. Either all of it becomes visible or nothing.
+        """
+        ...
+
+    def append(self, events: Sequence[Event]) -> list[str]:
+        """Store live events durably (fsynced) and add them to the live histories, in order.
+
+        Every event has ``event_id`` and ``ts`` set. Returns one word each:
+        ``stored | duplicate | conflict | erased``.
+        """
+        ...
+
+    def scan(
+        self,
+        *,
+        bucket: int | None = None,
+        columns: Sequence[str] | None = None,
+        as_of: int | None = None,
+        since: int | None = None,
+    ) -> pa.Table:
+        """Events with since <= ts < as_of, of one bucket or all, ordered by (subject, ts, seq); journal included."""
+        ...
+
+    def history(self, subject: str, limit: int = 200) -> History:
+        """The last events of one person, fresh to the last acknowledged event. Empty when unknown."""
+        ...
+
+    def put_catalog(self, table: pa.Table) -> None:
+        """Replace rows by id, add new ones (CATALOG_SCHEMA). Atomic."""
+        ...
+
+    def catalog(self) -> pa.Table:
+        """The whole catalogue, sorted by id."""
+        ...
+
+    def put_users(self, table: pa.Table) -> None:
+        """Merge user attributes by ``user_id``. Atomic."""
+        ...
+
+    def users(self) -> pa.Table:
+        """All user attributes, sorted by ``user_id``."""
+        ...
+
+    def log_decision(self, slate: Slate) -> None:
+        """Write a slate to the decision log (group committed; ``flush`` forces it out)."""
+        ...
+
+    def decisions(self, subject: str | None = None) -> Iterator[Slate]:
+        """Logged slates in order of time."""
+        ...
+
+    def flush(self) -> None:
+        """Make everything handed over durable."""
+        ...
+
+    def compact(self) -> int:
+        """Move the journal into the table; returns how many events moved."""
+        ...
+
+    def erase(self, subject: str) -> ErasureReceipt:
+        """Remove a person from every store and leave a tombstone that refuses their late events."""
+        ...
+
+    def export(self, subject: str) -> dict[str, Any]:
+        """Everything kept about a person, as JSON-ready values."""
+        ...
+
+    def status(self) -> StoreStatus:
+        """Counts and sizes."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release the locks."""
+        ...
+
+
+class Cipher(Protocol):
+    """Encrypts what is at rest; the privacy room implements it, the store only calls it."""
+
+    def encrypt(self, subject: str, field: str, plain: bytes) -> bytes:
+        """Seal bytes under the person's own key."""
+        ...
+
+    def decrypt(self, subject: str, field: str, sealed: bytes) -> bytes:
+        """Open sealed bytes; raises ``StorageError`` when the key was destroyed."""
+        ...

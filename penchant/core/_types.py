@@ -1,0 +1,127 @@
+"""The nouns that travel as JSON: events, queries, slates, estimates, artifacts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from penchant.core._kinds import EventKind
+
+Id = Annotated[str, Meta(min_length=1, max_length=512)]
+Micros = Annotated[int, Meta(description="microseconds since 1970, UTC")]
+SeenRule = Literal["auto", "exclude", "allow"]
+Purpose = Literal["personalise", "analytics"]
+
+
+class Noun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all JSON nouns: frozen, strict, keyword-only."""
+
+
+class Event(Noun):
+    """Something a person did. Needs ``user_id`` or ``anonymous_id``.
+
+    ``ts`` None means now. ``value`` is the money of the whole line in minor units (cents), or the stars
+    of a review. ``event_id`` None means: derive it from the content, so that the same event sent twice
+    counts once.
+
+    Example:
+        >>> Event(kind=EventKind.VIEW, user_id="u1", item_id="shoe-7").kind.code
+        3
+    """
+
+    kind: EventKind
+    event_id: Id | None = None
+    ts: Micros | None = None
+    user_id: Id | None = None
+    anonymous_id: Id | None = None
+    session_id: Id | None = None
+    item_id: Id | None = None
+    value: float | None = None
+    quantity: float | None = None
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    query: Annotated[str, Meta(max_length=4096)] | None = None
+    text: Annotated[str, Meta(max_length=65536)] | None = None
+    recommendation_id: Id | None = None
+    position: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    consent: list[Purpose] | None = None
+    props: dict[str, Any] | None = None
+
+
+class Reason(Noun):
+    """Why an item is in a slate: a short sentence and what it rests on."""
+
+    text: str
+    kind: str  # history | interest | popular | explored
+    item_id: str | None = None  # the item of the person's own history it rests on
+    weight: float | None = None
+
+
+class SlateItem(Noun):
+    """One slot of a slate."""
+
+    item_id: str
+    score: float
+    odds: Annotated[float, Meta(gt=0, le=1, description="chance of this item here, given the slots above")]
+    explored: bool
+    reasons: list[Reason] = []
+
+
+class Slate(Noun):
+    """An answer, and at the same time its row in the decision log."""
+
+    recommendation_id: str
+    ts: Micros
+    subject: str
+    items: list[SlateItem]
+    policy_id: str
+    model_id: str
+    seed: int
+    surface: str = "default"
+    degraded: bool = False
+    note: str | None = None  # why the answer is degraded or empty
+
+
+class Estimate(Noun):
+    """A number with its uncertainty; metrics, gaps and forecasts are never bare floats.
+
+    Example:
+        >>> str(Estimate(value=0.0852, low=0.0815, high=0.0889, n=22363, method="normal"))
+        '0.0852 [0.0815, 0.0889]'
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+    level: float = 0.95
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+class Artifact(Noun):
+    """The manifest of something learned. ``id`` is the hash of everything else in it and of its files."""
+
+    id: str
+    kind: str  # the model plug-in that made it and can restore it
+    config: dict[str, Any]
+    as_of: Micros
+    parents: list[str] = []
+    metrics: dict[str, Estimate] = {}
+    facts: dict[str, Any] = {}  # what serving must know: seen rule, sizes, blend weights, class names
+    files: dict[str, str] = {}  # file name -> sha256
+    code_version: str = ""
+    fingerprint: str = ""  # of the snapshot it learned from
+
+
+class ErasureReceipt(Noun):
+    """What an erasure removed, store by store, and that a byte search found nothing left."""
+
+    subject: str
+    ts: Micros
+    removed: dict[str, int]  # store -> rows, entries or files
+    bytes_searched: int
+    remaining: list[str] = []  # files that still hold the id: must be empty

@@ -1,0 +1,274 @@
+"""The one door: an engine is a shop folder (or a server that has one) and the operations on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from penchant.core import Clock, ErasureReceipt, Progress, Slate, no_progress, now
+from penchant.core.errors import PenchantError, ShopError
+from penchant.data import Health
+from penchant.engine import _requests as rq
+from penchant.engine._operation import OPERATIONS, Operation, Remote, operation
+
+if TYPE_CHECKING:
+    from penchant.engine._serving import Serving
+    from penchant.engine._shop import Shop
+
+
+class Engine:
+    """The operations of one shop, embedded (``open``) or on a server (``connect``).
+
+    Every operation takes its request struct, or the request's fields as keywords.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, Engine.open(folder) as engine:
+        ...     made = engine.init(name="Corner shop", currency="EUR")
+        ...     told = engine.observe(events=[{"kind": "view", "user_id": "u1", "item_id": "tea"}])
+        ...     engine.recommend(user_id="u2", k=1).items[0].item_id
+        'tea'
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        *,
+        remote: Remote | None = None,
+        clock: Clock = now,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.clock = clock
+        self.progress = progress
+        self._remote = remote
+        self._shop: Shop | None = None
+        self._serving: Serving | None = None
+        self._opening = threading.RLock()
+
+    @classmethod
+    def open(cls, path: str | Path, *, clock: Clock = now, progress: Progress = no_progress) -> Self:
+        """Work on a shop folder in this process. The folder need not be a shop yet: ``init`` makes it one."""
+        return cls(path, clock=clock, progress=progress)
+
+    @classmethod
+    def connect(cls, url: str, *, progress: Progress = no_progress, timeout: float = 30.0) -> Self:
+        """Work on a shop that ``penchant serve`` serves at ``url``."""
+        from penchant.engine._remote import HttpRemote
+
+        return cls(None, remote=HttpRemote(url, timeout=timeout, progress=progress), progress=progress)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Flush and release the shop."""
+        with self._opening:
+            if self._shop is not None:
+                self._shop.close()
+            self._shop = self._serving = None
+
+    def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
+        """Every call of every operation passes here."""
+        if self._remote is not None:
+            return self._remote.call(row, request)
+        started = time.perf_counter()
+        outcome = "ok"
+        try:
+            return function(self, request)
+        except PenchantError as error:
+            outcome = error.code
+            raise
+        except OSError as error:
+            outcome = "storage"
+            from penchant.engine._shop import storage_error
+
+            raise storage_error(error) from error
+        finally:
+            if self._shop is not None and row.scope != "serve":
+                self._shop.log_access(row.name, outcome, time.perf_counter() - started)
+
+    @property
+    def shop(self) -> Shop:
+        """The open shop folder; opened on first use."""
+        if self._shop is None:
+            from penchant.engine._shop import Shop
+
+            with self._opening:
+                if self._shop is None:
+                    if self.path is None:
+                        raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
+                    self._shop = Shop.open(self.path, clock=self.clock)
+        return self._shop
+
+    @property
+    def serving(self) -> Serving:
+        """What answers: the promoted model, the catalogue and the policy."""
+        if self._serving is None:
+            from penchant.engine._serving import Serving
+
+            shop = self.shop
+            with self._opening:
+                if self._serving is None:
+                    self._serving = Serving(shop)
+        return self._serving
+
+    def warm(self) -> None:
+        """Load the promoted model and the live histories ahead of the first request."""
+        self.shop.store.warm(self.progress)
+        self.serving.refresh()
+
+    # -- manage: from a raw export to a promoted model ------------------------------------------------
+
+    @operation(scope="manage", creates_shop=True)
+    def init(self, request: rq.InitRequest) -> rq.InitReport:
+        """Make a folder into a shop.
+
+        Writes ``shop.toml`` with every setting and its default. A folder that already is a shop is refused.
+        """
+        from penchant.engine._shop import create_shop
+
+        if self.path is None:
+            raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
+        return create_shop(self.path, request)
+
+    @operation(scope="manage", job=True)
+    def ingest(self, request: rq.IngestRequest) -> rq.IngestReport:
+        """Read event files or user tables into the shop.
+
+        The dialect is recognised by the columns; unknown columns get a proposed mapping. Refused rows go to
+        the quarantine with their reason and row number. The same file ingested twice changes nothing.
+        """
+        from penchant.engine._ingest import ingest
+
+        return ingest(self.shop, request, self.progress)
+
+    @operation(scope="manage", job=True)
+    def catalog(self, request: rq.CatalogRequest) -> rq.IngestReport:
+        """Read catalogue files into the shop; rows replace earlier rows of the same id."""
+        from penchant.engine._ingest import read_catalog_files
+
+        report = read_catalog_files(self.shop, request, self.progress)
+        return report
+
+    @operation(scope="manage", job=True)
+    def doctor(self, request: rq.DoctorRequest) -> Health:
+        """Examine the data at rest: what is wrong, what it costs, what to do."""
+        from penchant.engine._ingest import doctor
+
+        return doctor(self.shop, request, self.progress)
+
+    @operation(scope="serve")
+    def observe(self, request: rq.ObserveRequest) -> rq.ObserveReport:
+        """Tell the shop what just happened; the very next recommendation knows it.
+
+        Events are on disk when this returns. Each event has its own result; bad ones are refused alone.
+        """
+        from penchant.engine._live import observe
+
+        return observe(self.shop, request)
+
+    @operation(scope="manage", job=True)
+    def train(self, request: rq.TrainRequest) -> rq.TrainReport:
+        """Learn from everything stored, choose on a held-out time window, and promote the best.
+
+        A run that was killed goes on where it was when the same command is given again.
+        """
+        from penchant.engine._train import train
+
+        return train(self.shop, request, self.progress)
+
+    @operation(scope="manage", job=True)
+    def evaluate(self, request: rq.EvaluateRequest) -> rq.LeaderboardReport:
+        """Measure on the newest time window, which nothing was fitted or chosen on.
+
+        Popularity, recent popularity, item-kNN and counted transitions are always beside it.
+        """
+        from penchant.engine._evaluate import evaluate
+
+        return evaluate(self.shop, request, self.progress)
+
+    @operation(scope="manage", job=True)
+    def compare(self, request: rq.CompareRequest) -> rq.LeaderboardReport:
+        """Measure several models side by side on the newest time window, with paired differences."""
+        from penchant.engine._evaluate import compare
+
+        return compare(self.shop, request, self.progress)
+
+    @operation(scope="manage")
+    def promote(self, request: rq.PromoteRequest) -> rq.PromotionReport:
+        """Let a model serve. It is checked first; running servers take it up within a second."""
+        from penchant.engine._models import promote
+
+        return promote(self.shop, request)
+
+    @operation(scope="manage")
+    def rollback(self, request: rq.RollbackRequest) -> rq.PromotionReport:
+        """Return to the model that served before."""
+        from penchant.engine._models import rollback
+
+        return rollback(self.shop, request)
+
+    # -- serve ----------------------------------------------------------------------------------------
+
+    @operation(scope="serve")
+    def recommend(self, request: rq.RecommendRequest) -> Slate | rq.BatchReport:
+        """Ask for items for one person, or for many at once.
+
+        One person: a slate with odds and reasons, fresh to the last observed event, for a known user, a
+        guest or somebody brand new. Many (``users``): a Parquet file with user_id, rank, item_id and score.
+        """
+        from penchant.engine._live import recommend
+        from penchant.engine._batch import recommend_many
+
+        if request.users is not None:
+            return recommend_many(self.shop, self.serving, request, self.progress)
+        return recommend(self.shop, self.serving, request)
+
+    @operation(scope="serve")
+    def similar(self, request: rq.SimilarRequest) -> rq.SimilarReport:
+        """Ask for the companions of an item, best first."""
+        from penchant.engine._live import similar
+
+        return similar(self.shop, self.serving, request)
+
+    @operation(scope="serve")
+    def profile(self, request: rq.ProfileRequest) -> rq.Profile:
+        """Ask what a person is interested in: weighted tags for now, month and lifetime, with evidence."""
+        from penchant.engine._profile import profile
+
+        return profile(self.shop, self.serving, request)
+
+    # -- govern ---------------------------------------------------------------------------------------
+
+    @operation(scope="govern")
+    def status(self, request: rq.StatusRequest) -> rq.Status:
+        """Ask how the shop stands: what is stored, what serves, what is degraded."""
+        from penchant.engine._models import status
+
+        return status(self.shop, self.serving)
+
+    @operation(scope="govern", job=True)
+    def erase_user(self, request: rq.EraseRequest) -> ErasureReceipt:
+        """Remove a person from everything, and prove it by a byte search."""
+        from penchant.engine._govern import erase_user
+
+        return erase_user(self.shop, request)
+
+    @operation(scope="govern", job=True)
+    def export_user(self, request: rq.ExportRequest) -> rq.ExportReport:
+        """Give out everything kept about a person."""
+        from penchant.engine._govern import export_user
+
+        return export_user(self.shop, self.serving, request)
+
+
+__all__ = ["OPERATIONS", "Engine"]

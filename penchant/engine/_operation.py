@@ -1,0 +1,179 @@
+"""The operation table: one decorated method is a Python call, a CLI command, a REST route and a client call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_type_hints, overload
+
+import msgspec
+from msgspec import Meta
+
+from penchant.core.errors import InputError
+
+Scope = Literal["serve", "manage", "govern"]
+
+# Markers on request fields. A file field is a path in Python and on the command line; over HTTP an input
+# file travels as a multipart part of the field's name, and an output file as the body of the answer.
+InFile = Annotated[str, Meta(description="path of a file to read", extra={"file": "in"})]
+OutFile = Annotated[str, Meta(description="path of a file to write", extra={"file": "out"})]
+POSITIONAL = {"positional": True}
+
+Req = TypeVar("Req", bound=msgspec.Struct)
+Res = TypeVar("Res")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One row of the table.
+
+    ``job`` operations may take longer than a request should: over HTTP they answer 202 with a job id.
+    ``creates_shop`` marks the one that works on a folder that is no shop yet.
+    """
+
+    name: str
+    scope: Scope
+    request: type[msgspec.Struct]
+    response: Any
+    summary: str
+    description: str
+    job: bool
+    creates_shop: bool
+
+    def parse(self, body: bytes) -> msgspec.Struct:
+        """Read a JSON request strictly; an error names the field.
+
+        Raises:
+            InputError: The body is not JSON, or a field is unknown, missing or of the wrong type.
+        """
+        try:
+            return msgspec.json.decode(body or b"{}", type=self.request)
+        except msgspec.ValidationError as error:
+            raise _refused(self, error) from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InputError(
+                "the request is not valid JSON", value=str(error)[:200], hint="send one JSON object"
+            ) from None
+
+    def build(self, **fields: Any) -> msgspec.Struct:
+        """Make a request from keyword arguments, converting strictly.
+
+        Raises:
+            InputError: A field is unknown, missing or of the wrong type.
+        """
+        try:
+            return msgspec.convert(fields, type=self.request)
+        except msgspec.ValidationError as error:
+            raise _refused(self, error) from None
+
+    def file_fields(self, direction: Literal["in", "out"]) -> list[str]:
+        """Names of the request fields that are files to read ("in") or to write ("out")."""
+        found = []
+        for field in msgspec.inspect.type_info(self.request).fields:  # type: ignore[attr-defined]
+            if any(extra.get("file") == direction for extra in _extras(field.type)):
+                found.append(field.encode_name)
+        return found
+
+
+def _extras(kind: Any) -> Iterator[dict[str, Any]]:
+    """All ``Meta.extra`` dictionaries on a field's type, through unions and lists."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        if kind.extra:
+            yield kind.extra
+        yield from _extras(kind.type)
+    elif isinstance(kind, msgspec.inspect.UnionType):
+        for member in kind.types:
+            yield from _extras(member)
+    elif isinstance(kind, msgspec.inspect.ListType):
+        yield from _extras(kind.item_type)
+
+
+def _refused(operation: Operation, error: msgspec.ValidationError) -> InputError:
+    message, _, path = str(error).partition(" - at `")
+    return InputError(
+        f"{operation.name}: {message}",
+        path=path.rstrip("`") or None,
+        hint=f"see `penchant {operation.name.replace('_', '-')} --help` or the reference page",
+    )
+
+
+class Remote(Protocol):
+    """Sends an operation to a server (implemented by the remote client)."""
+
+    def call(self, operation: Operation, request: msgspec.Struct) -> Any:
+        """Run it there and give back the response, or raise the error the server gave."""
+        ...
+
+
+OPERATIONS: dict[str, Operation] = {}
+"""Every operation that exists, in order of definition."""
+
+
+class OperationMethod(Generic[Req, Res]):
+    """A method of the engine that is in the table. Call it with a request, or with the request's fields.
+
+    Example:
+        ``engine.recommend(RecommendRequest(user_id="u1"))`` equals ``engine.recommend(user_id="u1")``.
+    """
+
+    def __init__(self, function: Callable[[Any, Req], Res], operation: Operation) -> None:
+        self.function = function
+        self.operation = operation
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+
+    @overload
+    def __get__(self, engine: None, owner: type) -> OperationMethod[Req, Res]: ...
+    @overload
+    def __get__(self, engine: object, owner: type) -> BoundOperation[Req, Res]: ...
+    def __get__(
+        self, engine: object | None, owner: type
+    ) -> OperationMethod[Req, Res] | BoundOperation[Req, Res]:
+        return self if engine is None else BoundOperation(self, engine)
+
+
+class BoundOperation(Generic[Req, Res]):
+    """An operation of one engine."""
+
+    __slots__ = ("_engine", "_method")
+
+    def __init__(self, method: OperationMethod[Req, Res], engine: object) -> None:
+        self._method = method
+        self._engine = engine
+
+    def __call__(self, request: Req | None = None, /, **fields: Any) -> Res:
+        operation = self._method.operation
+        if request is None:
+            request = operation.build(**fields)  # type: ignore[assignment]
+        elif fields:
+            raise InputError(
+                f"{operation.name} takes a request or fields, not both", hint="drop one of the two"
+            )
+        return self._engine._run(operation, self._method.function, request)  # type: ignore[attr-defined,no-any-return]
+
+
+def operation(
+    *, scope: Scope, job: bool = False, creates_shop: bool = False
+) -> Callable[[Callable[[Any, Req], Res]], OperationMethod[Req, Res]]:
+    """Enter a method of the engine into the table. Its annotations give the request and response types.
+
+    Args:
+        scope: Which keys may call it: ``serve``, ``manage`` or ``govern``.
+        job: Whether it may run long (HTTP answers 202 and a job id).
+        creates_shop: Whether it works on a folder that is no shop yet.
+    """
+
+    def enter(function: Callable[[Any, Req], Res]) -> OperationMethod[Req, Res]:
+        hints = get_type_hints(function, include_extras=True)
+        response = hints.pop("return")
+        (request,) = (hints[name] for name in inspect.signature(function).parameters if name != "self")
+        doc = inspect.getdoc(function) or ""
+        summary, _, description = doc.partition("\n")
+        row = Operation(
+            function.__name__, scope, request, response, summary.strip(), description.strip(), job, creates_shop
+        )
+        OPERATIONS[row.name] = row
+        return OperationMethod(function, row)
+
+    return enter

@@ -1,0 +1,382 @@
+"""Requests and responses of the operations. The same structs validate Python, CLI and REST input."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate
+from penchant.engine._operation import POSITIONAL, InFile, OutFile
+
+K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
+Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
+ItemIds = list[Id]
+
+
+class InitRequest(Noun):
+    """Make a folder into a shop."""
+
+    name: Annotated[str, Meta(max_length=200, description="the shop's name")] | None = None
+    currency: Annotated[
+        str, Meta(pattern="^[A-Z]{3}$", description="currency of rows that name none (ISO 4217)")
+    ] = "USD"
+
+
+class InitReport(Noun):
+    """Where the shop is and what it is called."""
+
+    path: str
+    name: str
+    next: list[str]
+
+
+class IngestRequest(Noun):
+    """Read event files or user tables into the shop."""
+
+    files: Annotated[
+        list[InFile], Meta(min_length=1, description="CSV, JSONL or Parquet, plain, .gz or .zst", extra=POSITIONAL)
+    ]
+    mapping: Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None = None
+    write_mapping: Annotated[
+        bool, Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing")
+    ] = False
+
+
+class CatalogRequest(Noun):
+    """Read catalogue files into the shop."""
+
+    files: Annotated[
+        list[InFile], Meta(min_length=1, description="CSV, JSONL or Parquet, plain, .gz or .zst", extra=POSITIONAL)
+    ]
+    mapping: Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None = None
+    write_mapping: Annotated[
+        bool, Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing")
+    ] = False
+
+
+class Refusal(Noun):
+    """Rows set aside for one reason, with examples."""
+
+    reason: str
+    count: int
+    examples: list[str] = []
+
+
+class FileReport(Noun):
+    """What became of one file. rows = accepted + already_stored + refused + erased."""
+
+    file: str
+    what: str  # events | users | catalog
+    dialect: str
+    rows: int
+    accepted: int
+    already_stored: int = 0
+    refused: int = 0
+    erased: int = 0
+    refusals: list[Refusal] = []
+    notes: list[str] = []
+    quarantine: str | None = None
+    seconds: float = 0.0
+
+
+class IngestReport(Noun):
+    """What became of the files."""
+
+    files: list[FileReport]
+    rows: int
+    accepted: int
+    refused: int
+
+
+class DoctorRequest(Noun):
+    """Examine the data at rest."""
+
+    html: Annotated[OutFile, Meta(description="also write the report as HTML here")] | None = None
+
+
+class ObserveRequest(Noun):
+    """Tell the shop what just happened."""
+
+    events: Annotated[list[Event], Meta(min_length=0, max_length=10_000, description="events, oldest first")]
+
+
+class EventResult(Noun):
+    """What became of one event."""
+
+    event_id: str | None
+    status: Literal["stored", "duplicate", "conflict", "erased", "refused"]
+    error: str | None = None
+
+
+class ObserveReport(Noun):
+    """What became of the events, one result each, in order."""
+
+    results: list[EventResult]
+    stored: int
+
+
+class TrainRequest(Noun):
+    """Learn from everything stored, choose on a held-out time window, and promote the best."""
+
+    models: Annotated[list[str], Meta(description="model kinds to try; empty means all that fit this shop")] = []
+    size: Annotated[str, Meta(description="size dial of the sequence model; auto chooses from the data")] = "auto"
+    seed: Seed = 0
+    device: Annotated[str, Meta(description="cpu, cuda or auto")] = "auto"
+    seen: Annotated[SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")] = "auto"
+    promote: Annotated[bool, Meta(description="let the best model serve at once")] = True
+
+
+class MetricRow(Noun):
+    """One model on the leaderboard."""
+
+    model: str
+    metrics: dict[str, Estimate]
+    seconds: float
+    note: str | None = None
+    difference: dict[str, Estimate] = {}  # against counted transitions, paired by user
+    by_group: dict[str, dict[str, Estimate]] = {}
+    by_length: dict[str, dict[str, Estimate]] = {}
+
+
+class LeaderboardReport(Noun):
+    """Models side by side under one protocol."""
+
+    protocol: str
+    users: int
+    items: int
+    seen: SeenRule
+    rows: list[MetricRow]
+    verdict: str
+
+
+class TagReport(Noun):
+    """How well the interest tags are known, beside the base rate."""
+
+    labels: str  # where the labels come from
+    classes: list[str]
+    metrics: dict[str, Estimate]
+    base_rate: dict[str, Estimate]
+    users: int
+
+
+class TrainReport(Noun):
+    """What was learned and what serves now."""
+
+    leaderboard: LeaderboardReport
+    tags: TagReport | None
+    artifacts: dict[str, str]  # model kind -> artifact id
+    promoted: str | None
+    promoted_kind: str | None
+    notes: list[str] = []
+    seconds: float = 0.0
+
+
+class EvaluateRequest(Noun):
+    """Measure on the newest time window, which nothing was fitted or chosen on."""
+
+    models: Annotated[list[str], Meta(description="model kinds; empty means the promoted one")] = []
+    share: Annotated[float, Meta(gt=0, lt=0.9, description="share of the target events in the test window")] = 0.1
+    by: Annotated[list[str], Meta(description="user attributes to report by")] = []
+    seen: SeenRule = "auto"
+    seed: Seed = 0
+    html: Annotated[OutFile, Meta(description="also write the report as HTML here")] | None = None
+
+
+class CompareRequest(EvaluateRequest):
+    """Measure several models side by side, with paired differences."""
+
+
+class RecommendRequest(Noun):
+    """Ask for items for one person, or for many at once."""
+
+    user_id: Annotated[Id, Meta(description="the person")] | None = None
+    anonymous_id: Annotated[Id, Meta(description="the guest")] | None = None
+    users: (
+        Annotated[InFile, Meta(description="many people: a file with one user id a line, or the word all")] | None
+    ) = None
+    k: K = 10
+    allow: Annotated[ItemIds, Meta(description="only these items")] | None = None
+    deny: Annotated[ItemIds, Meta(description="none of these items")] = []
+    filters: Annotated[
+        list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
+    ] = []
+    seen: Annotated[SeenRule, Meta(description="may answers repeat items the person had?")] = "auto"
+    explore: Annotated[
+        Literal["off"], Meta(description="off ranks greedily, and its odds are logged as 1")
+    ] = "off"
+    purpose: Annotated[
+        Purpose, Meta(description="personalise uses the person's history; analytics answers without it")
+    ] = "personalise"
+    surface: Annotated[str, Meta(max_length=100, description="where the slate is shown")] = "default"
+    seed: Seed = 0
+    out: Annotated[OutFile, Meta(description="Parquet file for the answers of many people")] | None = None
+
+
+class BatchReport(Noun):
+    """What a batch of recommendations wrote."""
+
+    out: str
+    users: int
+    rows: int
+    unknown_users: int
+    model_id: str
+    policy_id: str
+    degraded: bool
+    seconds: float
+
+
+class SimilarRequest(Noun):
+    """Ask for the companions of an item."""
+
+    item_id: Annotated[Id, Meta(description="the item", extra=POSITIONAL)]
+    k: K = 10
+    filters: list[str] = []
+
+
+class SimilarItem(Noun):
+    """A companion and how strongly it goes with the item."""
+
+    item_id: str
+    score: float
+    title: str | None = None
+
+
+class SimilarReport(Noun):
+    """The companions of an item, best first."""
+
+    item_id: str
+    items: list[SimilarItem]
+    model_id: str
+    degraded: bool = False
+    note: str | None = None
+
+
+class ProfileRequest(Noun):
+    """Ask what a person is interested in."""
+
+    user_id: Annotated[Id, Meta(description="the person", extra=POSITIONAL)] | None = None
+    anonymous_id: Id | None = None
+    k: Annotated[int, Meta(ge=1, le=100, description="interests per horizon")] = 8
+
+
+class Evidence(Noun):
+    """An event an interest rests on."""
+
+    kind: str
+    item_id: str
+    title: str | None
+    ts: Micros
+
+
+class Interest(Noun):
+    """One interest: a readable tag, its share of the attention, how unusual that is, and its evidence."""
+
+    tag: str
+    weight: Annotated[float, Meta(description="share of the person's weighted attention, 0 to 1")]
+    lift: Annotated[float, Meta(description="that share divided by the shop's; above 1 is more than usual")]
+    events: int
+    evidence: list[Evidence] = []
+
+
+class PredictedTag(Noun):
+    """A tag the classifier gives the person, with its calibrated probability."""
+
+    tag: str
+    probability: float
+    base_rate: float | None = None
+    because: list[str] = []
+
+
+class Profile(Noun):
+    """What a person is interested in: now (last days), this month, and over the lifetime."""
+
+    subject: str
+    events: int
+    first_ts: Micros | None
+    last_ts: Micros | None
+    now: list[Interest]
+    month: list[Interest]
+    lifetime: list[Interest]
+    predicted: list[PredictedTag] = []
+    note: str | None = None
+
+
+class StatusRequest(Noun):
+    """Ask how the shop stands."""
+
+
+class ModelStatus(Noun):
+    """One artifact on disk."""
+
+    id: str
+    kind: str
+    as_of: Micros
+    promoted: bool
+    metrics: dict[str, Estimate] = {}
+
+
+class Status(Noun):
+    """How the shop stands."""
+
+    path: str
+    name: str
+    version: str
+    events: int
+    journal_events: int
+    items: int
+    first_ts: Micros | None
+    last_ts: Micros | None
+    decisions: int
+    bytes: int
+    models: list[ModelStatus]
+    serving: str | None
+    degraded: bool
+    note: str | None = None
+
+
+class PromoteRequest(Noun):
+    """Let a model serve."""
+
+    artifact: Annotated[str, Meta(description="artifact id, or a unique beginning of it", extra=POSITIONAL)]
+
+
+class RollbackRequest(Noun):
+    """Return to the model that served before."""
+
+
+class PromotionReport(Noun):
+    """Which model serves now and which did before."""
+
+    promoted: str
+    kind: str
+    previous: str | None
+
+
+class EraseRequest(Noun):
+    """Remove a person from everything."""
+
+    user_id: Annotated[Id, Meta(description="the person", extra=POSITIONAL)] | None = None
+    anonymous_id: Id | None = None
+
+
+class ExportRequest(Noun):
+    """Give out everything kept about a person."""
+
+    user_id: Annotated[Id, Meta(description="the person", extra=POSITIONAL)] | None = None
+    anonymous_id: Id | None = None
+    out: Annotated[OutFile, Meta(description="also write it as JSON here")] | None = None
+
+
+class ExportReport(Noun):
+    """Everything kept about a person."""
+
+    subject: str
+    events: list[dict[str, Any]]
+    decisions: list[Slate]
+    attributes: dict[str, Any]
+    profile: Profile
+    erased: bool = False
+
+
+__all__ = [name for name, thing in list(globals().items()) if isinstance(thing, type) and issubclass(thing, Noun)]
