@@ -7,49 +7,21 @@ Letters: B people, C categories, F features, M events, N items. A missing figure
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import DAY, KIND_CODES, KINDS, TARGET_CODES, Catalog, Floats, Ints, Vocabulary
+from penchant.core import DAY, KIND_CODES, KINDS, TARGET_CODES, Bools, Catalog, Ints, Vocabulary
+from penchant.data import Sequences
 
 PERIODS = 6  # how many past periods the regularity of a habit is counted over
+Float64s = npt.NDArray[np.float64]
 PATH_SEPARATOR = " > "
 # Never acts of interest of their own: what we showed, and what a person did to a page rather than an item.
 _COUNTED_KINDS = tuple(kind for kind in KINDS if kind not in {"impression", "promo_view", "filter", "signup"})
 _WHOLE = ("tenure", "recency", "active days", "events recently", "distinct items", "spend", "spend recently", "stars")
-
-
-class Events(Protocol):
-    """Events of B people as flat arrays sorted by (person, ts): a ``Snapshot`` or live sequences."""
-
-    @property
-    def ptr(self) -> Ints:
-        """(B + 1,) where each person's events begin and end."""
-        ...
-
-    @property
-    def item(self) -> Ints:
-        """(M,) item numbers, 0 = no item."""
-        ...
-
-    @property
-    def kind(self) -> Ints:
-        """(M,) event kind codes."""
-        ...
-
-    @property
-    def ts(self) -> Ints:
-        """(M,) microseconds."""
-        ...
-
-    @property
-    def value(self) -> Floats:
-        """(M,) money in minor units or stars, NaN = none."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +86,10 @@ class _Part:
     item: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int64]
     ts: npt.NDArray[np.int64]
-    value: npt.NDArray[np.float64]
+    value: Float64s
 
 
-def events_of(events: Events, rows_B: Ints | None, since: int | None, until: int) -> _Part:
+def events_of(events: Sequences, rows_B: Ints | None, since: int | None, until: int) -> _Part:
     """Take the events of some rows with since <= ts < until, in order."""
     ptr = np.asarray(events.ptr, np.int64)
     if rows_B is None:
@@ -149,7 +121,7 @@ def behaviour_names(categories: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def behaviour(
-    events: Events, categories: Categories, kind: int, at: int, horizon: int, rows_B: Ints | None = None
+    events: Sequences, categories: Categories, kind: int, at: int, horizon: int, rows_B: Ints | None = None
 ) -> npt.NDArray[np.float32]:
     """Describe people by what they did before a moment: (B, F) float32, columns as ``behaviour_names``.
 
@@ -169,10 +141,10 @@ def behaviour(
     return np.concatenate([whole, np.log1p(counts), *blocks], axis=1).astype(np.float32)
 
 
-def _whole(part: _Part, recent: npt.NDArray[np.bool_], at: int) -> npt.NDArray[np.float64]:
+def _whole(part: _Part, recent: Bools, at: int) -> Float64s:
     """Figures over all of a person's events: (B, 8)."""
 
-    def per_row(weight: npt.NDArray[np.float64] | None, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    def per_row(weight: Float64s | None, keep: Bools) -> Float64s:
         return np.bincount(part.row[keep], None if weight is None else weight[keep], part.rows).astype(np.float64)
 
     every = np.ones(len(part.row), np.bool_)
@@ -200,7 +172,7 @@ def _whole(part: _Part, recent: npt.NDArray[np.bool_], at: int) -> npt.NDArray[n
 
 def _by_category(
     part: _Part, categories: Categories, kind: int, at: int, horizon: int
-) -> list[npt.NDArray[np.float64]]:
+) -> list[Float64s]:
     """Five blocks of (B, C): share, recent share, recent count, days since, share of periods with one."""
     num = len(categories.names)
     code = categories.item_N[part.item]
@@ -209,7 +181,7 @@ def _by_category(
     cell = part.row * num + code
     recent = part.ts >= at - horizon
 
-    def table(keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    def table(keep: Bools) -> Float64s:
         return np.bincount(cell[keep], minlength=part.rows * num).reshape(part.rows, num).astype(np.float64)
 
     share, share_recent = (_shares(table(keep)) for keep in (turned, turned & recent))
@@ -219,14 +191,14 @@ def _by_category(
     return [share, share_recent, np.log1p(table(bought & recent)), since, _regularity(part, cell, bought, num, at, horizon)]
 
 
-def _shares(count_BC: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _shares(count_BC: Float64s) -> Float64s:
     """Rows that sum to 1, or to 0 where nothing was counted."""
     return count_BC / np.maximum(count_BC.sum(axis=1, keepdims=True), 1)
 
 
 def _regularity(
-    part: _Part, cell: npt.NDArray[np.int64], bought: npt.NDArray[np.bool_], num: int, at: int, horizon: int
-) -> npt.NDArray[np.float64]:
+    part: _Part, cell: npt.NDArray[np.int64], bought: Bools, num: int, at: int, horizon: int
+) -> Float64s:
     """Share of a person's last PERIODS periods that saw the category: (B, C); periods before the first event do not count."""
     age = (at - 1 - part.ts) // horizon
     keep = bought & (age < PERIODS)

@@ -1,1 +1,19 @@
-"""."""
+"""Shipped for whoever writes plug-ins: conformance suites to subclass, and toy snapshots to run them on."""
+
+from penchant.testing._policies import PolicyTests
+from penchant.testing._toys import (
+    checkerboard_snapshot,
+    markov_snapshot,
+    snapshot_from_arrays,
+    toy_snapshot,
+    withheld_item,
+)
+
+__all__ = [
+    "PolicyTests",
+    "checkerboard_snapshot",
+    "markov_snapshot",
+    "snapshot_from_arrays",
+    "toy_snapshot",
+    "withheld_item",
+]

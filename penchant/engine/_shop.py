@@ -1,0 +1,191 @@
+"""A shop is one folder: settings, what happened, what was learned, and what was done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import msgspec
+from msgspec import Meta
+
+from penchant.core import Clock, Noun, SeenRule, iso
+from penchant.core.errors import InputError, ShopError, StorageError
+from penchant.data import Mapping, Quarantine, Settings
+from penchant.engine._requests import InitReport, InitRequest
+from penchant.store import ShopStore, atomic_write, open_store
+
+CONFIG = "shop.toml"
+
+
+class ServeSettings(Noun):
+    """How the shop answers: the ``[serve]`` table."""
+
+    max_history: Annotated[int, Meta(ge=1, le=200, description="events of a person a model looks at")] = 200
+    candidates: Annotated[int, Meta(ge=10, le=5000, description="best items handed to the policy")] = 500
+    out_of_stock: Annotated[bool, Meta(description="may items that are out of stock be shown")] = False
+    reasons: Annotated[int, Meta(ge=0, le=5, description="reasons per item")] = 1
+
+
+class TrainSettings(Noun):
+    """How the shop learns: the ``[train]`` table."""
+
+    models: Annotated[list[str], Meta(description="model kinds to try; empty: all that fit")] = []
+    holdout: Annotated[float, Meta(gt=0, lt=0.9, description="share of target events held out by time")] = 0.1
+    keep: Annotated[int, Meta(ge=1, le=1000, description="artifacts kept per model kind")] = 5
+
+
+class ShopConfig(Noun):
+    """All of ``shop.toml``. An unknown or mistyped key is refused at the start, by name."""
+
+    name: str
+    version: int = 1
+    seen: SeenRule = "auto"
+    data: Settings = msgspec.field(default_factory=Settings)
+    serve: ServeSettings = msgspec.field(default_factory=ServeSettings)
+    train: TrainSettings = msgspec.field(default_factory=TrainSettings)
+    mapping: list[Mapping] = []
+
+
+def storage_error(error: OSError) -> StorageError:
+    """Say in the shop's words what the operating system refused."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = "free some space and give the same command again; nothing acknowledged is lost"
+        return StorageError("the disk is full", value=error.filename, hint=hint)
+    hint = "check the path and its permissions, then give the same command again"
+    return StorageError(f"the disk refused: {error.strerror or error}", value=error.filename, hint=hint)
+
+
+def read_config(path: Path) -> ShopConfig:
+    """Read ``shop.toml`` strictly.
+
+    Raises:
+        ShopError: There is none, it is not TOML, or a key is unknown or of the wrong type (named).
+    """
+    file = path / CONFIG
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        raise ShopError(
+            "this folder is not a shop", value=str(path), hint=f"run `penchant init {path}`"
+        ) from None
+    try:
+        return msgspec.toml.decode(text, type=ShopConfig)
+    except msgspec.ValidationError as error:
+        raise ShopError(f"{file}: {error}", hint="correct that key; see the reference page on shop.toml") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ShopError(f"{file} is not valid TOML: {error}", hint="correct that line") from None
+
+
+def write_config(path: Path, config: ShopConfig) -> None:
+    """Write ``shop.toml`` atomically, every setting with its value."""
+    atomic_write(path / CONFIG, msgspec.toml.encode(_without_none(msgspec.to_builtins(config))))
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: leave such keys out."""
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
+
+
+def create_shop(path: Path, request: InitRequest) -> InitReport:
+    """Make a folder into a shop.
+
+    Raises:
+        ShopError: It already is one, or it holds other files.
+    """
+    if (path / CONFIG).exists():
+        raise ShopError("this folder is a shop already", value=str(path), hint="ingest into it, or choose another")
+    if path.exists() and not path.is_dir():
+        raise InputError("a shop is a folder, this is a file", value=str(path), hint="choose another path")
+    if path.is_dir() and any(path.iterdir()):
+        raise ShopError("this folder holds other files", value=str(path), hint="choose an empty or a new folder")
+    path.mkdir(parents=True, exist_ok=True)
+    name = request.name or path.resolve().name or "shop"
+    write_config(path, ShopConfig(name=name, data=Settings(currency=request.currency)))
+    flag = f"--shop {path}"
+    return InitReport(
+        path=str(path),
+        name=name,
+        next=[
+            f"penchant catalog {flag} ITEMS.csv",
+            f"penchant ingest {flag} EVENTS.csv",
+            f"penchant train {flag}",
+            f"penchant recommend {flag} --user-id SOMEBODY",
+        ],
+    )
+
+
+class Shop:
+    """An open shop folder."""
+
+    def __init__(self, path: Path, config: ShopConfig, store: ShopStore, clock: Clock) -> None:
+        self.path = path
+        self.config = config
+        self.store = store
+        self.clock = clock
+        self._log_lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path, *, readonly: bool = False, clock: Clock) -> Self:
+        """Open the folder; one writer at a time.
+
+        Raises:
+            ShopError: It is not a shop, its settings are wrong, or it was written by a newer version.
+            ShopBusy: Another process writes to it.
+        """
+        config = read_config(path)
+        if config.version > 1:
+            raise ShopError(
+                "this shop was made by a newer version of penchant", value=config.version, hint="upgrade penchant"
+            )
+        return cls(path, config, open_store(path, readonly=readonly, clock=clock), clock)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """Where refused rows are kept."""
+        return Quarantine(self.path / "quarantine")
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of what was learned."""
+        return self.path / "artifacts"
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of arrays made from the events; can be deleted at will."""
+        return self.path / "snapshots"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of unfinished training; can be deleted at will."""
+        return self.path / "runs"
+
+    def add_mapping(self, mapping: Mapping) -> None:
+        """Write a mapping into ``shop.toml``, in place of one of the same name."""
+        others = [m for m in self.config.mapping if m.name != mapping.name]
+        self.config = msgspec.structs.replace(self.config, mapping=[*others, mapping])
+        write_config(self.path, self.config)
+
+    def log_access(self, operation: str, outcome: str, seconds: float) -> None:
+        """Note who-did-what for operators: no personal data, one JSON line an operation."""
+        line = {"ts": iso(self.clock()), "operation": operation, "outcome": outcome, "seconds": round(seconds, 4)}
+        with self._log_lock:
+            try:
+                descriptor = os.open(self.path / "access.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            except OSError:
+                return  # a full or read-only disk must not turn an answer into an error
+            try:
+                os.write(descriptor, msgspec.json.encode(line) + b"\n")
+            except OSError:
+                return
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Flush and release."""
+        self.store.close()

@@ -1,0 +1,254 @@
+"""What counted models share: the positive events of a snapshot, and scoring by a sparse item-to-item matrix.
+
+Legend: B users in a batch, T history length, N items, Q asked items, K answer items, P positive events,
+E stored pairs. Item numbers run from 1 to N; rows and columns of a matrix are item numbers, 0 included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from penchant.core import TARGET_CODES, Bools, Floats, Ints, SequenceBatch, Snapshot
+
+CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
+CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
+NEGLIGIBLE = 1e-6  # history weights below this share of the newest event's are left out
+
+
+@dataclass(frozen=True, eq=False)
+class Positives:
+    """The events by which people turned to an item, sorted by (user, ts, arrival).
+
+    A refund, a removal from the cart or a checkout stays out: it says nothing in favour of the item.
+    """
+
+    user: npt.NDArray[np.int32]  # (P,) row of the user
+    item: npt.NDArray[np.int32]  # (P,) 1 to N
+    kind: npt.NDArray[np.uint8]  # (P,)
+    ts: npt.NDArray[np.int64]  # (P,)
+
+
+def positives(snapshot: Snapshot) -> Positives:
+    """Collect the positive events of a snapshot."""
+    keep = is_positive(snapshot.item, snapshot.kind)
+    user = np.repeat(np.arange(snapshot.num_users, dtype=np.int32), np.diff(snapshot.ptr))
+    return Positives(
+        user=user[keep],
+        item=np.asarray(snapshot.item)[keep],
+        kind=np.asarray(snapshot.kind)[keep],
+        ts=np.asarray(snapshot.ts)[keep],
+    )
+
+
+_IS_TARGET = np.zeros(256, np.bool_)
+_IS_TARGET[list(TARGET_CODES)] = True
+
+
+def is_positive(item: Ints, kind: Ints) -> Bools:
+    """Tell which events say that a person turned to an item: a target kind, and a known item."""
+    return _IS_TARGET[kind] & (np.asarray(item) > 0)
+
+
+def history_weights(batch: SequenceBatch, decay: float) -> npt.NDArray[np.float64]:
+    """Weigh each event of a batch by ``decay ** age``: (B, T), 0 where the event is not positive.
+
+    The newest positive event has age 0; events that are not positive neither count nor age the others.
+    """
+    counted_BT = is_positive(batch.item_BT, batch.kind_BT) & batch.mask_BT
+    newer_BT = counted_BT[:, ::-1].cumsum(axis=1)[:, ::-1] - counted_BT
+    weight_BT = np.power(float(decay), newer_BT)
+    weight_BT[~counted_BT | (weight_BT < NEGLIGIBLE)] = 0.0
+    return weight_BT
+
+
+def user_item_matrix(found: Positives, num_users: int, num_items: int, max_history: int) -> sparse.csr_array:
+    """Make the 0/1 matrix of who turned to what: (U, N + 1) float32.
+
+    Of a person with more than ``max_history`` distinct items the most recent ones count: pairs grow with
+    the square of a history, and a handful of bots or resellers would otherwise cost more than all others.
+    """
+    width = num_items + 1
+    key = found.user.astype(np.int64) * width + found.item
+    # The last occurrence of each (user, item) says how recent the item is.
+    distinct, last_from_end = np.unique(key[::-1], return_index=True)
+    user = distinct // width
+    position = len(key) - 1 - last_from_end
+    order = np.lexsort((-position, user))
+    user = user[order]
+    start = np.searchsorted(user, user, side="left")
+    recent = order[np.arange(len(order)) - start < max_history]
+    keep = np.sort(recent)
+    rows, columns = distinct[keep] // width, distinct[keep] % width
+    ones = np.ones(len(keep), np.float32)
+    return sparse.csr_array((ones, (rows, columns)), shape=(num_users, width))
+
+
+def popularity_prior(found: Positives, num_items: int) -> npt.NDArray[np.float32]:
+    """How often each item was turned to, as a share of the most frequent: (N + 1,) in [0, 1]."""
+    counts = np.bincount(found.item, minlength=num_items + 1).astype(np.float64)
+    return (counts / max(counts.max(initial=0.0), 1.0)).astype(np.float32)
+
+
+def item_blocks(cost_I: Ints | Floats, budget: float) -> Iterator[tuple[int, int]]:
+    """Cut item numbers into runs whose summed cost stays near ``budget``, so that memory stays flat."""
+    total = np.cumsum(cost_I, dtype=np.float64)
+    start = 0
+    while start < len(total):
+        spent = total[start - 1] if start else 0.0
+        end = max(int(np.searchsorted(total, spent + budget, side="right")), start + 1)
+        yield start, end
+        start = end
+
+
+def strongest(block: sparse.csr_array, limit: int) -> sparse.csr_array:
+    """Keep at most ``limit`` entries of each row: those of the greatest magnitude."""
+    counts = np.diff(block.indptr)
+    if counts.max(initial=0) <= limit:
+        return block
+    keep = np.ones(block.nnz, np.bool_)
+    size = np.abs(block.data)
+    for row in np.flatnonzero(counts > limit):
+        start, end = block.indptr[row], block.indptr[row + 1]
+        weakest = np.argpartition(size[start:end], end - start - limit)[: end - start - limit]
+        keep[start + weakest] = False
+    indptr = np.r_[0, np.cumsum(np.minimum(counts, limit))]
+    return sparse.csr_array((block.data[keep], block.indices[keep], indptr), shape=block.shape)
+
+
+class NeighbourConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every item-to-item model is asked at scoring time."""
+
+    decay: float
+    prior: float
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourModel:
+    """A scorer whose score is linear in the history: ``prior + sum over t of decay^age_t * M[item_t]``.
+
+    ``M`` is a sparse (N + 1, N + 1) matrix in CSR form (``indptr``, ``indices``, ``data``), open to models
+    that want to carry it as an item-to-item bias. ``popular`` (N + 1,) in [0, 1], times ``config.prior``,
+    decides where the history is silent, so that somebody new gets the popular items.
+    """
+
+    Config: ClassVar[type[msgspec.Struct]] = NeighbourConfig
+
+    config: Any
+    indptr: npt.NDArray[np.int64]  # (N + 2,)
+    indices: npt.NDArray[np.int32]  # (E,)
+    data: npt.NDArray[np.float32]  # (E,)
+    popular: npt.NDArray[np.float32]  # (N + 1,)
+
+    def __post_init__(self) -> None:
+        for array in (self.indptr, self.indices, self.data, self.popular):
+            if array.flags.owndata:
+                array.flags.writeable = False
+
+    @classmethod
+    def from_matrix(cls, config: Any, matrix: sparse.csr_array, popular: Floats) -> Self:
+        """Wrap a fitted matrix."""
+        return cls(
+            config=config,
+            indptr=matrix.indptr.astype(np.int64),
+            indices=matrix.indices.astype(np.int32),
+            data=matrix.data.astype(np.float32),
+            popular=np.asarray(popular, np.float32),
+        )
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.popular) - 1
+
+    def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """Score every item for every row: (B, N + 1) float32, column 0 is -inf."""
+        weight_BT = history_weights(batch, self.config.decay)
+        return self.weighted_rows(batch.item_BT, weight_BT, self.config.prior * self.popular)
+
+    def related(self, items_Q: Ints) -> npt.NDArray[np.float32]:
+        """Score every item as a companion of each given item: (Q, N + 1) float32, column 0 is -inf."""
+        items_Q1 = np.asarray(items_Q, np.int64).reshape(-1, 1)
+        known_Q1 = (items_Q1 > 0).astype(np.float64)
+        return self.weighted_rows(items_Q1, known_Q1, self.config.prior * self.popular)
+
+    def affinity(self, history_T: Ints, items_K: Ints) -> npt.NDArray[np.float32]:
+        """Say how much each history item (oldest first) speaks for each answer item: (T, K) float32.
+
+        Summed over the history this is the score without the prior: an exact account, not a guess.
+        """
+        history_T = np.asarray(history_T, np.int64)
+        items_K = np.asarray(items_K, np.int64)
+        known_T = history_T > 0
+        age_T = known_T[::-1].cumsum()[::-1] - known_T
+        weight_T = np.where(known_T, np.power(float(self.config.decay), age_T), 0.0)
+        weight_T[weight_T < NEGLIGIBLE] = 0.0
+        out_TK = np.zeros((len(history_T), len(items_K)), np.float32)
+        row = np.zeros(self.num_items + 1, np.float32)
+        for t in np.flatnonzero(weight_T):
+            start, end = self.indptr[history_T[t]], self.indptr[history_T[t] + 1]
+            columns = self.indices[start:end]
+            row[columns] = self.data[start:end]
+            out_TK[t] = weight_T[t] * row[items_K]
+            row[columns] = 0.0
+        return out_TK
+
+    def weighted_rows(
+        self, item_BT: Ints, weight_BT: Floats, prior: Floats | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Sum matrix rows: ``out[b] = prior + sum over t of weight[b, t] * M[item[b, t]]``, (B, N + 1) float32.
+
+        Each cell is summed in float64 in the order of the history, whatever else is in the batch: one row
+        alone gives the same bits as the same row among others. Memory: a fixed block beside the answer.
+        """
+        width = self.num_items + 1
+        item_BT = np.asarray(item_BT, np.int64)
+        out = np.empty((len(item_BT), width), np.float32)
+        pairs_B = np.where(weight_BT != 0, self.indptr[item_BT + 1] - self.indptr[item_BT], 0).sum(axis=1)
+        cost_B = np.maximum(pairs_B / CHUNK_PAIRS, width / CHUNK_CELLS)
+        for start, end in item_blocks(cost_B, 1.0):
+            out[start:end] = self._block(item_BT[start:end], weight_BT[start:end])
+        if prior is not None:
+            out += prior
+        out[:, 0] = -np.inf
+        return out
+
+    def _block(self, item_BT: Ints, weight_BT: Floats) -> npt.NDArray[np.float64]:
+        width = self.num_items + 1
+        row, position = np.nonzero(weight_BT)
+        item = item_BT[row, position]
+        start = self.indptr[item]
+        length = self.indptr[item + 1] - start
+        ends = length.cumsum()
+        # Positions of all entries of all rows wanted, one run after another, without a Python loop.
+        entry = np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - ends + length, length)
+        cell = self.indices[entry] + np.repeat(row * width, length)
+        amount = self.data[entry] * np.repeat(weight_BT[row, position], length)
+        flat = np.bincount(cell, amount, minlength=len(item_BT) * width)
+        return flat.reshape(len(item_BT), width)
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All that was learned: ``indptr``, ``indices``, ``data``, ``popular``."""
+        return {
+            "indptr": self.indptr,
+            "indices": self.indices,
+            "data": self.data,
+            "popular": self.popular,
+        }
+
+    @classmethod
+    def restore(cls, config: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
+        """Rebuild from ``arrays()``."""
+        return cls(
+            config=config,
+            indptr=arrays["indptr"],
+            indices=arrays["indices"],
+            data=arrays["data"],
+            popular=arrays["popular"],
+        )

@@ -1,0 +1,74 @@
+"""Item neighbours: items that share their people, by shrunk cosine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from scipy import sparse
+
+from penchant.core import Run, Snapshot
+from penchant.models._counts import (
+    NeighbourModel,
+    item_blocks,
+    popularity_prior,
+    positives,
+    strongest,
+    user_item_matrix,
+)
+
+BLOCK_PAIRS = 20_000_000  # multiplications per block: at most about 250 MB of pairs at a time
+
+
+class ItemKNNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How neighbours are weighed.
+
+    ``shrink``: added to the cosine's denominator, so that pairs seen with few people count less.
+    ``neighbours``: pairs kept per item. ``decay``: weight of a history event for each newer one.
+    ``max_history``: most recent distinct items that count of one person. ``prior``: weight of popularity
+    beside the evidence.
+    """
+
+    shrink: Annotated[float, Meta(ge=0)] = 10.0
+    neighbours: Annotated[int, Meta(ge=1)] = 200
+    decay: Annotated[float, Meta(gt=0, le=1)] = 0.7
+    max_history: Annotated[int, Meta(ge=2)] = 300
+    prior: Annotated[float, Meta(ge=0)] = 0.001
+
+
+@dataclass(frozen=True, eq=False)
+class ItemKNN(NeighbourModel):
+    """Score the neighbours of a history's items.
+
+    ``M[i, j] = both / (sqrt(n_i * n_j) + shrink)`` over people, as in Sarwar et al. 2001, "Item-based
+    collaborative filtering", with a shrinkage term.
+    """
+
+    Config: ClassVar[type[msgspec.Struct]] = ItemKNNConfig
+    config: ItemKNNConfig
+
+    @classmethod
+    def fit(cls, snapshot: Snapshot, config: ItemKNNConfig, run: Run) -> Self:
+        """Count; same snapshot and config give the same bits. Memory is bounded by the block size."""
+        found = positives(snapshot)
+        width = snapshot.num_items + 1
+        who = user_item_matrix(found, snapshot.num_users, snapshot.num_items, config.max_history)
+        by_item = who.T.tocsr()
+        people_I = np.diff(by_item.indptr)
+        norm_I = np.sqrt(people_I)
+        # Multiplications that a row costs: the lengths of the histories of the item's people.
+        cost_I = by_item @ np.diff(who.indptr).astype(np.float64)
+        blocks = []
+        for start, end in item_blocks(cost_I, BLOCK_PAIRS):
+            block = (by_item[start:end] @ who).tocsr()
+            row = np.repeat(np.arange(start, end), np.diff(block.indptr))
+            block.data /= (norm_I[row] * norm_I[block.indices] + config.shrink).astype(np.float32)
+            block.data[block.indices == row] = 0
+            block.eliminate_zeros()
+            blocks.append(strongest(block, config.neighbours))
+            run.progress("item_knn", end, width, {})
+        matrix = sparse.vstack(blocks, format="csr")
+        return cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))

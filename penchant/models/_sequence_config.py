@@ -1,0 +1,78 @@
+"""The sequence transformer's one dial and its few other settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from penchant.core.errors import InputError
+
+SizeName = Literal["tiny", "small", "base", "large", "huge"]
+LossName = Literal["auto", "full", "sampled"]
+
+FULL_SOFTMAX_ITEMS = 20_000  # above it, "auto" draws negatives
+
+
+class Size(msgspec.Struct, frozen=True):
+    """What one word on the dial sets together."""
+
+    width: int
+    depth: int
+    heads: int
+    length: int  # events the encoder looks back on
+    batch: int  # targets in one step
+    negatives: int  # uniform negatives in one step, when they are drawn
+    learning_rate: float
+    targets: int  # horizon: targets seen in all, at most
+
+
+SIZES: dict[str, Size] = {
+    "tiny": Size(16, 1, 1, 20, 512, 128, 5e-3, 200_000),
+    "small": Size(64, 1, 1, 50, 1536, 1024, 2e-3, 6_000_000),
+    "base": Size(128, 2, 2, 50, 2048, 2048, 1e-3, 10_000_000),
+    "large": Size(256, 4, 4, 100, 4096, 4096, 7e-4, 100_000_000),
+    "huge": Size(512, 8, 8, 200, 8192, 8192, 5e-4, 1_000_000_000),
+}
+
+
+class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of the sequence model; None lets the size, the data or validation decide.
+
+    A fitted model's own config has every None replaced by what was used or found, so that fitting again
+    with it, on more data and without validation, repeats the recipe.
+
+    Example:
+        >>> SequenceConfig().build().width
+        64
+    """
+
+    size: SizeName = "small"
+    loss: LossName = "auto"
+    interests: int = 1
+    dropout: float = 0.4
+    weight_decay: float = 0.01
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    length: int | None = None
+    batch: int | None = None
+    negatives: int | None = None
+    learning_rate: float | None = None
+    targets: int | None = None  # horizon
+    epochs: float | None = None  # passes over the data; None: the horizon, or where validation was best
+    patience: int = 4  # validations without a new best before stopping
+    counts: bool = True  # add transitions, neighbours and the own history to the score
+    counts_weight: float | None = None
+    neighbours_weight: float | None = None
+    counts_floor: float | None = None
+    repeats_weight: float | None = None
+
+    def build(self) -> Size:
+        """The size with this config's own values in place of the dial's."""
+        size = SIZES[self.size]
+        own = {name: getattr(self, name) for name in Size.__struct_fields__ if hasattr(self, name)}
+        size = msgspec.structs.replace(size, **{name: value for name, value in own.items() if value is not None})
+        if size.width % size.heads:
+            raise InputError("width must be a multiple of heads", value=f"{size.width}, {size.heads}")
+        return size

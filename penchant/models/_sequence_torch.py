@@ -1,0 +1,159 @@
+"""The sequence transformer: from what a person did, in order, to what they want next.
+
+Letters: B people, T events (oldest first, padded on the right), D width, H heads, R interests, F user
+features, N items, M real targets. A causal pre-norm transformer (Vaswani et al. 2017; SASRec, Kang and
+McAuley 2018) over the sum of item, event kind, time gap and value; distances between events enter as a learned bias
+of the attention; item vectors are shared by input and output; R linear heads give R interests (Li et al. 2019,
+MIND), and an item's score is its best dot product with them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from penchant.core import KINDS, SequenceBatch
+from penchant.models._interest import Negatives
+from penchant.models._sequence_config import SequenceConfig
+from penchant.models._sequence_loss import fused_softmax_loss, sampled_softmax_loss
+
+NUM_GAPS = 40  # half-unit steps of log seconds: the last one begins at nine years
+
+
+class SequenceTransformer(nn.Module):
+    """Fulfils ``InterestModel``.
+
+    Args:
+        config: the settings.
+        num_items: N; items are numbered from 1.
+        num_features: F of ``batch.user_BF``.
+    """
+
+    def __init__(self, config: SequenceConfig, num_items: int, num_features: int) -> None:
+        super().__init__()
+        size = config.build()
+        self.config, self.num_interests = config, config.interests
+        self.item = nn.Embedding(num_items + 1, size.width, padding_idx=0)
+        self.kind = nn.Embedding(len(KINDS) + 1, size.width)
+        self.gap = nn.Embedding(NUM_GAPS, size.width)
+        self.value = nn.Linear(1, size.width, bias=False)
+        self.user = nn.Linear(num_features, size.width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(size.width, size.heads, size.length, config.dropout) for _ in range(size.depth)
+        )
+        self.norm = nn.LayerNorm(size.width)
+        self.heads = nn.Linear(size.width, config.interests * size.width, bias=False)
+        self._initialise(size.width)
+
+    def _initialise(self, width: int) -> None:
+        """All initial values in one place: unit variance into the first block, small residual branches."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.5 / math.sqrt(max(1, module.in_features)))
+        for table in (self.item, self.kind, self.gap):
+            nn.init.normal_(table.weight, std=1 / math.sqrt(width))
+        with torch.no_grad():
+            self.item.weight[0] = 0
+            self.kind.weight.mul_(0.1)
+            self.gap.weight.mul_(0.1)
+            eye = torch.eye(width)
+            self.heads.weight.copy_((self.heads.weight * 0.2).view(-1, width, width).add(eye).view(-1, width))
+
+    def forward(
+        self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, user_BF: Tensor
+    ) -> Tensor:
+        """State after every event, (B, T, D). Padding on the right is harmless: nothing looks ahead."""
+        step_BT = (gap_BT * 2).round().clamp(0, NUM_GAPS - 1).long()
+        x_BTD = self.item(item_BT) + self.kind(kind_BT) + self.gap(step_BT) + self.value(value_BT[..., None] / 10)
+        x_BTD = self.dropout(x_BTD * math.sqrt(x_BTD.shape[-1]) + self.user(user_BF)[:, None])
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        return self.norm(x_BTD)
+
+    def _interests(self, state_MD: Tensor) -> Tensor:
+        return self.heads(state_MD).view(len(state_MD), self.num_interests, -1)
+
+    def encode(
+        self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor, user_BF: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Interests after the last event of each row: mean (B, R, D), spread (B, R); what is exported.
+
+        The score is a logit, so the length of a mean vector is the concentration of a von Mises-Fisher
+        belief about its direction; the spread is that belief's angular deviation, 1 / sqrt(1 + length).
+        """
+        x_BTD = self(item_BT, kind_BT, gap_BT, value_BT, user_BF)
+        last_B11 = (length_B - 1).clamp(min=0)[:, None, None].expand(-1, 1, x_BTD.shape[-1])
+        mean_BRD = self._interests(x_BTD.gather(1, last_B11)[:, 0])
+        return mean_BRD, (1 + mean_BRD.norm(dim=-1)).rsqrt()
+
+    def interests(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """What each person wants after their last event: mean (B, R, D) and spread (B, R)."""
+        item, kind, gap, value, user = self._inputs(batch)
+        return self.encode(item, kind, gap, value, self._tensor(batch.length_B), user)
+
+    def items(self) -> Tensor:
+        """Vectors of all items, (N + 1, D); row 0 is zero."""
+        return self.item.weight
+
+    def loss(self, batch: SequenceBatch, negatives: Negatives | None = None) -> Tensor:
+        """Mean cross-entropy over the real targets of the batch, ()."""
+        assert batch.target_BT is not None, "a batch without targets has no loss"
+        target_BT = self._tensor(batch.target_BT)
+        real_BT = target_BT > 0
+        mean_MRD, target_M = self._interests(self(*self._inputs(batch))[real_BT]), target_BT[real_BT]
+        if negatives is None:
+            total = fused_softmax_loss(mean_MRD, self.item.weight[1:], target_M - 1)
+        else:
+            negative_K = self._tensor(negatives.item_K)
+            total = sampled_softmax_loss(
+                mean_MRD,
+                self.item(target_M),
+                self.item(negative_K),
+                self._tensor(negatives.log_chance_K),
+                target_M[:, None] == negative_K,
+            )
+        return total / max(1, len(target_M))
+
+    def _tensor(self, array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.item.weight.device)
+
+    def _inputs(self, batch: SequenceBatch) -> tuple[Tensor, ...]:
+        arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT, batch.user_BF)
+        return tuple(self._tensor(array) for array in arrays)
+
+
+class Block(nn.Module):
+    """One pre-norm block: causal attention with a bias by distance, then a gated feed-forward layer."""
+
+    def __init__(self, width: int, heads: int, length: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=False)  # half of it is the gate (SwiGLU, Shazeer 2020)
+        self.down = nn.Linear(2 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.distance_HT = nn.Parameter(-0.1 * torch.arange(length).float().expand(heads, -1).clone())
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        x_BTD = x_BTD + self.dropout(self._attend(self.attention_norm(x_BTD)))
+        up, gate = self.up(self.forward_norm(x_BTD)).chunk(2, -1)
+        return x_BTD + self.dropout(self.down(up * F.silu(gate)))
+
+    def _attend(self, x_BTD: Tensor) -> Tensor:
+        b, t, d = x_BTD.shape
+        q, k, v = self.qkv(x_BTD).view(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
+        step_T = torch.arange(t, device=x_BTD.device)
+        back_TT = step_T[:, None] - step_T[None]
+        bias_HTT = self.distance_HT[:, back_TT.clamp(min=0, max=self.distance_HT.shape[1] - 1)]
+        bias_HTT = bias_HTT.masked_fill(back_TT < 0, -torch.inf)
+        mixed_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HTT[None])
+        return self.out(mixed_BHTd.transpose(1, 2).reshape(b, t, d))
+
