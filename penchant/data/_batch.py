@@ -203,11 +203,13 @@ def sequence_batch(
         [[2, 1], [2, 0]]
     """
     kept = _kept(sequences)
-    rows = np.asarray(rows, np.int64)
-    first, last = kept.ptr[rows], kept.ptr[rows + 1]
+    row_B: Int64s = np.asarray(rows, np.int64)
+    first, last = kept.ptr[row_B], kept.ptr[row_B + 1]
+    stop: Int64s
+    start: Int64s
     stop = last if end is None else np.minimum(np.maximum(kept.place(end), first), last)
     start = np.maximum(first, stop - max_length)
-    return _gather(sequences, kept, rows, start, stop, first if targets else None)
+    return _gather(sequences, kept, row_B, start, stop, first if targets else None)
 
 
 def _gather(

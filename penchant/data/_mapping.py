@@ -10,7 +10,8 @@ import msgspec
 import tomli_w
 from msgspec import Meta
 
-from penchant.core import CATALOG_SCHEMA, EVENT_SCHEMA, KINDS, EventKind, InputError, Noun
+from penchant.core import CATALOG_SCHEMA, EVENT_SCHEMA, KINDS, EventKind, Noun
+from penchant.core.errors import InputError
 from penchant.data._settings import Duplicates
 
 What = Literal["events", "catalog", "users"]

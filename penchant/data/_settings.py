@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from penchant.core import DAY, InputError, Noun
+from penchant.core import DAY, Noun
+from penchant.core.errors import InputError
 
 Duplicates = Literal["refuse", "keep"]
 CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,7 +12,9 @@ import pyarrow as pa
 
 from penchant.core import Bools, Ints, SequenceBatch, Snapshot, iso, rng
 from penchant.core.errors import InputError
-from penchant.data._batch import Int64s, is_target, sequence_batch, sequence_length
+from penchant.data._batch import is_target, sequence_batch, sequence_length
+from penchant.data._features import with_features
+from penchant.data._ragged import Int64s, offsets, ragged_range, user_blocks
 
 MAX_GROUPS = 20  # a user attribute with more values than this does not make groups
 
@@ -70,7 +71,7 @@ class Cases:
         item = self.history.item[position]
         keep = item > 0
         owner = np.repeat(np.arange(len(index)), stop - start)[keep]
-        return _offsets(np.bincount(owner, minlength=len(index))), item[keep]
+        return offsets(np.bincount(owner, minlength=len(index))), item[keep]
 
     @cached_property
     def groups(self) -> dict[str, pa.Array]:
@@ -96,27 +97,9 @@ class Cases:
             self,
             user_C=self.user_C[index],
             end_C=self.end_C[index],
-            target_ptr=_offsets(np.diff(self.target_ptr)[index]),
+            target_ptr=offsets(np.diff(self.target_ptr)[index]),
             target_item=self.target_item[position],
         )
-
-
-def ragged_range(start: Ints, stop: Ints) -> Int64s:
-    """All numbers of some ranges, one range after the other.
-
-    Example:
-        >>> ragged_range(np.array([5, 0]), np.array([7, 3])).tolist()
-        [5, 6, 0, 1, 2]
-    """
-    length = np.maximum(np.asarray(stop, np.int64) - start, 0)
-    shift = np.asarray(start, np.int64) - (np.cumsum(length) - length)
-    return np.arange(int(length.sum()), dtype=np.int64) + np.repeat(shift, length)
-
-
-def _offsets(count: Ints) -> Int64s:
-    ptr = np.zeros(len(count) + 1, np.int64)
-    np.cumsum(count, out=ptr[1:])
-    return ptr
 
 
 def keep_events(snapshot: Snapshot, keep_M: Bools, name: str, *, as_of: int | None = None) -> Snapshot:
@@ -145,13 +128,6 @@ def keep_events(snapshot: Snapshot, keep_M: Bools, name: str, *, as_of: int | No
         fingerprint=hashlib.sha256(f"{snapshot.fingerprint}|{name}".encode()).hexdigest()[:32],
     )
     return with_features(cut)
-
-
-def with_features(snapshot: Snapshot, like: Snapshot | None = None) -> Snapshot:
-    """The snapshot with features made anew from its events (as those of ``like``, if given)."""
-    if "recipe" not in snapshot.facts:  # made by hand: the features are not ours to remake
-        return snapshot
-    raise NotImplementedError
 
 
 def before(snapshot: Snapshot, as_of: int) -> Snapshot:
@@ -238,7 +214,7 @@ def _distinct(row: Ints, item: Ints, users: Ints, num_items: int) -> tuple[Int64
     """Distinct items per user in order of first appearance; rows must be sorted."""
     key = np.asarray(row, np.int64) * (num_items + 1) + item
     first = np.sort(np.unique(key, return_index=True)[1])
-    return _offsets(np.bincount(np.searchsorted(users, row[first]), minlength=len(users))), np.asarray(
+    return offsets(np.bincount(np.searchsorted(users, row[first]), minlength=len(users))), np.asarray(
         item[first], np.int32
     )
 
@@ -250,7 +226,7 @@ def leave_one_out(
 
     With s the target events of a person: train on ``s[:-leave_out]`` and ask for ``s[-target]`` knowing all
     before it. The usual protocol is ``leave_out=2``, choosing models with ``target=2`` and testing with
-    ``target=1``. Whoever has no more than ``leave_out`` target events stays whole in training, and is no case.
+    ``target=1``. Whoever has no more than ``leave_out`` target events stays whole in training and is no case.
 
     Args:
         snapshot: Everything known.
@@ -314,14 +290,3 @@ def repeat_share(snapshot: Snapshot, *, block: int = 4_000_000) -> float:
         total += len(key)
         repeats += len(key) - len(np.unique(key))
     return repeats / total if total else 0.0
-
-
-def user_blocks(ptr: Ints, block: int) -> Sequence[tuple[int, int]]:
-    """Cut rows into runs of about ``block`` events each: (first row, last row + 1) pairs that cover all."""
-    rows, found, first = len(ptr) - 1, [], 0
-    while first < rows:
-        last = int(np.searchsorted(ptr, ptr[first] + block, side="right")) - 1
-        last = min(rows, max(first + 1, last))
-        found.append((first, last))
-        first = last
-    return found

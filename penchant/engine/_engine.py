@@ -159,7 +159,7 @@ class Engine:
         report = read_catalog_files(self.shop, request, self.progress)
         return report
 
-    @operation(scope="manage", job=True)
+    @operation(scope="manage", job=True, isolated=True)
     def doctor(self, request: rq.DoctorRequest) -> Health:
         """Examine the data at rest: what is wrong, what it costs, what to do."""
         from penchant.engine._ingest import doctor
@@ -176,7 +176,7 @@ class Engine:
 
         return observe(self.shop, request)
 
-    @operation(scope="manage", job=True)
+    @operation(scope="manage", job=True, isolated=True)
     def train(self, request: rq.TrainRequest) -> rq.TrainReport:
         """Learn from everything stored, choose on a held-out time window, and promote the best.
 
@@ -186,7 +186,7 @@ class Engine:
 
         return train(self.shop, request, self.progress)
 
-    @operation(scope="manage", job=True)
+    @operation(scope="manage", job=True, isolated=True)
     def evaluate(self, request: rq.EvaluateRequest) -> rq.LeaderboardReport:
         """Measure on the newest time window, which nothing was fitted or chosen on.
 
@@ -196,7 +196,7 @@ class Engine:
 
         return evaluate(self.shop, request, self.progress)
 
-    @operation(scope="manage", job=True)
+    @operation(scope="manage", job=True, isolated=True)
     def compare(self, request: rq.CompareRequest) -> rq.LeaderboardReport:
         """Measure several models side by side on the newest time window, with paired differences."""
         from penchant.engine._evaluate import compare

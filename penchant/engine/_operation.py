@@ -29,7 +29,8 @@ class Operation:
     """One row of the table.
 
     ``job`` operations may take longer than a request should: over HTTP they answer 202 with a job id.
-    ``creates_shop`` marks the one that works on a folder that is no shop yet.
+    ``creates_shop`` marks the one that works on a folder that is no shop yet. ``isolated`` jobs only read the
+    store and may load heavy libraries: a server runs them in a process of their own, on a read-only engine.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Operation:
     description: str
     job: bool
     creates_shop: bool
+    isolated: bool = False
 
     def parse(self, body: bytes) -> msgspec.Struct:
         """Read a JSON request strictly; an error names the field.
@@ -74,6 +76,12 @@ class Operation:
             if any(extra.get("file") == direction for extra in _extras(field.type)):
                 found.append(field.encode_name)
         return found
+
+    def file_words(self) -> dict[str, tuple[str, ...]]:
+        """Texts that an input file field takes in place of a path, such as ``all``."""
+        fields = msgspec.inspect.type_info(self.request).fields  # type: ignore[attr-defined]
+        words = {f.encode_name: [w for e in _extras(f.type) for w in e.get("words", ())] for f in fields}
+        return {name: tuple(found) for name, found in words.items() if found}
 
 
 def _extras(kind: Any) -> Iterator[dict[str, Any]]:
@@ -154,7 +162,7 @@ class BoundOperation(Generic[Req, Res]):
 
 
 def operation(
-    *, scope: Scope, job: bool = False, creates_shop: bool = False
+    *, scope: Scope, job: bool = False, creates_shop: bool = False, isolated: bool = False
 ) -> Callable[[Callable[[Any, Req], Res]], OperationMethod[Req, Res]]:
     """Enter a method of the engine into the table. Its annotations give the request and response types.
 
@@ -162,6 +170,7 @@ def operation(
         scope: Which keys may call it: ``serve``, ``manage`` or ``govern``.
         job: Whether it may run long (HTTP answers 202 and a job id).
         creates_shop: Whether it works on a folder that is no shop yet.
+        isolated: Whether a server runs the job in its own process, because it only reads the store.
     """
 
     def enter(function: Callable[[Any, Req], Res]) -> OperationMethod[Req, Res]:
@@ -171,7 +180,15 @@ def operation(
         doc = inspect.getdoc(function) or ""
         summary, _, description = doc.partition("\n")
         row = Operation(
-            function.__name__, scope, request, response, summary.strip(), description.strip(), job, creates_shop
+            function.__name__,
+            scope,
+            request,
+            response,
+            summary.strip(),
+            description.strip(),
+            job,
+            creates_shop,
+            isolated,
         )
         OPERATIONS[row.name] = row
         return OperationMethod(function, row)

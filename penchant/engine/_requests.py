@@ -193,7 +193,7 @@ class RecommendRequest(Noun):
     user_id: Annotated[Id, Meta(description="the person")] | None = None
     anonymous_id: Annotated[Id, Meta(description="the guest")] | None = None
     users: (
-        Annotated[InFile, Meta(description="many people: a file with one user id a line, or the word all")] | None
+        Annotated[InFile, Meta(description="many people: a file with one user id a line, or the word all", extra={"file": "in", "words": ["all"]})] | None
     ) = None
     k: K = 10
     allow: Annotated[ItemIds, Meta(description="only these items")] | None = None

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from penchant.core import TARGET_CODES, Bools, Floats, Ints, SequenceBatch, Snapshot
+from penchant.core import Bools, Floats, Ints, SequenceBatch, Snapshot
+from penchant.data import is_target
 
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
 CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
@@ -37,7 +38,7 @@ class Positives:
 
 def positives(snapshot: Snapshot) -> Positives:
     """Collect the positive events of a snapshot."""
-    keep = is_positive(snapshot.item, snapshot.kind)
+    keep = is_target(snapshot.kind, snapshot.item)
     user = np.repeat(np.arange(snapshot.num_users, dtype=np.int32), np.diff(snapshot.ptr))
     return Positives(
         user=user[keep],
@@ -47,23 +48,18 @@ def positives(snapshot: Snapshot) -> Positives:
     )
 
 
-_IS_TARGET = np.zeros(256, np.bool_)
-_IS_TARGET[list(TARGET_CODES)] = True
-
-
-def is_positive(item: Ints, kind: Ints) -> Bools:
-    """Tell which events say that a person turned to an item: a target kind, and a known item."""
-    return _IS_TARGET[kind] & (np.asarray(item) > 0)
-
-
 def history_weights(batch: SequenceBatch, decay: float) -> npt.NDArray[np.float64]:
     """Weigh each event of a batch by ``decay ** age``: (B, T), 0 where the event is not positive.
 
     The newest positive event has age 0; events that are not positive neither count nor age the others.
     """
-    counted_BT = is_positive(batch.item_BT, batch.kind_BT) & batch.mask_BT
+    return age_weights(is_target(batch.kind_BT.astype(np.uint8), batch.item_BT) & batch.mask_BT, decay)
+
+
+def age_weights(counted_BT: Bools, decay: float) -> npt.NDArray[np.float64]:
+    """``decay ** (number of newer counted events)`` for counted events, 0 for others: (B, T)."""
     newer_BT = counted_BT[:, ::-1].cumsum(axis=1)[:, ::-1] - counted_BT
-    weight_BT = np.power(float(decay), newer_BT)
+    weight_BT: npt.NDArray[np.float64] = np.power(float(decay), newer_BT)
     weight_BT[~counted_BT | (weight_BT < NEGLIGIBLE)] = 0.0
     return weight_BT
 
@@ -93,7 +89,8 @@ def user_item_matrix(found: Positives, num_users: int, num_items: int, max_histo
 def popularity_prior(found: Positives, num_items: int) -> npt.NDArray[np.float32]:
     """How often each item was turned to, as a share of the most frequent: (N + 1,) in [0, 1]."""
     counts = np.bincount(found.item, minlength=num_items + 1).astype(np.float64)
-    return (counts / max(counts.max(initial=0.0), 1.0)).astype(np.float32)
+    share: npt.NDArray[np.float64] = counts / max(counts.max(initial=0.0), 1.0)
+    return share.astype(np.float32)
 
 
 def item_blocks(cost_I: Ints | Floats, budget: float) -> Iterator[tuple[int, int]]:
@@ -185,10 +182,7 @@ class NeighbourModel:
         """
         history_T = np.asarray(history_T, np.int64)
         items_K = np.asarray(items_K, np.int64)
-        known_T = history_T > 0
-        age_T = known_T[::-1].cumsum()[::-1] - known_T
-        weight_T = np.where(known_T, np.power(float(self.config.decay), age_T), 0.0)
-        weight_T[weight_T < NEGLIGIBLE] = 0.0
+        weight_T = age_weights(history_T[None] > 0, self.config.decay)[0]
         out_TK = np.zeros((len(history_T), len(items_K)), np.float32)
         row = np.zeros(self.num_items + 1, np.float32)
         for t in np.flatnonzero(weight_T):
@@ -230,7 +224,7 @@ class NeighbourModel:
         entry = np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - ends + length, length)
         cell = self.indices[entry] + np.repeat(row * width, length)
         amount = self.data[entry] * np.repeat(weight_BT[row, position], length)
-        flat = np.bincount(cell, amount, minlength=len(item_BT) * width)
+        flat: npt.NDArray[np.float64] = np.bincount(cell, amount, minlength=len(item_BT) * width)
         return flat.reshape(len(item_BT), width)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:

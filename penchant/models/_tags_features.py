@@ -6,6 +6,7 @@ Letters: B people, C categories, F features, M events, N items. A missing figure
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,17 @@ Float64s = npt.NDArray[np.float64]
 PATH_SEPARATOR = " > "
 # Never acts of interest of their own: what we showed, and what a person did to a page rather than an item.
 _COUNTED_KINDS = tuple(kind for kind in KINDS if kind not in {"impression", "promo_view", "filter", "signup"})
-_WHOLE = ("tenure", "recency", "active days", "events recently", "distinct items", "spend", "spend recently", "stars")
+_WHOLE = (
+    "days since first event",
+    "days since last event",
+    "active days",
+    "events recently",
+    "distinct items",
+    "spend",
+    "spend recently",
+    "mean stars",
+)
+_BLOCKS = ("share", "recent share", "recent count", "freshness", "regularity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +75,7 @@ def catalog_categories(catalog: Catalog, items: Vocabulary, level: int) -> Categ
     return Categories(tuple(names), np.concatenate([np.full(1, -1, np.int32), code[index]]))
 
 
-def named_categories(catalog: Catalog, items: Vocabulary, level: int, names: tuple[str, ...]) -> Categories:
-    """Place items in the given categories only, as a fitted model needs it for a later catalogue."""
-    every = catalog_categories(catalog, items, level)
-    return keep_categories(every, names)
-
-
-def keep_categories(categories: Categories, names: tuple[str, ...]) -> Categories:
+def keep_categories(categories: Categories, names: Sequence[str]) -> Categories:
     """The same items, with only the named categories left, in the order given."""
     number = {name: position for position, name in enumerate(names)}
     code = np.array([number.get(name, -1) for name in categories.names] + [-1], np.int32)
@@ -78,7 +83,7 @@ def keep_categories(categories: Categories, names: tuple[str, ...]) -> Categorie
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class EventPart:
     """Events of the chosen people before a moment, with the row of each."""
 
     rows: int
@@ -89,21 +94,23 @@ class _Part:
     value: Float64s
 
 
-def events_of(events: Sequences, rows_B: Ints | None, since: int | None, until: int) -> _Part:
-    """Take the events of some rows with since <= ts < until, in order."""
+def events_of(events: Sequences, rows_B: Ints | None, since: int | None, until: int) -> EventPart:
+    """Take the events of some rows (-1 = a row without any) with since <= ts < until, in order."""
     ptr = np.asarray(events.ptr, np.int64)
     if rows_B is None:
         sizes = np.diff(ptr)
         position = np.arange(ptr[0], ptr[-1])
     else:
-        sizes = ptr[np.asarray(rows_B) + 1] - ptr[rows_B]
-        shift = ptr[rows_B] - np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        rows_B = np.asarray(rows_B, np.int64)
+        known = rows_B >= 0
+        sizes = np.where(known, ptr[rows_B + 1] - ptr[rows_B], 0)
+        shift = ptr[rows_B] - (np.cumsum(sizes) - sizes)
         position = np.arange(int(sizes.sum())) + np.repeat(shift, sizes)
     row = np.repeat(np.arange(len(sizes)), sizes)
     ts = np.asarray(events.ts)[position]
     keep = ts < until if since is None else (ts < until) & (ts >= since)
     position, row = position[keep], row[keep]
-    return _Part(
+    return EventPart(
         len(sizes),
         row,
         np.asarray(events.item)[position].astype(np.int64),
@@ -113,11 +120,15 @@ def events_of(events: Sequences, rows_B: Ints | None, since: int | None, until: 
     )
 
 
-def behaviour_names(categories: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the columns of ``behaviour``, in order: 8 + kinds + 5 for each category."""
+def behaviour_names(categories: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns of ``behaviour``, in order: 8 + one a kind + 5 a category.
+
+    Example:
+        >>> behaviour_names(["Tea"])[-2:]
+        ('freshness: Tea', 'regularity: Tea')
+    """
     counts = tuple(f"{kind} count" for kind in _COUNTED_KINDS)
-    blocks = ("share", "share recently", "bought recently", "days since", "regularity")
-    return _WHOLE + counts + tuple(f"{block}: {name}" for block in blocks for name in categories)
+    return _WHOLE + counts + tuple(f"{block}: {name}" for block in _BLOCKS for name in categories)
 
 
 def behaviour(
@@ -125,70 +136,91 @@ def behaviour(
 ) -> npt.NDArray[np.float32]:
     """Describe people by what they did before a moment: (B, F) float32, columns as ``behaviour_names``.
 
+    Counts, days and money are logarithms of 1 + the figure; shares, freshness and regularity lie in 0 to 1.
+
     Args:
         events: A snapshot or live sequences.
         categories: C categories and where each item lies.
         kind: Code of the event kind that is to be predicted, such as purchase.
         at: The moment, microseconds; later events are not looked at.
-        horizon: Length of a period, microseconds; "recently" means within one period before ``at``.
-        rows_B: The people wanted; None for all.
+        horizon: Length of a period, microseconds; "recent" means within one period before ``at``.
+        rows_B: The people wanted, -1 = somebody without events; None for all.
     """
     part = events_of(events, rows_B, None, at)
-    recent = part.ts >= at - horizon
-    whole = _whole(part, recent, at)
-    counts = np.stack([np.bincount(part.row[part.kind == KIND_CODES[name]], minlength=part.rows) for name in _COUNTED_KINDS], 1)
-    blocks = _by_category(part, categories, kind, at, horizon)
-    return np.concatenate([whole, np.log1p(counts), *blocks], axis=1).astype(np.float32)
+    recent_M = part.ts >= at - horizon
+    counts = [
+        np.bincount(part.row[part.kind == KIND_CODES[name]], minlength=part.rows) for name in _COUNTED_KINDS
+    ]
+    blocks = _by_category(part, categories, kind, at, horizon, recent_M)
+    whole = _whole(part, recent_M, at)
+    return np.concatenate([whole, np.log1p(np.stack(counts, 1)), *blocks], axis=1).astype(np.float32)
 
 
-def _whole(part: _Part, recent: Bools, at: int) -> Float64s:
+def _whole(part: EventPart, recent_M: Bools, at: int) -> Float64s:
     """Figures over all of a person's events: (B, 8)."""
 
-    def per_row(weight: Float64s | None, keep: Bools) -> Float64s:
-        return np.bincount(part.row[keep], None if weight is None else weight[keep], part.rows).astype(np.float64)
+    def total(keep: Bools, weight: Float64s | None = None) -> Float64s:
+        return np.bincount(part.row[keep], None if weight is None else weight[keep], part.rows).astype(
+            np.float64
+        )
 
-    every = np.ones(len(part.row), np.bool_)
     first, last = np.full(part.rows, np.nan), np.full(part.rows, np.nan)
     first[part.row[::-1]], last[part.row] = part.ts[::-1], part.ts  # sorted by time: the outermost wins
-    paid = (part.kind == KIND_CODES["purchase"]) & np.isfinite(part.value) & (part.value > 0)
+    paid = (part.kind == KIND_CODES["purchase"]) & (part.value > 0)
     starred = (part.kind == KIND_CODES["review"]) & np.isfinite(part.value)
-    days = np.unique(part.row * 1_000_000 + part.ts // DAY)
-    with_item = part.item > 0
-    pairs = np.unique(part.row[with_item] << 32 | part.item[with_item])
     with np.errstate(invalid="ignore", divide="ignore"):
-        stars = per_row(part.value, starred) / per_row(None, starred)
+        stars = total(starred, part.value) / total(starred)
+    day = part.ts // DAY
+    spans = int(day.max(initial=0) - day.min(initial=0)) + 1
+    with_item = part.item > 0
     columns = [
         np.log1p((at - first) / DAY),
         np.log1p((at - last) / DAY),
-        np.log1p(np.bincount(days // 1_000_000, minlength=part.rows)),
-        np.log1p(per_row(None, recent)),
-        np.log1p(np.bincount(pairs >> 32, minlength=part.rows)),
-        np.log1p(per_row(part.value, paid & every)),
-        np.log1p(per_row(part.value, paid & recent)),
+        np.log1p(_distinct(part.row, day - day.min(initial=0), spans, part.rows)),
+        np.log1p(total(recent_M)),
+        np.log1p(
+            _distinct(part.row[with_item], part.item[with_item], int(part.item.max(initial=0)) + 1, part.rows)
+        ),
+        np.log1p(total(paid, part.value)),
+        np.log1p(total(paid & recent_M, part.value)),
         stars,
     ]
     return np.stack(columns, 1)
 
 
+def _distinct(row_M: Ints, code_M: Ints, size: int, rows: int) -> Ints:
+    """Number of different codes (0 <= code < size) of each row: (B,)."""
+    return np.bincount(np.unique(row_M * size + code_M) // size, minlength=rows)
+
+
 def _by_category(
-    part: _Part, categories: Categories, kind: int, at: int, horizon: int
+    part: EventPart, categories: Categories, kind: int, at: int, horizon: int, recent_M: Bools
 ) -> list[Float64s]:
-    """Five blocks of (B, C): share, recent share, recent count, days since, share of periods with one."""
+    """The five blocks of (B, C): share, recent share, recent count, freshness, regularity.
+
+    Shares are of all events that turn to an item; the other three look at the predicted kind alone. Freshness
+    halves with every period since the last one; regularity is the share of the last periods that saw one.
+    """
     num = len(categories.names)
     code = categories.item_N[part.item]
     turned = (code >= 0) & np.isin(part.kind, TARGET_CODES)
-    bought = (code >= 0) & (part.kind == kind)
+    wanted = (code >= 0) & (part.kind == kind)
     cell = part.row * num + code
-    recent = part.ts >= at - horizon
 
     def table(keep: Bools) -> Float64s:
         return np.bincount(cell[keep], minlength=part.rows * num).reshape(part.rows, num).astype(np.float64)
 
-    share, share_recent = (_shares(table(keep)) for keep in (turned, turned & recent))
-    last = np.full(part.rows * num, np.nan)
-    last[cell[bought]] = part.ts[bought]
-    since = np.log1p((at - last) / DAY).reshape(part.rows, num)
-    return [share, share_recent, np.log1p(table(bought & recent)), since, _regularity(part, cell, bought, num, at, horizon)]
+    last = np.full(part.rows * num, -np.inf)
+    last[cell[wanted]] = part.ts[wanted]
+    fresh = np.exp2((last - at) / horizon).reshape(part.rows, num)
+    regular = _regularity(part, cell, wanted, num, at, horizon)
+    return [
+        _shares(table(turned)),
+        _shares(table(turned & recent_M)),
+        np.log1p(table(wanted & recent_M)),
+        fresh,
+        regular,
+    ]
 
 
 def _shares(count_BC: Float64s) -> Float64s:
@@ -196,14 +228,32 @@ def _shares(count_BC: Float64s) -> Float64s:
     return count_BC / np.maximum(count_BC.sum(axis=1, keepdims=True), 1)
 
 
-def _regularity(
-    part: _Part, cell: npt.NDArray[np.int64], bought: Bools, num: int, at: int, horizon: int
-) -> Float64s:
-    """Share of a person's last PERIODS periods that saw the category: (B, C); periods before the first event do not count."""
+def _regularity(part: EventPart, cell: Ints, wanted: Bools, num: int, at: int, horizon: int) -> Float64s:
+    """Share of a person's last PERIODS periods, none before their first event, with the category: (B, C)."""
     age = (at - 1 - part.ts) // horizon
-    keep = bought & (age < PERIODS)
+    keep = wanted & (age < PERIODS)
     marks = np.unique(cell[keep] * PERIODS + age[keep]) // PERIODS
     seen = np.bincount(marks, minlength=part.rows * num).reshape(part.rows, num)
     lived = np.ones(part.rows)
     np.maximum.at(lived, part.row, np.minimum(age + 1, PERIODS))
     return seen / lived[:, None]
+
+
+def say(feature: str, kind: str, more: bool) -> str:
+    """Put one feature into words: which way it differs from what is usual.
+
+    Example:
+        >>> say("freshness: Tea", "purchase", True)
+        'Tea: last purchase more recent than usual'
+    """
+    block, colon, name = feature.partition(": ")
+    if not colon or block not in _BLOCKS:
+        return f"{feature}: {'more' if more else 'less'} than usual"
+    words = {
+        "share": f"{'larger' if more else 'smaller'} share of attention than usual",
+        "recent share": f"{'larger' if more else 'smaller'} share of recent attention than usual",
+        "recent count": f"{'more' if more else 'fewer'} recent {kind} events than usual",
+        "freshness": f"last {kind} {'more recent' if more else 'longer ago'} than usual",
+        "regularity": f"{kind} in {'more' if more else 'fewer'} periods than usual",
+    }
+    return f"{name}: {words[block]}"

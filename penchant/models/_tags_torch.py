@@ -70,7 +70,9 @@ def initial_weights(
 
 
 def logits(
-    weights: dict[str, Tensor], x_BF: Tensor, dropout: Callable[[Tensor], Tensor] = lambda hidden_BH: hidden_BH
+    weights: dict[str, Tensor],
+    x_BF: Tensor,
+    dropout: Callable[[Tensor], Tensor] = lambda hidden_BH: hidden_BH,
 ) -> Tensor:
     """The network: hidden ReLU layers, an output layer, and a direct linear path from the features. (B, C)."""
     hidden_BH = x_BF
@@ -102,7 +104,12 @@ def _optimiser(recipe: Recipe, weights: dict[str, Tensor]) -> torch.optim.Optimi
 
 
 def train(
-    x_RF: Float32s, y_RC: Float32s, valid_R: npt.NDArray[np.bool_], first: dict[str, Float32s], recipe: Recipe, run: Run
+    x_RF: Float32s,
+    y_RC: Float32s,
+    valid_R: npt.NDArray[np.bool_],
+    first: dict[str, Float32s],
+    recipe: Recipe,
+    run: Run,
 ) -> Fitted:
     """Train one network; same inputs and seed give the same bits.
 
@@ -123,7 +130,12 @@ def train(
 
 
 def _train(
-    x_RF: Float32s, y_RC: Float32s, valid_R: npt.NDArray[np.bool_], first: dict[str, Float32s], recipe: Recipe, run: Run
+    x_RF: Float32s,
+    y_RC: Float32s,
+    valid_R: npt.NDArray[np.bool_],
+    first: dict[str, Float32s],
+    recipe: Recipe,
+    run: Run,
 ) -> Fitted:
     device = torch.device(run.device)
     weights = {name: torch.tensor(array, device=device, requires_grad=True) for name, array in first.items()}

@@ -1,0 +1,64 @@
+"""Which model serves: one small file, replaced atomically, so that a crash leaves the old or the new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from penchant.core import Noun
+from penchant.core.errors import ArtifactError
+from penchant.store import atomic_write
+
+_NAME = "promoted.json"
+
+
+class Pointer(Noun):
+    """The serving model, those before it (newest first), what to fall back on, and the tags model."""
+
+    promoted: str | None = None
+    previous: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
+    companions: str | None = None  # the model that answers `similar` where the promoted one cannot
+    tags: str | None = None
+
+
+def read_pointer(artifacts: Path) -> Pointer | None:
+    """The pointer; None when nothing was ever promoted. A damaged one counts as none, and says so in status."""
+    try:
+        return msgspec.json.decode((artifacts / _NAME).read_bytes(), type=Pointer)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return Pointer()
+
+
+def write_pointer(artifacts: Path, pointer: Pointer) -> None:
+    """Replace the pointer atomically."""
+    artifacts.mkdir(parents=True, exist_ok=True)
+    atomic_write(artifacts / _NAME, msgspec.json.encode(pointer))
+
+
+def switch(artifacts: Path, to: str) -> tuple[Pointer, str | None]:
+    """Let another artifact serve; returns the new pointer and which served before."""
+    old = read_pointer(artifacts) or Pointer()
+    if old.promoted == to:
+        return old, old.previous[0] if old.previous else None
+    before = tuple(i for i in (old.promoted, *old.previous) if i is not None and i != to)
+    new = msgspec.structs.replace(old, promoted=to, previous=before[:10])
+    write_pointer(artifacts, new)
+    return new, old.promoted
+
+
+def step_back(artifacts: Path) -> tuple[Pointer, str]:
+    """Let the model serve that did before; returns the new pointer and which served until now.
+
+    Raises:
+        ArtifactError: Nothing served before.
+    """
+    old = read_pointer(artifacts) or Pointer()
+    if not old.previous or old.promoted is None:
+        raise ArtifactError("no model served before this one", value=old.promoted, hint="train or promote another")
+    new = msgspec.structs.replace(old, promoted=old.previous[0], previous=old.previous[1:])
+    write_pointer(artifacts, new)
+    return new, old.promoted

@@ -1,0 +1,203 @@
+"""What answers requests: the promoted model beside the catalogue, kept fresh without a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penchant.core import TARGET_KINDS, Bools, EventKind, Floats, History, Model, Policy, SeenRule, Vocabulary
+from penchant.core.errors import ArtifactError
+from penchant.data import live_sequences, sequence_batch
+from penchant.engine._filters import filter_mask
+from penchant.engine._promotion import Pointer, read_pointer
+from penchant.policy import Greedy, Popularity
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+_LOOK_EVERY = 0.5  # seconds between looks at the promotion pointer and the catalogue
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf:
+    """The catalogue in the order of a vocabulary. Row n is item number n; row 0 is no item."""
+
+    table: pa.Table  # (N + 1) rows, CATALOG_SCHEMA; nulls where the catalogue lacks the item
+    offered_N: Bools  # (N + 1,) in the catalogue (any item where the shop has none) and not out of stock
+
+    @cached_property
+    def titles(self) -> list[str | None]:
+        """Title of each item number."""
+        return self.table["title"].to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def categories(self) -> list[str | None]:
+        """Category path of each item number."""
+        return self.table["category"].to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def mask(self) -> Callable[[tuple[str, ...]], Bools]:
+        """Which item numbers meet some filters; remembered, since surfaces repeat theirs."""
+
+        @lru_cache(maxsize=256)
+        def mask(filters: tuple[str, ...]) -> Bools:
+            return filter_mask(self.table, filters)
+
+        return mask
+
+
+def shelve(items: Vocabulary, catalog: pa.Table, *, out_of_stock: bool) -> Shelf:
+    """Bring the catalogue into the order of a vocabulary."""
+    rows = pc.index_in(items.array, value_set=catalog["id"].combine_chunks())
+    table = catalog.take(pa.concat_arrays([pa.nulls(1, rows.type), rows]))
+    listed_N = np.r_[False, np.asarray(pc.is_valid(rows))]
+    offered_N = listed_N if catalog.num_rows else np.r_[False, np.ones(len(items), np.bool_)]
+    if not out_of_stock:
+        gone = pc.fill_null(pc.equal(table["availability"], "out_of_stock"), False)
+        offered_N = offered_N & ~np.asarray(gone)
+    return Shelf(table, offered_N)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """One consistent state that a request works with: model, vocabulary, shelf, policy."""
+
+    model: Model | None
+    model_id: str
+    kind: str
+    items: Vocabulary
+    shelf: Shelf
+    policy: Policy
+    seen: SeenRule
+    degraded: bool
+    note: str | None
+    max_history: int
+
+    def scores(self, histories: Sequence[History]) -> Floats:
+        """Score all items for some people: (B, N + 1) float32."""
+        if self.model is None:
+            scores_BN = np.zeros((len(histories), len(self.items) + 1), np.float32)
+            scores_BN[:, 0] = -np.inf
+            return scores_BN
+        features = np.zeros((len(histories), 0), np.float32)
+        sequences = live_sequences(histories, self.items, features)
+        batch = sequence_batch(sequences, np.arange(len(histories)), self.max_history)
+        return self.model.scores(batch)
+
+
+class Serving:
+    """Holds the current ``Ranker`` and replaces it when another model is promoted or the catalogue changes."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self._lock = threading.Lock()
+        self._looked = 0.0
+        self._stamp: tuple[Any, ...] | None = None
+        self._ranker: Ranker | None = None
+        self._popularity: Popularity | None = None
+
+    @property
+    def ranker(self) -> Ranker:
+        """The current state; looks for a newer one at most twice a second."""
+        moment = time.monotonic()
+        if self._ranker is None or moment - self._looked > _LOOK_EVERY:
+            self.refresh()
+        assert self._ranker is not None
+        return self._ranker
+
+    def refresh(self) -> None:
+        """Take up what has been promoted or changed since the last look."""
+        with self._lock:
+            pointer = read_pointer(self.shop.artifacts)
+            stamp = (pointer, self.shop.store.catalog_stamp())
+            if stamp != self._stamp or self._ranker is None:
+                self._ranker = self._build(pointer)
+                self._stamp = stamp
+            self._looked = time.monotonic()
+
+    def _build(self, pointer: Pointer | None) -> Ranker:
+        from penchant.training import load_artifact
+
+        config = self.shop.config
+        catalog = self.shop.store.catalog()
+        if pointer is None or pointer.promoted is None:
+            return self._without_model(catalog, "no model is trained yet: showing what is popular")
+        note = None
+        for artifact_id in (pointer.promoted, *pointer.previous, *pointer.fallback):
+            try:
+                loaded = load_artifact(self.shop.artifacts, artifact_id)
+            except ArtifactError as error:
+                note = note or f"the promoted model cannot be used ({error.message}); an older one answers"
+                continue
+            seen = config.seen if config.seen != "auto" else loaded.artifact.facts.get("seen", "allow")
+            return Ranker(
+                model=loaded.model,
+                model_id=loaded.artifact.id,
+                kind=loaded.artifact.kind,
+                items=loaded.items,
+                shelf=shelve(loaded.items, catalog, out_of_stock=config.serve.out_of_stock),
+                policy=Greedy(),
+                seen=seen,
+                degraded=artifact_id != pointer.promoted,
+                note=note,
+                max_history=config.serve.max_history,
+            )
+        return self._without_model(catalog, "no trained model can be used: showing what is popular")
+
+    def _without_model(self, catalog: pa.Table, note: str) -> Ranker:
+        """Popularity counted from the events at rest, kept up to date by ``observed``."""
+        policy = count_popularity(self.shop, catalog)
+        self._popularity = policy
+        return Ranker(
+            model=None,
+            model_id="popularity",
+            kind="popularity",
+            items=policy.items,
+            shelf=shelve(policy.items, catalog, out_of_stock=self.shop.config.serve.out_of_stock),
+            policy=policy,
+            seen="allow",
+            degraded=True,
+            note=note,
+            max_history=self.shop.config.serve.max_history,
+        )
+
+    def observed(self, item_ids: Sequence[str]) -> None:
+        """Let live events count where popularity answers; an item not known yet forces a new count."""
+        ranker = self._ranker
+        if ranker is None or ranker.model is not None:
+            return
+        for item_id in item_ids:
+            number = ranker.items.number(item_id)
+            if number == 0:
+                self._stamp = None
+                self._looked = 0.0
+                return
+            assert isinstance(ranker.policy, Popularity)
+            ranker.policy.count_N[number] += 1
+
+
+def count_popularity(shop: Shop, catalog: pa.Table) -> Popularity:
+    """Count, from everything stored, how often each item was turned to."""
+    counts: dict[str, int] = dict.fromkeys(catalog["id"].to_pylist(), 0)
+    wanted = pa.array(sorted(EventKind(kind).value for kind in TARGET_KINDS))
+    for bucket in range(shop.store.num_buckets):
+        table = shop.store.scan(bucket=bucket, columns=["item_id", "kind"])
+        items = table.filter(pc.is_in(table["kind"], value_set=wanted))["item_id"].drop_null()
+        for found in pc.value_counts(items.combine_chunks()).to_pylist():
+            counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
+    ids = sorted(counts)
+    return Popularity(Vocabulary(ids), np.array([0, *(counts[i] for i in ids)], np.float64))
+
+
+def seen_numbers(ranker: Ranker, history: History) -> npt.NDArray[np.int64]:
+    """Numbers of every item the person ever turned to."""
+    return ranker.items.numbers(list(history.seen))

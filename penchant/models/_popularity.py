@@ -1,0 +1,139 @@
+"""Popularity, of all time and of late: what everybody turns to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from penchant.core import DAY, KIND_CODES, TARGET_KINDS, Floats, Ints, Run, SequenceBatch, Snapshot
+from penchant.core.errors import InputError
+from penchant.models._counts import Positives, positives
+
+Weight = Annotated[float, Meta(ge=0)]
+HALF_LIVES = 12  # half-lives that fit into the log when the half-life is taken from the data
+SHORTEST, LONGEST = 1.0, 30.0  # days
+
+
+class PopularityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``kind_weights``: what an event of a kind counts, such as ``{"purchase": 5, "view": 1}``; others count 1."""
+
+    kind_weights: dict[str, Weight] = {}
+
+
+class RecentPopularityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How fast popularity fades.
+
+    ``half_life_days``: after so many days an event counts half. None takes a twelfth of the time the log
+    spans, at least 1 and at most 30 days; a fitted model's config says what was taken.
+    ``kind_weights``: as in ``PopularityConfig``.
+    """
+
+    half_life_days: Annotated[float, Meta(gt=0)] | None = None
+    kind_weights: dict[str, Weight] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """One score an item, the same for everybody: its share of all weighted events."""
+
+    config: Any
+    share: npt.NDArray[np.float32]  # (N + 1,)
+
+    def __post_init__(self) -> None:
+        if self.share.flags.owndata:
+            self.share.flags.writeable = False
+
+    def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """Score every item for every row, all rows alike: (B, N + 1) float32, column 0 is -inf."""
+        return self._rows(len(batch.item_BT))
+
+    def related(self, items_Q: Ints) -> npt.NDArray[np.float32]:
+        """The popular items, whatever the item: (Q, N + 1) float32, column 0 is -inf."""
+        return self._rows(len(items_Q))
+
+    def affinity(self, history_T: Ints, items_K: Ints) -> npt.NDArray[np.float32]:
+        """Nothing: no item of a history speaks for popularity. (T, K) zeros."""
+        return np.zeros((len(history_T), len(items_K)), np.float32)
+
+    def _rows(self, rows: int) -> npt.NDArray[np.float32]:
+        out = np.tile(self.share, (rows, 1))
+        out[:, 0] = -np.inf
+        return out
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All that was learned: ``share``."""
+        return {"share": self.share}
+
+    @classmethod
+    def restore(cls, config: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
+        """Rebuild from ``arrays()``."""
+        return cls(config=config, share=arrays["share"])
+
+
+@dataclass(frozen=True, eq=False)
+class Popularity(_Counted):
+    """Score items by how often anybody turned to them. The floor under every leaderboard.
+
+    Example:
+        >>> from penchant.testing import toy_snapshot
+        >>> toy = toy_snapshot([("u", "a"), ("u", "b"), ("v", "b"), ("v", "b", 9, "refund")])
+        >>> Popularity.fit(toy, PopularityConfig(), Run()).share.round(2).tolist()
+        [0.0, 0.33000001311302185, 0.6700000166893005]
+    """
+
+    Config: ClassVar[type[msgspec.Struct]] = PopularityConfig
+    config: PopularityConfig
+
+    @classmethod
+    def fit(cls, snapshot: Snapshot, config: PopularityConfig, run: Run) -> Self:
+        """Count; raises ``InputError`` for a weight of a kind that cannot count."""
+        found = positives(snapshot)
+        return cls(config=config, share=_share(found, snapshot, _weights(found, config.kind_weights)))
+
+
+@dataclass(frozen=True, eq=False)
+class RecentPopularity(_Counted):
+    """Score items by how often anybody turned to them of late: an event counts ``0.5 ** (age / half-life)``.
+
+    Strong wherever fashions and seasons move the shop; weak on logs without true times.
+    """
+
+    Config: ClassVar[type[msgspec.Struct]] = RecentPopularityConfig
+    config: RecentPopularityConfig
+
+    @classmethod
+    def fit(cls, snapshot: Snapshot, config: RecentPopularityConfig, run: Run) -> Self:
+        """Count; the returned config names the half-life used."""
+        found = positives(snapshot)
+        days = config.half_life_days
+        if days is None:
+            span = float(found.ts.max() - found.ts.min()) / DAY if len(found.ts) else 0.0
+            days = round(min(max(span / HALF_LIVES, SHORTEST), LONGEST), 3)
+        newest = found.ts.max(initial=0)
+        fading = np.exp2((found.ts - newest) / (days * DAY))
+        weights = _weights(found, config.kind_weights) * fading
+        return cls(
+            config=msgspec.structs.replace(config, half_life_days=days),
+            share=_share(found, snapshot, weights),
+        )
+
+
+def _weights(found: Positives, kind_weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    by_code = np.ones(256)
+    for kind, weight in kind_weights.items():
+        if kind not in TARGET_KINDS:
+            hint = f"use one of {', '.join(sorted(TARGET_KINDS))}"
+            raise InputError("this kind of event cannot make an item popular", value=kind, hint=hint)
+        by_code[KIND_CODES[kind]] = weight
+    return by_code[found.kind]
+
+
+def _share(found: Positives, snapshot: Snapshot, weights: Floats) -> npt.NDArray[np.float32]:
+    counts = np.bincount(found.item, weights, minlength=snapshot.num_items + 1)
+    return (counts / max(float(counts.sum()), 1e-12)).astype(np.float32)

@@ -1,0 +1,409 @@
+"""Live histories: the last events of everybody in LMDB, one environment a bucket, shared by processes.
+
+A cache: whatever is in doubt is thrown away and built again from table and journal. ``live/07`` is a symbolic
+link to the environment of bucket 7; without the link the bucket is not built. Replacing the link swaps the
+environment at once for every process, and an erasure deletes one bucket's file instead of freeing pages that
+would keep the bytes. Each environment knows up to which journal row it is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from penchant.core import KIND_CODES, History
+from penchant.store._files import fsync
+from penchant.store._hashing import Persons
+from penchant.store._rows import Row, Stored
+
+WINDOW = 200
+_SLACK = 2 * WINDOW  # a window may grow to this before its older half moves to `older`: rare, cheap writes
+_MAP_SIZE = 1 << 32  # address space of one bucket, not disk
+_POSITION = b"\x00seq"
+_CLEAN = "clean"
+
+
+class Window(msgspec.Struct, array_like=True):
+    """The newest events of one person as arrays, and whether older ones fell out."""
+
+    ts: bytes
+    kind: bytes
+    value: bytes
+    item: list[str | None]
+    event_id: list[str]
+    cut: bool = False
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Window).decode
+_decode_older = msgspec.msgpack.Decoder(list[str]).decode
+_EMPTY = Window(b"", b"", b"", [], [])
+
+
+def _insert(window: Window, row: Row) -> Window | None:
+    """The window with one more event in its place by time; None when it is older than a cut window."""
+    ts = np.frombuffer(window.ts, np.int64)
+    at = int(np.searchsorted(ts, row.ts, side="right"))
+    if window.cut and at == 0:
+        return None
+    value = np.nan if row.value is None else row.value
+    window.ts = window.ts[: 8 * at] + np.int64(row.ts).tobytes() + window.ts[8 * at :]
+    window.kind = window.kind[:at] + bytes([KIND_CODES.get(row.kind, 0)]) + window.kind[at:]
+    with np.errstate(over="ignore"):
+        window.value = window.value[: 4 * at] + np.float32(value).tobytes() + window.value[4 * at :]
+    window.item.insert(at, row.item_id)
+    window.event_id.insert(at, row.event_id)
+    return window
+
+
+def _shorten(window: Window) -> set[str]:
+    """Cut a window to its newest events; returns the items of those that fell out."""
+    drop = len(window.item) - WINDOW
+    fallen = {item for item in window.item[:drop] if item is not None}
+    window.ts, window.kind, window.value = window.ts[8 * drop :], window.kind[drop:], window.value[4 * drop :]
+    window.item, window.event_id, window.cut = window.item[drop:], window.event_id[drop:], True
+    return fallen
+
+
+def empty_history(subject: str) -> History:
+    """The history of somebody we know nothing of."""
+    return _history(subject, _EMPTY, (), 0)
+
+
+def _history(subject: str, window: Window, older: Iterable[str], limit: int) -> History:
+    item = window.item
+    drop = max(len(item) - limit, 0)
+    fallen = frozenset(older)
+    if drop:
+        fallen |= {i for i in item[:drop] if i is not None}
+    return History(
+        subject,
+        np.frombuffer(window.ts, np.int64)[drop:],
+        np.frombuffer(window.kind, np.uint8)[drop:],
+        item[drop:] if drop else item,
+        np.frombuffer(window.value, np.float32)[drop:],
+        window.event_id[drop:] if drop else window.event_id,
+        fallen,
+    )
+
+
+def history_of(subject: str, rows: pa.Table, limit: int) -> History:
+    """The history in rows of one person (ts, kind, item_id, value, event_id), ordered."""
+    return _history(subject, _window(_columns(rows), 0, len(rows)), (), limit)
+
+
+def _columns(rows: pa.Table) -> tuple[Any, Any, Any, list[str | None], list[str]]:
+    kinds = rows["kind"].to_pylist()
+    kind = np.fromiter((KIND_CODES.get(k, 0) for k in kinds), np.uint8, count=len(kinds))
+    value = rows["value"].to_numpy(zero_copy_only=False) if isinstance(rows, pa.RecordBatch) else rows["value"].to_numpy()
+    with np.errstate(over="ignore"):
+        value = np.asarray(value, np.float32)
+    return rows["ts"].to_numpy(), kind, value, rows["item_id"].to_pylist(), rows["event_id"].to_pylist()
+
+
+def _window(columns: tuple[Any, Any, Any, list[str | None], list[str]], start: int, end: int) -> Window:
+    ts, kind, value, item, event_id = columns
+    return Window(
+        ts[start:end].astype(np.int64).tobytes(),
+        kind[start:end].tobytes(),
+        value[start:end].tobytes(),
+        item[start:end],
+        event_id[start:end],
+    )
+
+
+class _Environment:
+    """One LMDB file, opened once a process however many stores use it (LMDB forbids more)."""
+
+    opened: dict[str, _Environment] = {}  # noqa: RUF012
+    guard = threading.Lock()
+
+    def __init__(self, path: str) -> None:
+        self.path, self.users, self.writable = path, 0, False
+        self.lock = threading.RLock()
+        self.env: Any = None
+
+    @classmethod
+    def take(cls, path: Path, *, writable: bool) -> _Environment:
+        """Open, or share what is open; upgraded to writing when asked for."""
+        key = os.path.realpath(path)
+        with cls.guard:
+            shared = cls.opened.get(key)
+            if shared is None:
+                shared = cls.opened[key] = cls(key)
+            try:
+                with shared.lock:
+                    shared._ensure(writable)
+            except BaseException:
+                if shared.users == 0:
+                    del cls.opened[key]
+                raise
+            shared.users += 1
+            return shared
+
+    def _ensure(self, writable: bool) -> None:
+        if self.env is not None and (self.writable or not writable):
+            return
+        if self.env is not None:
+            self.env.close()
+            self.env = None
+        self.env = lmdb.open(
+            self.path, subdir=False, map_size=_MAP_SIZE, readonly=not writable, create=writable, sync=False,
+            metasync=False, max_readers=1024, readahead=False,
+        )  # fmt: skip
+        self.writable = writable
+
+    def give_back(self) -> None:
+        """Close when nobody uses it any more."""
+        with _Environment.guard, self.lock:
+            self.users -= 1
+            if self.users == 0 and self.env is not None:
+                self.env.close()
+                self.env = None
+                _Environment.opened.pop(self.path, None)
+
+
+class LiveHistories:
+    """The environments of all buckets. The writer changes them; readers only look."""
+
+    def __init__(self, folder: Path, persons: Persons, *, readonly: bool) -> None:
+        self.folder, self.readonly, self._persons = folder, readonly, persons
+        self._open: dict[int, tuple[str, _Environment]] = {}  # bucket -> (link target, environment)
+        self._lock = threading.Lock()
+        self._links = [str(folder / f"{bucket:02d}") for bucket in range(1000)]
+        if not readonly:
+            folder.mkdir(exist_ok=True)
+            self._start()
+        self.trusted = self._boot_matches()
+
+    # A crash of the machine may tear LMDB (it does not sync); a crash of the process does not. So the writer
+    # leaves the machine's boot id, and what an earlier boot left behind uncleanly is thrown away.
+
+    def _start(self) -> None:
+        if not self._boot_matches():
+            for file in self.folder.iterdir():
+                file.unlink(missing_ok=True)
+        self._remove_unlinked()
+        (self.folder / "boot").write_text(_boot_id())
+
+    def _boot_matches(self) -> bool:
+        try:
+            return (self.folder / "boot").read_text() in {_boot_id(), _CLEAN}
+        except FileNotFoundError:
+            return False
+
+    def _remove_unlinked(self) -> None:
+        """Delete environments that no link names: left by a crash while one was built."""
+        linked = {os.readlink(p) for p in self.folder.iterdir() if p.is_symlink()}
+        for file in self.folder.iterdir():
+            name = file.name.removesuffix("-lock")
+            if ".mdb" in file.name and name not in linked:
+                file.unlink(missing_ok=True)
+
+    def _environment(self, bucket: int) -> _Environment | None:
+        """The environment that the bucket's link names now; None when the bucket is not built."""
+        try:
+            target = os.readlink(self._links[bucket])
+        except FileNotFoundError:
+            target = ""
+        known = self._open.get(bucket)
+        if known is not None and known[0] == target:
+            return known[1]
+        with self._lock:
+            known = self._open.pop(bucket, None)
+            if known is not None:
+                known[1].give_back()
+            if not target:
+                return None
+            try:
+                env = _Environment.take(self.folder / target, writable=not self.readonly)
+            except (lmdb.Error, OSError):
+                return None
+            self._open[bucket] = (target, env)
+            return env
+
+    def is_built(self, bucket: int) -> bool:
+        """Whether the bucket answers from LMDB."""
+        return self.trusted and self._environment(bucket) is not None
+
+    def get(self, bucket: int, subject: str, limit: int) -> History | None:
+        """A person's history; None when this bucket cannot tell (not built, or too few events kept)."""
+        if not self.trusted or (shared := self._environment(bucket)) is None:
+            return None
+        person = self._persons(subject)
+        try:
+            with shared.lock:
+                if shared.env is None:
+                    return None
+                with shared.env.begin(buffers=True) as txn:
+                    raw = txn.get(person)
+                    if raw is None:
+                        return empty_history(subject)
+                    window = _decode(raw)
+                    older = _decode_older(txn.get(person + b"o") or b"\x90") if window.cut else ()
+        except (lmdb.Error, msgspec.DecodeError):
+            return None
+        if window.cut and limit > len(window.item):
+            return None
+        return _history(subject, window, older, limit)
+
+    def position(self, bucket: int) -> int:
+        """The last journal row that the bucket's histories hold, -1 at first."""
+        shared = self._environment(bucket)
+        if shared is None:
+            return -1
+        with shared.lock, shared.env.begin() as txn:
+            raw = txn.get(_POSITION)
+            return int.from_bytes(raw, "little", signed=True) if raw else -1
+
+    def apply(self, bucket: int, rows: Sequence[Stored]) -> None:
+        """Add events in order of arrival; rows that are in already are passed over."""
+        shared = self._environment(bucket)
+        if shared is None or not rows:
+            return
+        with shared.lock, shared.env.begin(write=True) as txn:
+            raw = txn.get(_POSITION)
+            position = int.from_bytes(raw, "little", signed=True) if raw else -1
+            for stored in rows:
+                if stored.seq > position:
+                    self._apply_one(txn, stored.row)
+            last = max(position, rows[-1].seq)
+            txn.put(_POSITION, last.to_bytes(8, "little", signed=True))
+
+    def _apply_one(self, txn: Any, row: Row) -> None:
+        person = self._persons(row.subject)
+        raw = txn.get(person)
+        window = _decode(raw) if raw is not None else msgspec.structs.replace(_EMPTY, item=[], event_id=[])
+        grown = _insert(window, row)
+        fallen: set[str] = set()
+        if grown is None:
+            fallen = {row.item_id} if row.item_id is not None else set()
+        else:
+            if len(grown.item) >= _SLACK:
+                fallen = _shorten(grown)
+            txn.put(person, _encode(grown))
+        if fallen:
+            older = set(_decode_older(txn.get(person + b"o") or b"\x90"))
+            if not fallen <= older:
+                txn.put(person + b"o", _encode(sorted(older | fallen)))
+
+    def build(self, bucket: int, rows: pa.Table, position: int) -> str:
+        """Write a new environment of a bucket from its ordered rows; ``link`` puts it into use.
+
+        Args:
+            bucket: Its number.
+            rows: subject, ts, kind, item_id, value, event_id of the whole bucket, ordered.
+            position: The last journal row that is among them.
+
+        Returns:
+            The name of the new file, for ``link`` or ``discard``.
+        """
+        name = f"{bucket:02d}.{uuid.uuid4().hex[:12]}.mdb"
+        env = lmdb.open(
+            str(self.folder / name), subdir=False, map_size=_MAP_SIZE, sync=False, metasync=False, max_readers=1024
+        )
+        try:
+            with env.begin(write=True) as txn:
+                for key, value in sorted(self._entries(rows)):
+                    txn.put(key, value, append=True)
+                txn.put(_POSITION, position.to_bytes(8, "little", signed=True))
+        except BaseException:
+            env.close()
+            self.discard(name)
+            raise
+        env.close()
+        return name
+
+    def _entries(self, rows: pa.Table) -> Iterator[tuple[bytes, bytes]]:
+        runs = rows["subject"].combine_chunks()
+        if len(runs) == 0:
+            return
+        ends = _run_ends(runs)
+        columns = _columns(rows)
+        start = 0
+        for end in ends.tolist():
+            person = self._persons(runs[start].as_py())
+            cut = max(start, end - WINDOW) if end - start >= _SLACK else start
+            window = _window(columns, cut, end)
+            if cut > start:
+                window.cut = True
+                older = {item for item in columns[3][start:cut] if item is not None}
+                if older:
+                    yield person + b"o", _encode(sorted(older))
+            yield person, _encode(window)
+            start = end
+
+    def link(self, bucket: int, name: str) -> None:
+        """Put a built environment into use and delete the one before it."""
+        old = self._target(bucket)
+        temporary = self.folder / f"{name}.link"
+        os.symlink(name, temporary)
+        os.replace(temporary, self._links[bucket])
+        if old:
+            self.discard(old)
+
+    def _target(self, bucket: int) -> str | None:
+        try:
+            return os.readlink(self._links[bucket])
+        except FileNotFoundError:
+            return None
+
+    def discard(self, name: str) -> None:
+        """Delete an environment's files."""
+        for file in (name, f"{name}-lock"):
+            (self.folder / file).unlink(missing_ok=True)
+
+    def invalidate(self, buckets: Iterable[int]) -> None:
+        """Forget buckets durably: they are built again when next asked for."""
+        for bucket in buckets:
+            target = self._target(bucket)
+            if target is not None:
+                os.unlink(self._links[bucket])
+                self.discard(target)
+            self._environment(bucket)  # closes ours
+        fsync(self.folder)
+
+    def entries(self, bucket: int) -> int:
+        """How many people a built bucket knows."""
+        shared = self._environment(bucket)
+        if shared is None:
+            return 0
+        with shared.lock, shared.env.begin() as txn:
+            return sum(1 for key in txn.cursor().iternext(values=False) if len(key) == 16)
+
+    def close(self) -> None:
+        """Sync and close what is open; a clean end is remembered."""
+        with self._lock:
+            for _, shared in self._open.values():
+                if not self.readonly:
+                    with contextlib.suppress(lmdb.Error):
+                        shared.env.sync(True)
+                shared.give_back()
+            self._open.clear()
+        if not self.readonly:
+            with contextlib.suppress(OSError):
+                (self.folder / "boot").write_text(_CLEAN)
+
+
+def _run_ends(subjects: pa.Array) -> Any:
+    """Where each run of equal values ends."""
+    import pyarrow.compute as pc
+
+    return pc.run_end_encode(subjects, run_end_type=pa.int64()).run_ends.to_numpy()
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"

@@ -1,0 +1,303 @@
+"""ASGI endpoints: one class for every operation of the table, one for the jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import mimetypes
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from penchant.core.errors import InputError, PenchantError
+from penchant.engine import RESPONSE_HEADER, Engine, Jobs, Operation, problem_of, renamed, trace_of
+from penchant.surfaces._body import Limits, Parts, Refused, header, read_body, read_parts, safe_name
+
+log = logging.getLogger("penchant.http")
+
+PROBLEM = "application/problem+json"
+JSON = "application/json"
+_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+
+
+class Server:
+    """What the endpoints of one app share: the engine, its jobs, the threads and the limits.
+
+    ``quick`` threads answer serve operations; ``slow`` ones do everything that may take a while, so that a
+    batch never stands in the way of a visitor.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self.engine = engine
+        self.limits = limits
+        self.quick = ThreadPoolExecutor(8, thread_name_prefix="quick")
+        self.slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The jobs of the shop; raises ``ShopError`` while the folder is no shop."""
+        return Jobs(self.engine)
+
+    def close(self) -> None:
+        """Stop jobs and threads, and release the shop."""
+        if "jobs" in self.__dict__:
+            self.jobs.close()
+        self.quick.shutdown(wait=True)
+        self.slow.shutdown(wait=True)
+        self.engine.close()
+
+
+class OperationEndpoint:
+    """One operation over HTTP."""
+
+    def __init__(self, operation: Operation, server: Server) -> None:
+        self.operation = operation
+        self.server = server
+        self.inputs = {name: operation.file_words().get(name, ()) for name in operation.file_fields("in")}
+        self.outputs = operation.file_fields("out")
+        self._in_list = _list_fields(operation)
+        self._call: Callable[[Any], Any] = getattr(server.engine, operation.name)
+        self._encode = msgspec.json.Encoder().encode
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            await self._respond(scope, receive, send)
+        except ConnectionResetError:
+            return  # nobody is there to be told
+        except Refused as refused:
+            await send_problem(send, refused.error, status=refused.status)
+        except PenchantError as error:
+            await send_problem(send, error)
+        except Exception as error:  # an answer without a trace; the log gets it without data
+            log.error("%s failed unexpectedly\n%s", self.operation.name, trace_of(error))
+            await send_problem(send, error)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = header(scope, b"content-type").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            await self._with_files(scope, receive, send)
+            return
+        body = await read_body(scope, receive, self.server.limits)
+        if body and kind != JSON and not kind.endswith("+json"):
+            error = InputError("the request must be JSON", value=kind or None, hint=f"send Content-Type: {JSON}")
+            raise Refused(415, error)
+        request = self.operation.parse(body)
+        for name, words in self.inputs.items():
+            if (given := getattr(request, name)) is not None and given not in words:
+                raise InputError(
+                    "a request cannot name a file of the server",
+                    path=f"$.{name}",
+                    hint=f"send the file as a multipart part named {name}",
+                )
+        if self.operation.job or any(getattr(request, name) is not None for name in self.outputs):
+            await self._answer_files(request, {}, None, send)
+            return
+        loop = asyncio.get_running_loop()
+        pool = self.server.quick if self.operation.scope == "serve" else self.server.slow
+        answer = await loop.run_in_executor(pool, self._call_and_encode, request)
+        await send_json(send, answer)
+
+    def _call_and_encode(self, request: msgspec.Struct) -> bytes:
+        return self._encode(self._call(request))
+
+    async def _with_files(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.inputs:
+            error = InputError(f"{self.operation.name} takes no files", hint=f"send {JSON}")
+            raise Refused(415, error)
+        loop = asyncio.get_running_loop()
+        jobs = await loop.run_in_executor(self.server.slow, lambda: self.server.jobs)
+        spool = jobs.make_spool()
+        try:
+            parts = await read_parts(
+                scope,
+                receive,
+                folder=spool,
+                fields=frozenset(self.inputs),
+                limits=self.server.limits,
+                pool=self.server.slow,
+            )
+            request = self._build(parts)
+            names = {str(path): path.name for paths in parts.files.values() for path in paths}
+        except BaseException:
+            shutil.rmtree(spool, ignore_errors=True)
+            raise
+        await self._answer_files(request, names, spool, send)
+
+    def _build(self, parts: Parts) -> msgspec.Struct:
+        """The request of the JSON part, with the paths of the received files in its file fields."""
+        try:
+            fields = msgspec.json.decode(parts.request or b"{}", type=dict[str, Any])
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise InputError(
+                "the part named request is not a JSON object", value=str(error)[:200], hint="send one JSON object"
+            ) from None
+        for name, words in self.inputs.items():
+            given = fields.pop(name, None)
+            paths = [str(path) for path in parts.files.get(name, [])]
+            if paths and not self._in_list[name] and len(paths) > 1:
+                raise InputError(f"{name} takes one file", value=len(paths), path=f"$.{name}", hint="send one part")
+            if paths:
+                fields[name] = paths if self._in_list[name] else paths[0]
+            elif isinstance(given, str) and given in words:
+                fields[name] = given
+            elif given is not None:
+                raise InputError(
+                    "a request cannot name a file of the server",
+                    path=f"$.{name}",
+                    hint=f"send the file as a multipart part named {name}",
+                )
+        return self.operation.build(**fields)
+
+    async def _answer_files(
+        self, request: msgspec.Struct, names: Mapping[str, str], spool: Path | None, send: Send
+    ) -> None:
+        """Answer a job, or an operation that reads or writes files."""
+        loop = asyncio.get_running_loop()
+        outputs = {
+            name: safe_name(given) for name in self.outputs if (given := getattr(request, name)) is not None
+        }
+        if self.operation.job:
+
+            def submit() -> Any:
+                return self.server.jobs.submit(self.operation, request, names=names, spool=spool, outputs=outputs)
+
+            try:
+                status = await loop.run_in_executor(self.server.slow, submit)
+            except BaseException:
+                _remove(spool)
+                raise
+            location = (b"location", f"/v1/jobs/{status.id}".encode())
+            await send_json(send, self._encode(status), status=202, headers=(location,))
+            return
+        try:
+            await self._answer_now(request, names, outputs, send)
+        finally:
+            await loop.run_in_executor(self.server.slow, _remove, spool)
+
+    async def _answer_now(
+        self, request: msgspec.Struct, names: Mapping[str, str], outputs: Mapping[str, str], send: Send
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        folder = self.server.jobs.make_spool()
+        try:
+            files = {name: folder / name / wanted for name, wanted in outputs.items()}
+            for path in files.values():
+                path.parent.mkdir()
+            names = {**names, **{str(path): path.name for path in files.values()}}
+            request = msgspec.structs.replace(request, **{name: str(path) for name, path in files.items()})
+            try:
+                answer = await loop.run_in_executor(self.server.slow, self._call, request)
+            except PenchantError as error:
+                await send_problem(send, error, names=names)
+                return
+            value = renamed(msgspec.to_builtins(answer), names)
+            written = [path for path in files.values() if path.exists()]
+            if not written:
+                await send_json(send, self._encode(value))
+                return
+            await _send_file(send, written[0], {RESPONSE_HEADER: json.dumps(value, ensure_ascii=True)})
+        finally:
+            await loop.run_in_executor(self.server.slow, _remove, folder)
+
+
+def _list_fields(operation: Operation) -> dict[str, bool]:
+    from penchant.surfaces._fields import fields_of
+
+    return {field.name: field.many for field in fields_of(operation.request)}
+
+
+def _remove(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class JobEndpoints:
+    """The jobs over HTTP: list, look, fetch a file, stop."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    async def all(self, request: Request) -> Response:
+        """Every job, newest first."""
+        return await self._answer(lambda: _json(self.server.jobs.all()))
+
+    async def one(self, request: Request) -> Response:
+        """How a job stands; DELETE stops it."""
+        job_id = request.path_params["job_id"]
+        if request.method == "DELETE":
+            return await self._answer(lambda: _json(self.server.jobs.cancel(job_id)))
+        return await self._answer(lambda: _json(self.server.jobs.status(job_id)))
+
+    async def file(self, request: Request) -> Response:
+        """A file that a job wrote."""
+        job_id, field = request.path_params["job_id"], request.path_params["field"]
+
+        def find() -> Response:
+            path = self.server.jobs.output(job_id, field)
+            return FileResponse(path, filename=path.name, media_type=_media_type(path))
+
+        return await self._answer(find)
+
+    async def _answer(self, make: Callable[[], Response]) -> Response:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self.server.slow, make)
+        except PenchantError as error:
+            problem = problem_of(error)
+            return Response(msgspec.json.encode(problem), problem.status, media_type=PROBLEM)
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+def _media_type(path: Path) -> str:
+    if path.suffix == ".parquet":
+        return "application/vnd.apache.parquet"
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+async def send_json(
+    send: Send,
+    body: bytes,
+    *,
+    status: int = 200,
+    media_type: str = JSON,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:
+    """Send a JSON answer."""
+    own = ((b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *_HEADERS, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_problem(
+    send: Send, error: BaseException, *, status: int | None = None, names: Mapping[str, str] | None = None
+) -> None:
+    """Send an error as problem details."""
+    problem = problem_of(error, status=status)
+    body = msgspec.json.encode(renamed(msgspec.to_builtins(problem), names or {}))
+    await send_json(send, body, status=problem.status, media_type=PROBLEM)
+
+
+async def _send_file(send: Send, path: Path, headers: Mapping[str, str]) -> None:
+    """Send a file as the body of an answer."""
+    loop = asyncio.get_running_loop()
+    length = str(path.stat().st_size).encode()
+    rows = [(b"content-type", _media_type(path).encode()), (b"content-length", length), *_HEADERS]
+    rows += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": rows})
+    with path.open("rb") as file:
+        while chunk := await loop.run_in_executor(None, file.read, 1 << 20):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
