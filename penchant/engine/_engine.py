@@ -174,7 +174,7 @@ class Engine:
         """
         from penchant.engine._live import observe
 
-        return observe(self.shop, request)
+        return observe(self.shop, self.serving, request)
 
     @operation(scope="manage", job=True, isolated=True)
     def train(self, request: rq.TrainRequest) -> rq.TrainReport:
@@ -238,7 +238,7 @@ class Engine:
         """Ask for the companions of an item, best first."""
         from penchant.engine._live import similar
 
-        return similar(self.shop, self.serving, request)
+        return similar(self.serving, request)
 
     @operation(scope="serve")
     def profile(self, request: rq.ProfileRequest) -> rq.Profile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate
@@ -107,6 +108,15 @@ class EventResult(Noun):
     event_id: str | None
     status: Literal["stored", "duplicate", "conflict", "erased", "refused"]
     error: str | None = None
+
+    @classmethod
+    def of(cls, event_id: str | None, word: str) -> EventResult:
+        """What the store's word about an event means to the sender."""
+        errors = {
+            "conflict": "another event has this event_id: send a new id",
+            "erased": "this person was erased: their events are refused",
+        }
+        return msgspec.convert({"event_id": event_id, "status": word, "error": errors.get(word)}, cls)
 
 
 class ObserveReport(Noun):

@@ -103,7 +103,7 @@ class Serving:
         self._looked = 0.0
         self._stamp: tuple[Any, ...] | None = None
         self._ranker: Ranker | None = None
-        self._popularity: Popularity | None = None
+        self._companions: Ranker | None = None
 
     @property
     def ranker(self) -> Ranker:
@@ -114,6 +114,14 @@ class Serving:
         assert self._ranker is not None
         return self._ranker
 
+    @property
+    def companions(self) -> Ranker:
+        """The state that answers ``similar``: another model where the promoted one only knows popularity."""
+        ranker = self.ranker
+        if ranker.kind in ("popularity", "recent_popularity") and self._companions is not None:
+            return self._companions
+        return ranker
+
     def refresh(self) -> None:
         """Take up what has been promoted or changed since the last look."""
         with self._lock:
@@ -121,42 +129,51 @@ class Serving:
             stamp = (pointer, self.shop.store.catalog_stamp())
             if stamp != self._stamp or self._ranker is None:
                 self._ranker = self._build(pointer)
+                self._companions = self._load_companions(pointer)
                 self._stamp = stamp
             self._looked = time.monotonic()
 
     def _build(self, pointer: Pointer | None) -> Ranker:
-        from penchant.training import load_artifact
-
-        config = self.shop.config
         catalog = self.shop.store.catalog()
         if pointer is None or pointer.promoted is None:
             return self._without_model(catalog, "no model is trained yet: showing what is popular")
         note = None
         for artifact_id in (pointer.promoted, *pointer.previous, *pointer.fallback):
             try:
-                loaded = load_artifact(self.shop.artifacts, artifact_id)
+                return self._load(artifact_id, catalog, degraded=note is not None, note=note)
             except ArtifactError as error:
                 note = note or f"the promoted model cannot be used ({error.message}); an older one answers"
-                continue
-            seen = config.seen if config.seen != "auto" else loaded.artifact.facts.get("seen", "allow")
-            return Ranker(
-                model=loaded.model,
-                model_id=loaded.artifact.id,
-                kind=loaded.artifact.kind,
-                items=loaded.items,
-                shelf=shelve(loaded.items, catalog, out_of_stock=config.serve.out_of_stock),
-                policy=Greedy(),
-                seen=seen,
-                degraded=artifact_id != pointer.promoted,
-                note=note,
-                max_history=config.serve.max_history,
-            )
         return self._without_model(catalog, "no trained model can be used: showing what is popular")
+
+    def _load(self, artifact_id: str, catalog: pa.Table, *, degraded: bool = False, note: str | None = None) -> Ranker:
+        from penchant.training import load_artifact
+
+        config = self.shop.config
+        loaded = load_artifact(self.shop.artifacts, artifact_id)
+        return Ranker(
+            model=loaded.model,
+            model_id=loaded.artifact.id,
+            kind=loaded.artifact.kind,
+            items=loaded.items,
+            shelf=shelve(loaded.items, catalog, out_of_stock=config.serve.out_of_stock),
+            policy=Greedy(),
+            seen=config.seen if config.seen != "auto" else loaded.artifact.facts.get("seen", "allow"),
+            degraded=degraded,
+            note=note,
+            max_history=config.serve.max_history,
+        )
+
+    def _load_companions(self, pointer: Pointer | None) -> Ranker | None:
+        if pointer is None or pointer.companions is None:
+            return None
+        try:
+            return self._load(pointer.companions, self.shop.store.catalog())
+        except ArtifactError:
+            return None  # `similar` then asks the promoted model
 
     def _without_model(self, catalog: pa.Table, note: str) -> Ranker:
         """Popularity counted from the events at rest, kept up to date by ``observed``."""
         policy = count_popularity(self.shop, catalog)
-        self._popularity = policy
         return Ranker(
             model=None,
             model_id="popularity",

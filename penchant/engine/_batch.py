@@ -1,0 +1,211 @@
+"""Recommendations for many people at once: read bucket by bucket, scored in batches, written as Parquet."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penchant.core import KIND_CODES, History, Progress, Query, bucket_of, rng
+from penchant.core.errors import InputError, NotFound
+from penchant.engine import _requests as rq
+from penchant.engine._live import allowed, best_candidates, drop_seen, reasons, score_of
+from penchant.engine._serving import Ranker, Serving
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+ANSWER_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("rank", pa.int32()),
+        ("item_id", pa.string()),
+        ("score", pa.float32()),
+        ("odds", pa.float64()),
+        ("explored", pa.bool_()),
+        ("reason", pa.string()),
+        ("recommendation_id", pa.string()),
+        ("policy_id", pa.string()),
+        ("model_id", pa.string()),
+        ("surface", pa.string()),
+        ("ts", pa.int64()),
+        ("seed", pa.int64()),
+        ("degraded", pa.bool_()),
+    ]
+)
+_CELLS = 8_000_000  # scores held at once: 32 MB of float32
+
+
+def read_users(path: str) -> list[str]:
+    """User ids, one a line; blank lines are skipped, repeats counted once, order kept.
+
+    Raises:
+        NotFound: There is no such file.
+        InputError: It is not text, or holds no id.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise NotFound("no such file", value=path, hint="give a file with one user id a line, or: all") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError("this is not a text file", value=path, hint="give one user id a line") from None
+    users = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not users:
+        raise InputError("the file names no user", value=path, hint="give one user id a line")
+    return users
+
+
+def bucket_histories(shop: Shop, bucket: int, wanted: set[str] | None, limit: int) -> Iterator[History]:
+    """The histories of one bucket's people, in order of their ids; journal included."""
+    columns = ["subject", "ts", "kind", "item_id", "value", "event_id"]
+    table = shop.store.scan(bucket=bucket, columns=columns)
+    if not table.num_rows:
+        return
+    subject = table["subject"].combine_chunks().dictionary_encode()
+    names = subject.dictionary.to_pylist()
+    code = np.asarray(subject.indices)
+    starts = np.flatnonzero(np.r_[True, code[1:] != code[:-1]])
+    ends = np.r_[starts[1:], len(code)]
+    ts = table["ts"].to_numpy()
+    kinds = table["kind"].combine_chunks().dictionary_encode()
+    codes = np.array([KIND_CODES.get(kind, 0) for kind in kinds.dictionary.to_pylist()] or [0], np.uint8)
+    kind = codes[np.asarray(kinds.indices)]
+    value = np.asarray(table["value"].to_numpy(), np.float32)
+    item = table["item_id"].combine_chunks()
+    for start, end in zip(starts, ends, strict=True):
+        name = names[code[start]]
+        if wanted is not None and name not in wanted:
+            continue
+        cut = max(start, end - limit)
+        older = item.slice(start, cut - start).unique().drop_null().to_pylist()
+        yield History(
+            subject=name,
+            ts=ts[cut:end],
+            kind=kind[cut:end],
+            item=item.slice(cut, end - cut).to_pylist(),
+            value=value[cut:end],
+            event_id=[],
+            older_items=frozenset(older),
+        )
+
+
+def recommend_many(
+    shop: Shop, serving: Serving, request: rq.RecommendRequest, progress: Progress
+) -> rq.BatchReport:
+    """Answer many people; the file appears only when it is whole, and is kept in the decision log too."""
+    if request.out is None:
+        raise InputError("where shall the answers go?", hint="give --out FILE.parquet", path="$.out")
+    if request.user_id or request.anonymous_id:
+        raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
+    started = time.perf_counter()
+    ranker = serving.ranker
+    names = None if request.users == "all" else read_users(str(request.users))
+    out = Path(request.out)
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    counts = {"users": 0, "rows": 0, "unknown": 0}
+    try:
+        with pq.ParquetWriter(temporary, ANSWER_SCHEMA, compression="zstd") as writer:
+            for histories in _batches(shop, ranker, names, counts, progress):
+                table = _answer(shop, ranker, request, histories)
+                counts["rows"] += table.num_rows
+                writer.write_table(table)
+        shop.store.log_batch(temporary)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return rq.BatchReport(
+        out=str(out),
+        users=counts["users"],
+        rows=counts["rows"],
+        unknown_users=counts["unknown"],
+        model_id=ranker.model_id,
+        policy_id=ranker.policy.id,
+        degraded=ranker.degraded,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _batches(
+    shop: Shop, ranker: Ranker, names: list[str] | None, counts: dict[str, int], progress: Progress
+) -> Iterator[list[History]]:
+    """Histories in batches; people without events come last, with empty histories."""
+    size = max(1, min(512, _CELLS // (len(ranker.items) + 1)))
+    wanted: dict[int, set[str]] | None = None
+    if names is not None:
+        wanted = {}
+        for name in names:
+            wanted.setdefault(bucket_of(name, shop.store.num_buckets), set()).add(name)
+    batch: list[History] = []
+    for bucket in range(shop.store.num_buckets):
+        mine = None if wanted is None else wanted.get(bucket, set())
+        if mine is not None and not mine:
+            continue
+        for history in bucket_histories(shop, bucket, mine, ranker.max_history):
+            if mine is not None:
+                mine.discard(history.subject)
+            batch.append(history)
+            if len(batch) == size:
+                counts["users"] += size
+                progress("recommending", counts["users"], len(names) if names else None, {})
+                yield batch
+                batch = []
+    for name in sorted(name for rest in (wanted or {}).values() for name in rest):
+        counts["unknown"] += 1
+        batch.append(shop.store.history(name, 1))
+        if len(batch) == size:
+            counts["users"] += size
+            yield batch
+            batch = []
+    if batch:
+        counts["users"] += len(batch)
+        yield batch
+    progress("recommending", counts["users"], counts["users"], {})
+
+
+def _answer(shop: Shop, ranker: Ranker, request: rq.RecommendRequest, histories: Sequence[History]) -> pa.Table:
+    """The slates of some people as rows."""
+    now = shop.clock()
+    personal = request.purpose == "personalise"
+    blank = [History(h.subject, h.ts[:0], h.kind[:0], [], h.value[:0], []) for h in histories]
+    scores_BN = ranker.scores(histories if personal else blank)
+    shared_N = allowed(ranker, request)
+    ids = ranker.items.ids
+    columns: dict[str, list[object]] = {name: [] for name in ANSWER_SCHEMA.names}
+    for history, score_N in zip(histories, scores_BN, strict=True):
+        allowed_N = shared_N.copy()
+        drop_seen(ranker, history, allowed_N, request.seen)
+        limit = len(score_N) if ranker.model is None else max(shop.config.serve.candidates, request.k)
+        candidates = best_candidates(score_N, allowed_N, limit, ranker.model_id)
+        query = Query(history.subject, now, request.k, request.surface, request.purpose, request.seed)
+        choice = ranker.policy.choose(candidates, query, rng(request.seed, history.subject))
+        chosen_K = candidates.item_N[choice.index_K]
+        why = reasons(ranker, history if personal else blank[0], chosen_K, shop.config.serve.reasons)
+        k = len(chosen_K)
+        columns["user_id"] += [history.subject] * k
+        columns["rank"] += range(1, k + 1)
+        columns["item_id"] += [ids[n - 1] for n in chosen_K]
+        columns["score"] += score_of(ranker, candidates)[choice.index_K].tolist()
+        columns["odds"] += choice.odds_K.tolist()
+        columns["explored"] += choice.explored_K.tolist()
+        columns["reason"] += [texts[0].text if texts else None for texts in why]
+        columns["recommendation_id"] += [secrets.token_hex(12)] * k
+    rows = len(columns["user_id"])
+    fixed = {
+        "policy_id": ranker.policy.id,
+        "model_id": ranker.model_id,
+        "surface": request.surface,
+        "ts": now,
+        "seed": request.seed,
+        "degraded": ranker.degraded,
+    }
+    for name, value in fixed.items():
+        columns[name] = [value] * rows
+    return pa.table(columns, schema=ANSWER_SCHEMA)

@@ -1,0 +1,269 @@
+"""Requests that answer in milliseconds: observe, recommend for one person, similar."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from penchant.core import (
+    KINDS,
+    Candidates,
+    Event,
+    Floats,
+    History,
+    Query,
+    Reason,
+    SeenRule,
+    Slate,
+    SlateItem,
+    rng,
+    subject_of,
+)
+from penchant.core.errors import InputError, NotFound
+from penchant.data import check_event
+from penchant.engine import _requests as rq
+from penchant.engine._serving import Ranker, Serving, seen_numbers
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+_NOBODY = "anon:nobody"
+_VERBS = {
+    "purchase": "bought",
+    "cart_add": "put in the cart",
+    "view": "looked at",
+    "click": "looked at",
+    "wishlist": "saved",
+    "review": "reviewed",
+}
+
+
+def subject_from(user_id: str | None, anonymous_id: str | None) -> str:
+    """The person a request is about.
+
+    Raises:
+        InputError: Neither id is given.
+    """
+    if not user_id and not anonymous_id:
+        raise InputError("whom is this about?", hint="give user_id or anonymous_id", path="$.user_id")
+    return subject_of(user_id, anonymous_id)
+
+
+def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.ObserveReport:
+    """Check each event, store the good ones in one fsynced commit, and say what became of each."""
+    now = shop.clock()
+    good: list[Event] = []
+    results: list[rq.EventResult | None] = []
+    for position, event in enumerate(request.events):
+        try:
+            good.append(check_event(event, shop.config.data, now))
+            results.append(None)
+        except InputError as error:
+            where = f"$.events[{position}]" + (error.path or "").removeprefix("$")
+            text = str(InputError(error.message, hint=error.hint, path=where))
+            results.append(rq.EventResult(event_id=event.event_id, status="refused", error=text))
+    words = iter(shop.store.append(good) if good else [])
+    checked = iter(good)
+    told: list[rq.EventResult] = []
+    fresh: list[str] = []
+    for result in results:
+        if result is None:
+            event, word = next(checked), next(words)
+            result = rq.EventResult.of(event.event_id, word)
+            if word == "stored" and event.item_id is not None:
+                fresh.append(event.item_id)
+        told.append(result)
+    serving.observed(fresh)
+    return rq.ObserveReport(results=told, stored=sum(r.status == "stored" for r in told))
+
+
+def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Slate:
+    """Answer one person: score, filter, choose, explain, log."""
+    subject = _NOBODY
+    if request.user_id or request.anonymous_id:
+        subject = subject_from(request.user_id, request.anonymous_id)
+    ranker = serving.ranker
+    history = _history(shop, subject, request)
+    score_N = ranker.scores([history])[0]
+    allowed_N = allowed(ranker, request)
+    note = ranker.note
+    if not allowed_N.any():
+        note = "nothing in the catalogue meets the filters"
+    drop_seen(ranker, history, allowed_N, request.seen)
+    slate = make_slate(shop, ranker, request, history, score_N, allowed_N, note)
+    shop.store.log_decision(slate)
+    return slate
+
+
+def _history(shop: Shop, subject: str, request: rq.RecommendRequest) -> History:
+    if request.purpose == "personalise" and subject != _NOBODY:
+        return shop.store.history(subject, shop.config.serve.max_history)
+    none = np.empty(0)
+    return History(subject, none.astype(np.int64), none.astype(np.uint8), [], none.astype(np.float32), [])
+
+
+def allowed(ranker: Ranker, request: rq.RecommendRequest) -> npt.NDArray[np.bool_]:
+    """Which items may be shown to anybody: offered, allowed, not denied, meeting the filters; (N + 1,)."""
+    allowed_N = ranker.shelf.offered_N.copy()
+    if request.filters:
+        allowed_N &= ranker.shelf.mask(tuple(request.filters))
+    if request.allow is not None:
+        listed_N = np.zeros_like(allowed_N)
+        listed_N[ranker.items.numbers(request.allow)] = True
+        allowed_N &= listed_N
+    if request.deny:
+        allowed_N[ranker.items.numbers(request.deny)] = False
+    allowed_N[0] = False
+    return allowed_N
+
+
+def drop_seen(ranker: Ranker, history: History, allowed_N: npt.NDArray[np.bool_], rule: SeenRule) -> None:
+    """Take the person's earlier items out of ``allowed_N``, where the rule says so."""
+    if (ranker.seen if rule == "auto" else rule) == "exclude":
+        allowed_N[seen_numbers(ranker, history)] = False
+
+
+def best_candidates(
+    score_N: Floats, allowed_N: npt.NDArray[np.bool_], limit: int, model_id: str
+) -> Candidates:
+    """The allowed items with the highest scores, at most ``limit``, in item order."""
+    item_N = np.flatnonzero(allowed_N & np.isfinite(score_N))
+    if len(item_N) > limit:
+        score = score_N[item_N]
+        bar = np.partition(score, len(score) - limit)[len(score) - limit]
+        # Ties at the bar are cut in item order, the same way every time.
+        above, level = item_N[score > bar], item_N[score == bar]
+        item_N = np.sort(np.r_[above, level[: limit - len(above)]])
+    mean_N = score_N[item_N].astype(np.float32)
+    return Candidates(item_N.astype(np.int64), mean_N, np.zeros_like(mean_N), model_id)
+
+
+def make_slate(
+    shop: Shop,
+    ranker: Ranker,
+    request: rq.RecommendRequest,
+    history: History,
+    score_N: Floats,
+    allowed_N: npt.NDArray[np.bool_],
+    note: str | None,
+) -> Slate:
+    """Let the policy choose among the best candidates, and write down odds and reasons."""
+    limit = max(shop.config.serve.candidates, request.k)
+    if ranker.model is None:
+        limit = len(score_N)  # popularity ranks everything itself
+    candidates = best_candidates(score_N, allowed_N, limit, ranker.model_id)
+    query = Query(history.subject, shop.clock(), request.k, request.surface, request.purpose, request.seed)
+    choice = ranker.policy.choose(candidates, query, rng(request.seed, history.subject))
+    chosen_K = candidates.item_N[choice.index_K]
+    reasons_K = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
+    shown = score_of(ranker, candidates)[choice.index_K]
+    items = [
+        SlateItem(
+            item_id=ranker.items.id(int(number)),
+            score=float(score),
+            odds=float(odds),
+            explored=bool(explored),
+            reasons=why,
+        )
+        for number, score, odds, explored, why in zip(
+            chosen_K, shown, choice.odds_K, choice.explored_K, reasons_K, strict=True
+        )
+    ]
+    return Slate(
+        recommendation_id=secrets.token_hex(12),
+        ts=query.now,
+        subject=history.subject,
+        items=items,
+        policy_id=ranker.policy.id,
+        model_id=ranker.model_id,
+        seed=request.seed,
+        surface=request.surface,
+        degraded=ranker.degraded,
+        note=note if items or note else "every item that may be shown was seen already",
+    )
+
+
+def score_of(ranker: Ranker, candidates: Candidates) -> Floats:
+    """What the candidates were ranked by: the model's mean, or the popularity counts."""
+    counts = getattr(ranker.policy, "count_N", None)
+    return candidates.mean_N if counts is None else counts[candidates.item_N]
+
+
+def reasons(
+    ranker: Ranker, history: History, chosen_K: npt.NDArray[np.int64], limit: int
+) -> list[list[Reason]]:
+    """Why each chosen item is there: the own history items that speak most for it, else its popularity."""
+    popular = [Reason(text="popular in this shop", kind="popular")]
+    numbers = ranker.items.numbers(history.item)
+    places = np.flatnonzero(numbers > 0)
+    if limit == 0:
+        return [[] for _ in chosen_K]
+    if ranker.model is None or not len(places) or not len(chosen_K):
+        return [popular for _ in chosen_K]
+    # The newest event of each item carries its verb; 50 items are enough to explain a slate.
+    _, first = np.unique(numbers[places][::-1], return_index=True)
+    places = np.sort(places[::-1][first])[-50:]
+    weight_TK = ranker.model.affinity(numbers[places], chosen_K)
+    found: list[list[Reason]] = []
+    for column in range(len(chosen_K)):
+        best = np.argsort(-weight_TK[:, column], kind="stable")[:limit]
+        own = [
+            _because(ranker, history, int(places[t]), float(weight_TK[t, column]), int(chosen_K[column]))
+            for t in best
+            if weight_TK[t, column] > 0
+        ]
+        found.append(own or popular)
+    return found
+
+
+def _because(ranker: Ranker, history: History, place: int, weight: float, chosen: int) -> Reason:
+    item_id = history.item[place]
+    assert item_id is not None
+    verb = _VERBS.get(KINDS[history.kind[place] - 1], "turned to")
+    number = ranker.items.number(item_id)
+    text = f"you {verb} it before" if number == chosen else f"because you {verb} {_name(ranker, number)}"
+    return Reason(text=text, kind="history", item_id=item_id, weight=round(weight, 6))
+
+
+def _name(ranker: Ranker, number: int) -> str:
+    return ranker.shelf.titles[number] or ranker.shelf.categories[number] or ranker.items.id(number)
+
+
+def similar(serving: Serving, request: rq.SimilarRequest) -> rq.SimilarReport:
+    """The companions of an item by the promoted model, or by item-kNN where that model knows none."""
+    ranker = serving.companions
+    number = ranker.items.number(request.item_id)
+    if number == 0:
+        raise NotFound(
+            "no such item", value=request.item_id, hint="ask for an id of the catalogue", path="$.item_id"
+        )
+    allowed_N = ranker.shelf.offered_N.copy()
+    if request.filters:
+        allowed_N &= ranker.shelf.mask(tuple(request.filters))
+    allowed_N[number] = False
+    if ranker.model is None:
+        return rq.SimilarReport(
+            item_id=request.item_id, items=[], model_id=ranker.model_id, degraded=True, note=ranker.note
+        )
+    score_N = ranker.model.related(np.array([number]))[0]
+    allowed_N &= score_N > 0
+    candidates = best_candidates(score_N, allowed_N, request.k, ranker.model_id)
+    order = np.argsort(-candidates.mean_N, kind="stable")
+    return rq.SimilarReport(
+        item_id=request.item_id,
+        items=_companions(ranker, candidates.item_N[order], candidates.mean_N[order]),
+        model_id=ranker.model_id,
+        degraded=ranker.degraded,
+        note=ranker.note if len(order) else "no companions are known for this item",
+    )
+
+
+def _companions(ranker: Ranker, numbers: Sequence[int], scores: Sequence[float]) -> list[rq.SimilarItem]:
+    return [
+        rq.SimilarItem(item_id=ranker.items.id(int(n)), score=float(s), title=ranker.shelf.titles[int(n)])
+        for n, s in zip(numbers, scores, strict=True)
+    ]

@@ -1,0 +1,156 @@
+"""What a person is interested in, as readable weighted tags with the events they rest on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penchant.core import DAY, bucket_of
+from penchant.engine import _requests as rq
+from penchant.engine._live import subject_from
+from penchant.engine._serving import Serving
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+# How much an event of each kind says about an interest, in units of a look at an item. A purchase costs
+# money, a look costs a second; a refund or a removal takes back most of what came before it.
+KIND_WEIGHT = {
+    "click": 1.0,
+    "view": 1.0,
+    "wishlist": 3.0,
+    "cart_add": 4.0,
+    "checkout": 4.0,
+    "purchase": 6.0,
+    "review": 3.0,
+    "cart_remove": -3.0,
+    "refund": -5.0,
+}
+HALF_LIFE = {"now": 2 * DAY, "month": 30 * DAY, "lifetime": None}
+_EVIDENCE = 3
+
+
+@dataclass
+class _Tally:
+    weight: float = 0.0
+    events: list[int] = field(default_factory=list)
+
+
+def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Profile:
+    """Weigh a person's events by kind and age, per tag, beside the shop's own shares.
+
+    The clock stands at the person's own last event: "now" means their latest days in the shop.
+    """
+    subject = subject_from(request.user_id, request.anonymous_id)
+    events = personal_events(shop, subject)
+    predicted = predicted_tags(shop, subject, events)
+    if not events.num_rows:
+        return rq.Profile(
+            subject=subject, events=0, first_ts=None, last_ts=None, now=[], month=[], lifetime=[],
+            predicted=predicted, note="no events of this person are stored",
+        )
+    ts = events["ts"].to_numpy()
+    tags = item_tags(shop)
+    usual = serving.usual(lambda: shop_shares(shop, tags))
+    horizons = {
+        name: _interests(events, tags, usual, half_life, int(ts[-1]), request.k)
+        for name, half_life in HALF_LIFE.items()
+    }
+    return rq.Profile(
+        subject=subject,
+        events=events.num_rows,
+        first_ts=int(ts[0]),
+        last_ts=int(ts[-1]),
+        predicted=predicted,
+        note=None if horizons["lifetime"] else "the catalogue has no categories or labels for these items",
+        **horizons,
+    )
+
+
+def personal_events(shop: Shop, subject: str) -> pa.Table:
+    """All events of one person, oldest first."""
+    table = shop.store.scan(bucket=bucket_of(subject, shop.store.num_buckets))
+    return table.filter(pc.equal(table["subject"], subject))
+
+
+def item_tags(shop: Shop) -> dict[str, tuple[str | None, list[str]]]:
+    """Title and tags of each catalogue item: its labels, or the most telling levels of its category."""
+    catalog = shop.store.catalog()
+    rows = catalog.select(["id", "title", "category", "labels"]).to_pylist()
+    return {row["id"]: (row["title"], row["labels"] or _levels(row["category"])) for row in rows}
+
+
+def _levels(category: str | None) -> list[str]:
+    """The first two levels of a category path, as one tag: broad enough to share, narrow enough to say something."""
+    levels = [level.strip() for level in (category or "").split(">") if level.strip()]
+    return [" > ".join(levels[:2])] if levels else []
+
+
+def shop_shares(shop: Shop, tags: dict[str, tuple[str | None, list[str]]]) -> dict[str, float]:
+    """Share of each tag in the whole shop's weighted events."""
+    weight: dict[str, float] = defaultdict(float)
+    for bucket in range(shop.store.num_buckets):
+        table = shop.store.scan(bucket=bucket, columns=["item_id", "kind"])
+        for found in table.group_by(["item_id", "kind"]).aggregate([([], "count_all")]).to_pylist():
+            for tag in tags.get(found["item_id"], (None, []))[1]:
+                weight[tag] += found["count_all"] * max(KIND_WEIGHT.get(found["kind"], 0.0), 0.0)
+    total = sum(weight.values()) or 1.0
+    return {tag: value / total for tag, value in weight.items()}
+
+
+def _interests(
+    events: pa.Table,
+    tags: dict[str, tuple[str | None, list[str]]],
+    usual: dict[str, float],
+    half_life: int | None,
+    until: int,
+    k: int,
+) -> list[rq.Interest]:
+    """The strongest tags of one horizon: by share of attention times how unusual that share is."""
+    ts, item, kind = events["ts"].to_numpy(), events["item_id"].to_pylist(), events["kind"].to_pylist()
+    fade = np.ones(len(ts)) if half_life is None else 0.5 ** ((until - ts) / half_life)
+    tallies: dict[str, _Tally] = defaultdict(_Tally)
+    for place in range(len(ts)):
+        mine = tags.get(item[place], (None, []))[1] if item[place] else []
+        weight = KIND_WEIGHT.get(kind[place], 0.0) * fade[place]
+        if abs(weight) < 1e-3:
+            continue
+        for tag in mine:
+            tallies[tag].weight += weight / len(mine)
+            tallies[tag].events.append(place)
+    positive = {tag: tally for tag, tally in tallies.items() if tally.weight > 0}
+    total = sum(tally.weight for tally in positive.values())
+    if not total:
+        return []
+    # Shrunk towards the usual share, so that one event of a rare tag is no passion.
+    found = []
+    for tag, tally in positive.items():
+        share, base = tally.weight / total, usual.get(tag, 1e-6)
+        lift = (tally.weight + 6 * base) / ((total + 6) * base)
+        found.append((share * np.log1p(lift), share, lift, tag, tally))
+    found.sort(key=lambda row: (-row[0], row[3]))
+    return [
+        rq.Interest(
+            tag=tag,
+            weight=round(float(share), 4),
+            lift=round(float(lift), 2),
+            events=len(tally.events),
+            evidence=[
+                rq.Evidence(kind=kind[p], item_id=item[p], title=tags[item[p]][0], ts=int(ts[p]))
+                for p in tally.events[::-1][:_EVIDENCE]
+            ],
+        )
+        for _, share, lift, tag, tally in found[:k]
+    ]
+
+
+def predicted_tags(shop: Shop, subject: str, events: pa.Table) -> list[rq.PredictedTag]:
+    """What the tags model says of the person; empty where none is trained."""
+    from penchant.engine._tags import predict_person
+
+    return predict_person(shop, subject, events)
