@@ -16,9 +16,8 @@ from penchant.data._source_chunks import Chunk, Reader
 from penchant.data._source_csv import CsvReader
 from penchant.data._source_json import JsonReader
 from penchant.data._source_parquet import ParquetReader
-from penchant.data._source_text import TextFile, sniff_encoding
+from penchant.data._source_text import HEAD, TextFile, sniff_encoding
 
-_HEAD = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 # Things people hand over by mistake: the first bytes, what it is, and what to do instead.
 _STRANGERS: tuple[tuple[bytes, str, str], ...] = (
@@ -160,7 +159,7 @@ def _head(path: Path) -> tuple[bytes, str | None]:
     compression = next((name for sign, name in _COMPRESSED.items() if magic.startswith(sign)), None)
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
-            head: bytes = stream.read(_HEAD)
+            head: bytes = stream.read(HEAD)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, f"is a damaged or cut off {compression} file: {_first_line(error)}") from error
     if not head.strip():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+HEAD = 1 << 20  # bytes of a file that are looked at before it is read
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _MULTIBYTE = re.compile(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
@@ -34,7 +35,7 @@ def sniff_encoding(head: bytes) -> tuple[str, list[str]]:
         name = "utf-16-le" if start[1::2].count(0) > start[0::2].count(0) else "utf-16-be"
         return name, ["the file is UTF-16 without a byte order mark; it was read as such"]
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEAD)
     except UnicodeDecodeError:
         if not _MULTIBYTE.search(head):
             name = "latin-1" if _NOT_CP1252.search(head) else "cp1252"

@@ -1,0 +1,62 @@
+"""A person's rights: everything out, or everything gone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penchant.core import ErasureReceipt, Slate
+from penchant.engine import _requests as rq
+from penchant.engine._live import subject_from
+from penchant.engine._profile import profile
+from penchant.engine._serving import Serving
+from penchant.store import atomic_write
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+
+def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
+    """Remove a person from derived files first, then from the store, which searches every file afterwards.
+
+    Snapshots, unfinished runs and reports are made from everyone's events and can be made again, so they are
+    deleted whole. Promoted models hold no person's rows; the next training learns without the person.
+    """
+    subject = subject_from(request.user_id, request.anonymous_id)
+    removed = {
+        "quarantine": shop.quarantine.erase(subject),
+        "snapshots": _drop(shop.snapshots),
+        "runs": _drop(shop.runs),
+        "reports": _drop(shop.path / "reports"),
+        "jobs": _drop(shop.path / "jobs"),
+    }
+    receipt = shop.store.erase(subject)
+    return msgspec.structs.replace(receipt, removed={**receipt.removed, **removed})
+
+
+def _drop(folder: Path) -> int:
+    """Delete a folder of derived files; returns how many entries it had."""
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    shutil.rmtree(folder, ignore_errors=True)
+    return len(entries)
+
+
+def export_user(shop: Shop, serving: Serving, request: rq.ExportRequest) -> rq.ExportReport:
+    """Everything kept about a person: events, answers they were given, attributes, profile."""
+    subject = subject_from(request.user_id, request.anonymous_id)
+    kept = shop.store.export(subject)
+    who = rq.ProfileRequest(user_id=request.user_id, anonymous_id=request.anonymous_id)
+    report = rq.ExportReport(
+        subject=subject,
+        events=kept["events"],
+        decisions=msgspec.convert(kept["decisions"], list[Slate]),
+        attributes=kept["attributes"],
+        profile=profile(shop, serving, who),
+        erased=bool(kept["erased"]),
+    )
+    if request.out is not None:
+        atomic_write(Path(request.out), msgspec.json.format(msgspec.json.encode(report), indent=1))
+    return report

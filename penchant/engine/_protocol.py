@@ -1,0 +1,264 @@
+"""One honest protocol for every number on a leaderboard, shared by train, evaluate and compare.
+
+All models learn from events before one moment. People who turned to items after it are the cases; half of
+them (by a seeded draw) may be used to choose: when to stop, how to blend, which model to promote. The other
+half took no part in any choice, and the leaderboard is measured on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from penchant.core import Model, Progress, Run, Scorer, SeenRule, Snapshot, iso, rng
+from penchant.core.errors import InputError, MissingExtra, ModelError
+from penchant.data import Cases, SnapshotOptions, bot_subjects, make_snapshot, repeat_share, time_split
+from penchant.engine import _requests as rq
+from penchant.evaluation import Evaluation, Leaderboard, leaderboard, rank_metrics
+from penchant.models import model_kinds
+from penchant.training import fit_model
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
+DEFAULT_KINDS = (*BASELINES, "ease", "ials", "sequence")
+MEASURE = "ndcg@10"
+_CHOICE_CASES = 3000  # enough to tell epochs apart; more only cost time
+_REPEATS = 0.2  # a shop where more than this share of events repeats an earlier item is one of habits
+
+
+@dataclass(eq=False)
+class Fitted:
+    """One model after its fit, with its figures on both halves of the cases."""
+
+    kind: str
+    model: Model | None
+    choice: float  # the measure on the half that chooses
+    evaluation: Evaluation | None  # on the half that did not
+    seconds: float
+    note: str | None = None
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What a run of the protocol found."""
+
+    full: Snapshot
+    train: Snapshot
+    chosen: Cases
+    held_out: Cases
+    seen: SeenRule
+    fitted: list[Fitted]
+    board: Leaderboard
+
+    @property
+    def best(self) -> Fitted:
+        """The model with the highest measure on the half of the cases that chooses."""
+        usable = [f for f in self.fitted if f.model is not None]
+        return max(usable, key=lambda f: f.choice)
+
+
+def take_snapshot(shop: Shop, progress: Progress) -> Snapshot:
+    """Everything stored, as of just after the last event: the same data give the same snapshot.
+
+    Raises:
+        ModelError: There are no events.
+    """
+    last = shop.store.status().last_ts
+    if last is None:
+        raise ModelError("there is nothing to learn from yet", hint="ingest events first: penchant ingest FILE")
+    data = shop.config.data
+    bots = tuple(sorted(bot_subjects(shop.store, data))) if data.leave_out_bots else ()
+    return make_snapshot(
+        shop.store, last + 1, shop.snapshots, settings=SnapshotOptions(exclude=bots), progress=progress
+    )
+
+
+def chosen_kinds(asked: Sequence[str]) -> list[str]:
+    """Model kinds to fit, baselines always among them.
+
+    Raises:
+        InputError: A kind does not exist.
+    """
+    known = model_kinds()
+    for kind in asked:
+        if kind not in known or kind == "tags":
+            ranking = ", ".join(k for k in known if k != "tags")
+            raise InputError("no such model kind", value=kind, hint=f"kinds: {ranking}", path="$.models")
+    return list(dict.fromkeys((*BASELINES, *(asked or DEFAULT_KINDS))))
+
+
+def run_protocol(
+    shop: Shop,
+    snapshot: Snapshot,
+    kinds: Sequence[str],
+    *,
+    share: float,
+    seen: SeenRule,
+    seed: int,
+    size: str,
+    device: str,
+    by: Sequence[str],
+    progress: Progress,
+) -> Outcome:
+    """Split by time, fit every kind on the earlier part, choose on one half of the cases, measure on the other.
+
+    Raises:
+        ModelError: Nobody has events on both sides of any moment.
+        InputError: ``by`` names an unknown user attribute.
+    """
+    train, cases = time_split(snapshot, share=share, seed=seed)
+    rule: SeenRule = seen if seen != "auto" else shop.config.seen
+    if rule == "auto":
+        rule = "allow" if repeat_share(train) > _REPEATS else "exclude"
+    if len(cases) < 2:
+        raise ModelError(
+            "too few people have events on both sides of a moment in time", value=len(cases),
+            hint="wait for more events; popularity answers meanwhile",
+        )
+    unknown = [name for name in by if name not in cases.groups]
+    if unknown:
+        raise InputError(
+            "no such user attribute to report by", value=unknown[0],
+            hint=f"attributes that make groups: {', '.join(cases.groups) or 'none are stored'}", path="$.by",
+        )
+    order = rng(seed, "halves").permutation(len(cases))
+    half = np.sort(order[: len(cases) // 2])
+    chosen, held_out = cases.take(half), cases.take(np.sort(order[len(cases) // 2 :]))
+    few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:_CHOICE_CASES]))
+
+    def measure(scorer: Scorer) -> float:
+        found = rank_metrics(scorer, few, ks=(10,), seen=rule)
+        return found.metrics[MEASURE].value
+
+    fitted = []
+    for kind in kinds:
+        progress(f"fitting {kind}", len(fitted), len(kinds), {})
+        fitted.append(
+            _fit(shop, kind, train, measure, held_out, rule, by, seed=seed, size=size, device=device, progress=progress)
+        )
+    rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
+    board = leaderboard(rows, baseline="transitions", measure=MEASURE)
+    return Outcome(snapshot, train, chosen, held_out, rule, fitted, board)
+
+
+def _fit(
+    shop: Shop,
+    kind: str,
+    train: Snapshot,
+    measure: Callable[[Scorer], float],
+    held_out: Cases,
+    seen: SeenRule,
+    by: Sequence[str],
+    *,
+    seed: int,
+    size: str,
+    device: str,
+    progress: Progress,
+) -> Fitted:
+    started = time.perf_counter()
+    curve: list[dict[str, float]] = []
+
+    def listen(task: str, done: int, total: int | None, figures: Any) -> None:
+        if figures:
+            curve.append({"done": float(done), **figures})
+        progress(task, done, total, figures)
+
+    config = model_config(kind, size)
+    run = Run(
+        seed=seed,
+        device=pick_device(device),
+        checkpoints=run_folder(shop, train, kind, config, seed),
+        validate=measure,
+        progress=listen,
+    )
+    try:
+        model = fit_model(kind, train, config, run)
+        choice = measure(model)
+    except (MissingExtra, ModelError) as error:
+        return Fitted(kind, None, float("-inf"), None, time.perf_counter() - started, note=f"left out: {error}")
+    evaluation = rank_metrics(model, held_out, seen=seen, groups=by or None, progress=progress)
+    return Fitted(kind, model, choice, evaluation, time.perf_counter() - started, curve=curve)
+
+
+def model_config(kind: str, size: str) -> msgspec.Struct:
+    """The default configuration of a kind, with the size dial where it has one."""
+    config = model_kinds()[kind].Config()
+    if size == "auto" or "size" not in config.__struct_fields__:
+        return config
+    try:
+        return msgspec.convert({**msgspec.to_builtins(config), "size": size}, type(config))
+    except msgspec.ValidationError as error:
+        raise InputError(f"no such size: {error}", value=size, hint="tiny, small, base, large or huge", path="$.size") from None
+
+
+def pick_device(device: str) -> str:
+    """``auto`` becomes cuda where there is one."""
+    if device != "auto":
+        return device
+    if find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run_folder(shop: Shop, snapshot: Snapshot, kind: str, config: msgspec.Struct, seed: int) -> Path:
+    """Where an unfinished fit keeps its state: the same data, settings and seed find it again."""
+    import hashlib
+
+    key = msgspec.json.encode([snapshot.fingerprint, kind, msgspec.to_builtins(config), seed])
+    return shop.runs / hashlib.sha256(key).hexdigest()[:20]
+
+
+def report_of(outcome: Outcome) -> rq.LeaderboardReport:
+    """The leaderboard as a response."""
+    board = outcome.board
+    by_kind = {f.kind: f for f in outcome.fitted}
+    rows = []
+    for row in board.rows:
+        fitted = by_kind[row.name]
+        rows.append(
+            rq.MetricRow(
+                model=row.name,
+                metrics=row.evaluation.metrics,
+                seconds=round(fitted.seconds, 2),
+                note=fitted.note,
+                difference=row.difference,
+                by_group=row.evaluation.by_group,
+                by_length=row.evaluation.by_length,
+            )
+        )
+    rows += [
+        rq.MetricRow(model=f.kind, metrics={}, seconds=round(f.seconds, 2), note=f.note)
+        for f in outcome.fitted
+        if f.evaluation is None
+    ]
+    return rq.LeaderboardReport(
+        protocol=protocol_words(outcome),
+        users=len(outcome.held_out),
+        items=outcome.train.num_items,
+        seen=outcome.seen,
+        rows=rows,
+        verdict=board.verdict,
+    )
+
+
+def protocol_words(outcome: Outcome) -> str:
+    """What was done, in one paragraph that goes above every table."""
+    seen = "items a person had before are excluded" if outcome.seen == "exclude" else "repeats are allowed"
+    return (
+        f"Time split at {iso(outcome.train.as_of)}: every model learned from earlier events only. "
+        f"{len(outcome.chosen)} people chose (stopping, blending, which model to promote), "
+        f"{len(outcome.held_out)} others are measured here. Full ranking over {outcome.train.num_items} items, "
+        f"{seen}, ties at mid-rank."
+    )

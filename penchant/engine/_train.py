@@ -1,0 +1,137 @@
+"""Learn, choose, learn again from everything, and promote."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from penchant.core import Model, Progress, Run, Snapshot
+from penchant.engine import _requests as rq
+from penchant.engine._promotion import Pointer, read_pointer, write_pointer
+from penchant.engine._protocol import (
+    Fitted,
+    Outcome,
+    chosen_kinds,
+    pick_device,
+    report_of,
+    run_folder,
+    run_protocol,
+    take_snapshot,
+)
+from penchant.engine._reporting import write_training_report
+from penchant.engine._tags import train_tags
+from penchant.training import fit_model, list_artifacts, save_artifact
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+_COMPANION_KINDS = ("item_knn", "transitions")
+
+
+def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainReport:
+    """Fit and choose on a time split, then fit the winner again on everything and let it serve."""
+    started = time.perf_counter()
+    settings = shop.config.train
+    kinds = chosen_kinds(request.models or settings.models)
+    snapshot = take_snapshot(shop, progress)
+    outcome = run_protocol(
+        shop,
+        snapshot,
+        kinds,
+        share=settings.holdout,
+        seen=request.seen,
+        seed=request.seed,
+        size=request.size,
+        device=request.device,
+        by=(),
+        progress=progress,
+    )
+    artifacts: dict[str, str] = {}
+    for kind in dict.fromkeys((outcome.best.kind, "popularity", *_COMPANION_KINDS)):
+        fitted = next(f for f in outcome.fitted if f.kind == kind)
+        if fitted.model is not None:
+            artifacts[kind] = _refit(shop, outcome, fitted, request, progress)
+    tags = train_tags(shop, snapshot, request.seed, progress)
+    if tags.artifact is not None:
+        artifacts["tags"] = tags.artifact
+    if request.promote:
+        _promote(shop, outcome.best.kind, artifacts)
+    _tidy(shop, settings.keep)
+    report = rq.TrainReport(
+        leaderboard=report_of(outcome),
+        tags=tags.report,
+        artifacts=artifacts,
+        promoted=artifacts[outcome.best.kind] if request.promote else None,
+        promoted_kind=outcome.best.kind if request.promote else None,
+        notes=[note for note in tags.notes if note],
+        seconds=round(time.perf_counter() - started, 1),
+    )
+    write_training_report(shop, outcome, report, tags)
+    return report
+
+
+def _refit(
+    shop: Shop, outcome: Outcome, fitted: Fitted, request: rq.TrainRequest, progress: Progress
+) -> str:
+    """Fit once more, on everything, with the settings found; save it; returns the artifact id."""
+    assert fitted.model is not None
+    assert fitted.evaluation is not None
+    model = _fit_again(shop, outcome.full, fitted.kind, fitted.model.config, request, progress)
+    artifact = save_artifact(
+        shop.artifacts,
+        model,
+        kind=fitted.kind,
+        as_of=outcome.full.as_of,
+        metrics=fitted.evaluation.metrics,
+        facts={"seen": outcome.seen, "seed": request.seed},
+        parents=[],
+        fingerprint=outcome.full.fingerprint,
+        items=outcome.full.items,
+    )
+    return artifact.id
+
+
+def _fit_again(
+    shop: Shop, snapshot: Snapshot, kind: str, config: Any, request: rq.TrainRequest, progress: Progress
+) -> Model:
+    run = Run(
+        seed=request.seed,
+        device=pick_device(request.device),
+        checkpoints=run_folder(shop, snapshot, kind, config, request.seed),
+        progress=progress,
+    )
+    return fit_model(kind, snapshot, config, run)
+
+
+def _promote(shop: Shop, best: str, artifacts: dict[str, str]) -> None:
+    """Point at the new models in one atomic write: a crash leaves the old set or the new."""
+    old = read_pointer(shop.artifacts) or Pointer()
+    new_id = artifacts[best]
+    previous = tuple(i for i in (old.promoted, *old.previous) if i is not None and i != new_id)[:10]
+    companions = next((artifacts[kind] for kind in _COMPANION_KINDS if kind in artifacts), None)
+    pointer = msgspec.structs.replace(
+        old,
+        promoted=new_id,
+        previous=previous,
+        fallback=(artifacts["popularity"],) if "popularity" in artifacts else old.fallback,
+        companions=companions or old.companions,
+        tags=artifacts.get("tags", old.tags),
+    )
+    write_pointer(shop.artifacts, pointer)
+
+
+def _tidy(shop: Shop, keep: int) -> None:
+    """Drop checkpoints of finished runs, and all but the newest artifacts of each kind that nothing points at."""
+    shutil.rmtree(shop.runs, ignore_errors=True)
+    pointer = read_pointer(shop.artifacts) or Pointer()
+    needed = {pointer.promoted, pointer.companions, pointer.tags, *pointer.previous[:1], *pointer.fallback}
+    by_kind: dict[str, list[str]] = {}
+    for artifact in list_artifacts(shop.artifacts):  # newest first
+        by_kind.setdefault(artifact.kind, []).append(artifact.id)
+    for ids in by_kind.values():
+        for old in ids[keep:]:
+            if old not in needed:
+                shutil.rmtree(shop.artifacts / old, ignore_errors=True)
