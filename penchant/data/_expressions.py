@@ -6,8 +6,6 @@ common core. What no two engines do alike (reading times, Unicode normal forms) 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import ibis
@@ -17,9 +15,8 @@ import pyarrow as pa
 from penchant.core import EVENT_SCHEMA, GUEST_PREFIX
 from penchant.data._draft import DRAFT_SCHEMA
 from penchant.data._ids import HASHED, HASH_DIGITS, SEPARATOR
-from penchant.data._rules import RULES, Limits, _is_return
+from penchant.data._rules import RULES, Limits, is_return
 
-_NOT_GIVEN = frozenset({"event_id", "subject"})
 
 
 def clean_expression(draft: ir.Table, limits: Limits, *, odd: bool = True, empty: frozenset[str] = frozenset()) -> ir.Table:
@@ -36,7 +33,7 @@ def clean_expression(draft: ir.Table, limits: Limits, *, odd: bool = True, empty
         broken, null for an event that is accepted.
     """
     t = draft.mutate(**{c: ibis.null(_type_of(c)) for c in empty}) if empty else draft
-    refund = _is_return(t, limits)
+    refund = is_return(t, limits)
     reason = ibis.cases(
         *[
             (rule.breaks(t, limits).fill_null(False), ibis.literal(rule.code))

@@ -20,10 +20,9 @@ from penchant.data._draft import ID_COLUMNS, NEEDS_ITEM
 # Control characters, and the marks that change the direction of writing: never part of an id.
 ODD_CHARACTERS = r"[\x00-\x1f\x7f-\x{9f}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
 _odd = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_CURRENCY = r"^[A-Z][A-Z][A-Z]$"
-_CONSENT = r"^((personalise|analytics)(,(personalise|analytics))*)?$"
+_CURRENCY = r"^[A-Z][A-Z][A-Z]"
+_CONSENT = r"^((personalise|analytics)(,(personalise|analytics))*)?"
 MAX_POSITION, MAX_QUERY, MAX_TEXT = 100_000, 4096, 65_536
-_NEEDS_VALUE = frozenset({"fault"})
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ RULES: tuple[Rule, ...] = (
         "it would count as less than nothing",
         'send refunds as kind = "refund"; or set data.negative_quantity = "refund"',
         "quantity",
-        lambda t, m: (t.quantity < 0) & ~_is_return(t, m),
+        lambda t, m: (t.quantity < 0) & ~is_return(t, m),
         lambda r, m: r["quantity"] is not None and r["quantity"] < 0 and not _returns(r, m),
     ),
     Rule(
@@ -225,7 +224,7 @@ RULES: tuple[Rule, ...] = (
         "it would lower what a person spent",
         "send money given back as a refund with a positive value",
         "value",
-        lambda t, m: (t.fault == "negative_value") | (t.value < 0) & ~_is_return(t, m),
+        lambda t, m: (t.fault == "negative_value") | (t.value < 0) & ~is_return(t, m),
         lambda r, m: (
             r.get("fault") == "negative_value"
             or (r["value"] is not None and r["value"] < 0 and not _returns(r, m))
@@ -249,7 +248,7 @@ RULES: tuple[Rule, ...] = (
         "the money cannot be compared with other money",
         "use ISO 4217 codes such as EUR",
         "currency",
-        lambda t, _: ~t.currency.re_search(_CURRENCY),
+        lambda t, _: ~t.currency.re_search(_CURRENCY + r"\z"),
         lambda r, _: r["currency"] is not None and re.search(_CURRENCY + r"\Z", r["currency"]) is None,
     ),
     Rule(
@@ -279,7 +278,7 @@ RULES: tuple[Rule, ...] = (
         "it is not clear what the person allowed",
         "use personalise, analytics, or both",
         "consent",
-        lambda t, _: ~t.consent.re_search(_CONSENT),
+        lambda t, _: ~t.consent.re_search(_CONSENT + r"\z"),
         lambda r, _: r["consent"] is not None and re.search(_CONSENT + r"\Z", r["consent"]) is None,
     ),
     Rule(
@@ -314,7 +313,7 @@ def _returns(row: Row, limits: Limits) -> bool:
     )
 
 
-def _is_return(t: Any, limits: Limits) -> Any:
+def is_return(t: Any, limits: Limits) -> Any:
     import ibis
 
     if not limits.refunds:

