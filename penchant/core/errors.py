@@ -18,7 +18,7 @@ Every error says what was wrong, the value, and the next step.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PenchantError(Exception):
@@ -67,9 +67,10 @@ class InputError(PenchantError, ValueError):
 
 
 class UnknownColumns(InputError):
-    """A file whose columns no dialect and no mapping explains."""
+    """A file whose columns no dialect and no mapping explains; ``proposal`` is a mapping to edit."""
 
     code = "unknown_columns"
+    proposal: Any = None  # a ``penchant.data.Mapping``
 
 
 class UnreadableFile(InputError):

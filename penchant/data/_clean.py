@@ -52,7 +52,7 @@ class EventStream:
         self._repeats = Repeats() if keep else None
         self._ordinal = recognised.mapping.time == "ordinal"
         self._spill = _Spill()
-        self._queries: dict[tuple[bool, frozenset[str]], str] = {}
+        self._queries: dict[tuple[tuple[str, ...], bool, frozenset[str]], str] = {}
         self._started = False
 
     def accepted(self) -> Iterator[pa.RecordBatch]:
@@ -102,16 +102,27 @@ class EventStream:
             yield batch
 
     def _judge(self, engine: duckdb.DuckDBPyConnection, draft: pa.Table) -> pa.Table:
+        """EVENT_SCHEMA, row and reason. What the rules cannot change is taken over, not sent through the engine."""
         empty = frozenset(c for c in DRAFT_SCHEMA.names if draft[c].null_count == draft.num_rows)
         odd = any(_is_odd(draft[c]) for c in ID_COLUMNS if c not in empty)
-        key = (odd, empty)
+        columns = ["reason"]
+        if draft["event_id"].null_count:
+            columns.append("event_id")
+        if "anonymous_id" not in empty:
+            columns.append("subject")
+        if "quantity" not in empty and (pc.min(draft["quantity"]).as_py() or 0) < 0:
+            columns += ["kind", "value", "quantity"]
+        key = (tuple(columns), odd, empty)
         if key not in self._queries:
-            self._queries[key] = clean_sql(self._limits, odd=odd, empty=empty)
+            self._queries[key] = clean_sql(self._limits, columns, odd=odd, empty=empty)
         pieces = pa.Table.from_batches(draft.to_batches(max_chunksize=_PIECE), schema=draft.schema)
         engine.register("draft", pieces)
-        judged: pa.Table = engine.execute(self._queries[key]).to_arrow_table()
+        judged = engine.execute(self._queries[key]).to_arrow_table()
         engine.unregister("draft")
-        return judged
+        whole = {name: draft[name] for name in ACCEPTED_SCHEMA.names if name != "subject"}
+        whole["subject"] = draft["user_id"]
+        whole.update({name: judged[name] for name in columns})
+        return pa.table(whole)
 
     def _numbered(self, judged: pa.Table, draft: pa.Table) -> pa.Table:
         """With duplicates kept: the second of two identical rows gets "#2" at its derived id, and so on."""

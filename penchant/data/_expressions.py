@@ -6,6 +6,7 @@ common core. What no two engines do alike (reading times, Unicode normal forms) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ibis
@@ -55,7 +56,7 @@ def clean_expression(draft: ir.Table, limits: Limits, *, odd: bool = True, empty
 
 def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.StringValue:
     """The id of an event without one: a hash of its content, the same as ``penchant.data._ids.content_id``."""
-    whole: Any = ibis.literal("")
+    parts: list[Any] = []
     for letter, name in HASHED:
         if name in empty:
             continue
@@ -64,17 +65,19 @@ def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.Stri
             # NaN, infinite and absurd numbers are refused anyway; a cast must not fail on them
             tame = ibis.cases((column.abs() < 1e15, column), else_=ibis.literal(0.0))
             column = ibis.cases((column.isnull(), ibis.null("int64")), else_=(tame * 1000.0).round().cast("int64"))
-        if name != "kind" and not column.type().is_string():
+        if not column.type().is_string():
             column = column.cast("string")
-        whole = whole + ibis.coalesce(ibis.literal(SEPARATOR + letter) + column, ibis.literal(""))
+        parts.append(ibis.literal(letter) + column)
+    whole: Any = ibis.literal(SEPARATOR).join(parts)  # nulls are left out
     digest: ir.StringValue = whole.hexdigest("md5").lower().substr(0, HASH_DIGITS)
     return digest
 
 
-def clean_sql(limits: Limits, *, odd: bool, empty: frozenset[str]) -> str:
-    """The cleaning as one DuckDB query over a table named ``draft``."""
+def clean_sql(limits: Limits, columns: Sequence[str], *, odd: bool, empty: frozenset[str]) -> str:
+    """The cleaning as one DuckDB query over a table named ``draft``, giving only some columns of the result."""
     draft = ibis.table(_ibis_schema(), name="draft")
-    return str(ibis.to_sql(clean_expression(draft, limits, odd=odd, empty=empty), dialect="duckdb"))
+    cleaned = clean_expression(draft, limits, odd=odd, empty=empty)
+    return str(ibis.to_sql(cleaned.select(*columns), dialect="duckdb"))
 
 
 def _ibis_schema() -> Any:

@@ -45,8 +45,8 @@ def content_id(row: Mapping[str, Any]) -> str:
         if name in {"value", "quantity"}:
             number = float(value)
             value = _half_away(number * 1000.0) if abs(number) < 1e15 else 0
-        parts.append(f"{SEPARATOR}{letter}{value}")
-    return hashlib.md5("".join(parts).encode(), usedforsecurity=False).hexdigest()[:HASH_DIGITS]
+        parts.append(f"{letter}{value}")
+    return hashlib.md5(SEPARATOR.join(parts).encode(), usedforsecurity=False).hexdigest()[:HASH_DIGITS]
 
 
 def _half_away(number: float) -> int:

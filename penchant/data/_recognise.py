@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from penchant.core.errors import UnknownColumns
 from penchant.data._columns import Notes
-from penchant.data._dialects import DIALECTS, Expand, catalog_mapping, draft_objects, users_mapping
+from penchant.data._dialects import DIALECTS, Dialect, Expand, catalog_mapping, draft_objects, users_mapping
 from penchant.data._draft import ROW_NUMBER, Draft
 from penchant.data._mapping import Mapping, What
 from penchant.data._proposal import propose
@@ -36,7 +36,7 @@ class Recognised:
         """A function from chunks to drafts, for these settings."""
         if self.expand is not None:
             expand = self.expand
-            return lambda chunk: draft_objects(chunk, expand, settings, notes)
+            return lambda chunk: draft_objects(chunk, expand, settings, notes, self.mapping.props)
         return Draft(self.mapping, settings, notes).table
 
 
@@ -70,7 +70,7 @@ def recognise(
         for dialect in DIALECTS:
             found = dialect.look(source.columns)
             if found is not None:
-                return _recognised(source, dialect.name, _with_props(found, source, props), dialect.expand)
+                return _recognised(source, dialect.name, _with_props(found, source, props), dialect)
     if what in {None, "catalog"}:
         catalog = catalog_mapping(source.columns, sure=what == "catalog")
         if catalog is not None:
@@ -90,12 +90,12 @@ def _with_props(mapping: Mapping, source: Source, props: Sequence[str]) -> Mappi
     return Mapping(**{**fields, "props": [*mapping.props, *wanted]})
 
 
-def _recognised(source: Source, dialect: str, mapping: Mapping, expand: Expand | None) -> Recognised:
-    used = {*mapping.columns, *mapping.ignore}
+def _recognised(source: Source, name: str, mapping: Mapping, dialect: Dialect | None) -> Recognised:
+    used = {*mapping.columns, *mapping.ignore, *(dialect.uses if dialect else ())}
     ignored = [c for c in source.columns if c not in used]
     if mapping.what != "events":  # everything else rides along as attributes
         ignored = [c for c in mapping.ignore if c in source.columns]
-    return Recognised(mapping.what, dialect, mapping, ignored, expand)
+    return Recognised(mapping.what, name, mapping, ignored, dialect.expand if dialect else None)
 
 
 def _unknown(source: Source, what: What | None) -> UnknownColumns:
@@ -108,5 +108,5 @@ def _unknown(source: Source, what: What | None) -> UnknownColumns:
         "look it over there, and edit what is wrong",
         path=str(source.path),
     )
-    error.proposal = proposal  # type: ignore[attr-defined]
+    error.proposal = proposal
     return error

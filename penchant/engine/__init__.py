@@ -1,8 +1,52 @@
 """The one door: operations on a shop, from which every surface is derived."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from penchant.engine._engine import Engine
 from penchant.engine._operation import OPERATIONS, Operation
 from penchant.engine._requests import *  # noqa: F403
 from penchant.engine._requests import __all__ as _requests_all
+from penchant.engine._wire import (
+    RESPONSE_HEADER,
+    Problem,
+    decode_response,
+    error_classes,
+    error_of,
+    problem_of,
+    renamed,
+    trace_of,
+)
 
-__all__ = ["OPERATIONS", "Engine", "Operation", *_requests_all]
+if TYPE_CHECKING:
+    from penchant.engine._jobs import Jobs, JobStatus
+    from penchant.engine._remote import HttpRemote
+    from penchant.engine._shop import ShopConfig
+
+_LAZY = {"HttpRemote": "_remote", "JobStatus": "_jobs", "Jobs": "_jobs", "ShopConfig": "_shop"}
+
+__all__ = [
+    "OPERATIONS",
+    "RESPONSE_HEADER",
+    "Engine",
+    "HttpRemote",
+    "JobStatus",
+    "Jobs",
+    "Operation",
+    "Problem",
+    "ShopConfig",
+    "decode_response",
+    "error_classes",
+    "error_of",
+    "problem_of",
+    "renamed",
+    "trace_of",
+    *_requests_all,
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what only servers and clients need on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -17,9 +17,8 @@ from penchant.core import Progress, no_progress
 from penchant.core.errors import InputError, Interrupted, PenchantError, ShopError, UnreadableFile
 from penchant.engine._jobs import FINISHED, JobStatus
 from penchant.engine._operation import Operation
-from penchant.engine._wire import Problem, decode_response, error_of
+from penchant.engine._wire import RESPONSE_HEADER, Problem, decode_response, error_of
 
-RESPONSE_HEADER = "Penchant-Response"
 _FIRST_LOOK, _SLOWEST_LOOK = 0.05, 1.0  # seconds between two looks at a job
 
 

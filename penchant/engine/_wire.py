@@ -15,6 +15,7 @@ import msgspec
 from penchant.core import Noun
 from penchant.core.errors import PenchantError
 
+RESPONSE_HEADER = "Penchant-Response"  # holds the response where the body of an answer is a file
 UNEXPECTED = "something went wrong inside penchant"
 _LONGEST = 500  # characters of a value that travels
 

@@ -1,1 +1,73 @@
-"""."""
+"""What people want: one file per architecture or baseline, all behind the ``Model`` and ``InterestModel`` seams.
+
+Names load on first use; importing this package loads neither torch nor any other heavy library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from penchant.core import Model
+
+if TYPE_CHECKING:
+    from penchant.models._ease import EASE
+    from penchant.models._ials import IALS
+    from penchant.models._interest import InterestModel, Negatives
+    from penchant.models._item_knn import ItemKNN
+    from penchant.models._popularity import Popularity, RecentPopularity
+    from penchant.models._sequence import Sequence
+    from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SequenceConfig, Size
+    from penchant.models._transitions import Transitions
+
+_LAZY = {
+    "EASE": "_ease",
+    "FULL_SOFTMAX_ITEMS": "_sequence_config",
+    "IALS": "_ials",
+    "InterestModel": "_interest",
+    "ItemKNN": "_item_knn",
+    "Negatives": "_interest",
+    "Popularity": "_popularity",
+    "RecentPopularity": "_popularity",
+    "Sequence": "_sequence",
+    "SequenceConfig": "_sequence_config",
+    "Size": "_sequence_config",
+    "Transitions": "_transitions",
+}
+
+__all__ = [
+    "EASE",
+    "FULL_SOFTMAX_ITEMS",
+    "IALS",
+    "InterestModel",
+    "ItemKNN",
+    "Negatives",
+    "Popularity",
+    "RecentPopularity",
+    "Sequence",
+    "SequenceConfig",
+    "Size",
+    "Transitions",
+    "model_kinds",
+]
+
+
+@cache
+def model_kinds() -> dict[str, type[Model]]:
+    """All installed kinds of ranking model: the entry points of the group ``penchant.models``, by name.
+
+    Example:
+        >>> "transitions" in model_kinds()
+        True
+    """
+    return {point.name: point.load() for point in entry_points(group="penchant.models")}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,7 +1,7 @@
 """The sequence transformer: from what a person did, in order, to what they want next.
 
-Letters: B people, T events (oldest first, padded on the right), D width, H heads, R interests, F user
-features, N items, M real targets. A causal pre-norm transformer (Vaswani et al. 2017; SASRec, Kang and
+Letters: B people, T events (oldest first, padded on the right), D width, H heads, R interests, N items,
+M real targets. A causal pre-norm transformer (Vaswani et al. 2017; SASRec, Kang and
 McAuley 2018) over the sum of item, event kind, time gap and value; distances between events enter as a learned bias
 of the attention; item vectors are shared by input and output; R linear heads give R interests (Li et al. 2019,
 MIND), and an item's score is its best dot product with them.
@@ -30,10 +30,9 @@ class SequenceTransformer(nn.Module):
     Args:
         config: the settings.
         num_items: N; items are numbered from 1.
-        num_features: F of ``batch.user_BF``.
     """
 
-    def __init__(self, config: SequenceConfig, num_items: int, num_features: int) -> None:
+    def __init__(self, config: SequenceConfig, num_items: int) -> None:
         super().__init__()
         size = config.build()
         self.config, self.num_interests = config, config.interests
@@ -41,7 +40,6 @@ class SequenceTransformer(nn.Module):
         self.kind = nn.Embedding(len(KINDS) + 1, size.width)
         self.gap = nn.Embedding(NUM_GAPS, size.width)
         self.value = nn.Linear(1, size.width, bias=False)
-        self.user = nn.Linear(num_features, size.width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(size.width, size.heads, size.length, config.dropout) for _ in range(size.depth)
@@ -64,13 +62,11 @@ class SequenceTransformer(nn.Module):
             eye = torch.eye(width)
             self.heads.weight.copy_((self.heads.weight * 0.2).view(-1, width, width).add(eye).view(-1, width))
 
-    def forward(
-        self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, user_BF: Tensor
-    ) -> Tensor:
+    def forward(self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor) -> Tensor:
         """State after every event, (B, T, D). Padding on the right is harmless: nothing looks ahead."""
         step_BT = (gap_BT * 2).round().clamp(0, NUM_GAPS - 1).long()
         x_BTD = self.item(item_BT) + self.kind(kind_BT) + self.gap(step_BT) + self.value(value_BT[..., None] / 10)
-        x_BTD = self.dropout(x_BTD * math.sqrt(x_BTD.shape[-1]) + self.user(user_BF)[:, None])
+        x_BTD = self.dropout(x_BTD * math.sqrt(x_BTD.shape[-1]))
         for block in self.blocks:
             x_BTD = block(x_BTD)
         return self.norm(x_BTD)
@@ -79,22 +75,22 @@ class SequenceTransformer(nn.Module):
         return self.heads(state_MD).view(len(state_MD), self.num_interests, -1)
 
     def encode(
-        self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor, user_BF: Tensor
+        self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Interests after the last event of each row: mean (B, R, D), spread (B, R); what is exported.
 
         The score is a logit, so the length of a mean vector is the concentration of a von Mises-Fisher
         belief about its direction; the spread is that belief's angular deviation, 1 / sqrt(1 + length).
         """
-        x_BTD = self(item_BT, kind_BT, gap_BT, value_BT, user_BF)
+        x_BTD = self(item_BT, kind_BT, gap_BT, value_BT)
         last_B11 = (length_B - 1).clamp(min=0)[:, None, None].expand(-1, 1, x_BTD.shape[-1])
         mean_BRD = self._interests(x_BTD.gather(1, last_B11)[:, 0])
         return mean_BRD, (1 + mean_BRD.norm(dim=-1)).rsqrt()
 
     def interests(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """What each person wants after their last event: mean (B, R, D) and spread (B, R)."""
-        item, kind, gap, value, user = self._inputs(batch)
-        return self.encode(item, kind, gap, value, self._tensor(batch.length_B), user)
+        item, kind, gap, value = self._inputs(batch)
+        return self.encode(item, kind, gap, value, self._tensor(batch.length_B))
 
     def items(self) -> Tensor:
         """Vectors of all items, (N + 1, D); row 0 is zero."""
@@ -123,7 +119,7 @@ class SequenceTransformer(nn.Module):
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.item.weight.device)
 
     def _inputs(self, batch: SequenceBatch) -> tuple[Tensor, ...]:
-        arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT, batch.user_BF)
+        arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT)
         return tuple(self._tensor(array) for array in arrays)
 
 

@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from penchant.core import KIND_CODES, History
-from penchant.store._files import fsync
+from penchant.core.errors import StorageError
+from penchant.store._files import atomic_write, fsync
 from penchant.store._hashing import Persons
 from penchant.store._rows import Row, Stored
 
@@ -184,7 +185,7 @@ class LiveHistories:
         if not readonly:
             folder.mkdir(exist_ok=True)
             self._start()
-        self.trusted = self._boot_matches()
+        self._trusted = False
 
     # A crash of the machine may tear LMDB (it does not sync); a crash of the process does not. So the writer
     # leaves the machine's boot id, and what an earlier boot left behind uncleanly is thrown away.
@@ -194,13 +195,19 @@ class LiveHistories:
             for file in self.folder.iterdir():
                 file.unlink(missing_ok=True)
         self._remove_unlinked()
-        (self.folder / "boot").write_text(_boot_id())
+        atomic_write(self.folder / "boot", _boot_id().encode())
 
     def _boot_matches(self) -> bool:
         try:
             return (self.folder / "boot").read_text() in {_boot_id(), _CLEAN}
         except FileNotFoundError:
             return False
+
+    @property
+    def trusted(self) -> bool:
+        """Whether no crash of the machine stands between these files and us."""
+        self._trusted = self._trusted or self._boot_matches()
+        return self._trusted
 
     def _remove_unlinked(self) -> None:
         """Delete environments that no link names: left by a crash while one was built."""
@@ -321,6 +328,7 @@ class LiveHistories:
             env.close()
             self.discard(name)
             raise
+        env.sync(True)
         env.close()
         return name
 
@@ -391,8 +399,8 @@ class LiveHistories:
                 shared.give_back()
             self._open.clear()
         if not self.readonly:
-            with contextlib.suppress(OSError):
-                (self.folder / "boot").write_text(_CLEAN)
+            with contextlib.suppress(StorageError):
+                atomic_write(self.folder / "boot", _CLEAN.encode())
 
 
 def _run_ends(subjects: pa.Array) -> Any:

@@ -100,6 +100,7 @@ class BucketFiles:
             fsync(self._folder / f"bucket={file.bucket}")
         fsync(self._folder)
         self._pool.shutdown()
+        self._writers.clear()
         return done
 
     def _close_one(self, bucket: int) -> DataFile:

@@ -19,11 +19,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from penchant.core import EVENT_SCHEMA, TABLE_SCHEMA
+from penchant.core import EVENT_SCHEMA, TABLE_SCHEMA, Cipher
+from penchant.core.errors import StorageError
 from penchant.store._files import atomic_write, fsync, guard
 from penchant.store._hashing import hash_contents, hash_texts
 from penchant.store._ids import IdIndex, Manifest, Run, merge_runs, settle, sorted_pairs, write_run
 from penchant.store._parquet import DataFile, read_file
+from penchant.store._rows import unseal_table
 
 JOURNAL = "penchant-journal"  # the Delta application transaction: how far the journal is in the table
 _CONFIGURATION: dict[str, str | None] = {
@@ -61,7 +63,8 @@ class TableState:
 class EventTable:
     """The Delta table under ``events/`` and the id index under ``ids/``."""
 
-    def __init__(self, shop: Path, *, readonly: bool) -> None:
+    def __init__(self, shop: Path, *, readonly: bool, cipher: Cipher | None) -> None:
+        self._cipher = cipher
         self.folder, self.ids_folder = shop / "events", shop / "ids"
         self.ids = IdIndex(self.ids_folder)
         self._delta: Any = None
@@ -110,6 +113,7 @@ class EventTable:
 
     def begin(self) -> str:
         """Announce a change; returns the token that its files must carry in their names."""
+        self._settle_pending()
         token = uuid.uuid4().hex
         self._announce(Pending(token))
         return token
@@ -147,9 +151,12 @@ class EventTable:
             except Exception:
                 if not self._is_committed(pending):
                     raise  # a failure after the commit (such as of a checkpoint) does not undo it
+            self.ids.use(Manifest(version, list(runs)))
+        # The change is committed: a failure from here on is mended by the next change or by opening the shop.
+        with contextlib.suppress(OSError, StorageError):
             self._sync_log(version)
-        self._finish(pending)
-        return self.state().version
+            self._finish(pending)
+        return version
 
     def _create(self) -> None:
         if self.latest_version() >= 0:
@@ -209,12 +216,13 @@ class EventTable:
         self.ids.use(manifest)
 
     def _finish(self, pending: Pending) -> None:
+        """Publish the index of a committed change and delete what the change replaced."""
         assert pending.manifest is not None
-        with guard("cannot publish the id index", self.ids_folder, "the events are stored; opening the shop repairs it"):
-            self._publish(pending.manifest)
-            self.remove_files(pending.removed)
-            (self.ids_folder / "pending.json").unlink(missing_ok=True)
-            self.ids.sweep(pending.manifest.runs)
+        self.ids.use(pending.manifest)
+        atomic_write(self.ids_folder / "manifest.json", msgspec.json.encode(pending.manifest))
+        self.remove_files(pending.removed)
+        (self.ids_folder / "pending.json").unlink(missing_ok=True)
+        self.ids.sweep(pending.manifest.runs)
 
     def remove_files(self, paths: Iterable[str]) -> None:
         """Delete data files from the disk."""
@@ -226,12 +234,19 @@ class EventTable:
             fsync(folder)
 
     def cancel(self, token: str) -> None:
-        """Give up a change that was announced and not committed; its files go."""
-        with contextlib.suppress(OSError):
-            for file in self.folder.glob(f"bucket=*/{token}*.parquet"):
-                file.unlink(missing_ok=True)
-            (self.ids_folder / "pending.json").unlink(missing_ok=True)
-            self.ids.sweep(self.ids.manifest.runs)
+        """Give up a change that was announced; its files go, unless it was committed after all."""
+        with contextlib.suppress(OSError, StorageError):
+            pending = self._read_pending()
+            if pending is not None and pending.token == token and self._is_committed(pending):
+                self._finish(pending)
+                return
+            self._discard(token)
+
+    def _discard(self, token: str) -> None:
+        for file in [*self.folder.glob(f"bucket=*/{token}*.parquet"), *self.folder.glob(f".refused-{token}*")]:
+            file.unlink(missing_ok=True)
+        (self.ids_folder / "pending.json").unlink(missing_ok=True)
+        self.ids.sweep(self.ids.manifest.runs)
 
     # ---- repairing -----------------------------------------------------------------------------------
 
@@ -239,23 +254,25 @@ class EventTable:
         """Read the id index as it is, for a reader."""
         self.ids.read()
 
+    def _settle_pending(self) -> None:
+        """Finish or undo the change that was under way when its process stopped."""
+        pending = self._read_pending()
+        if pending is None:
+            return
+        if self._is_committed(pending):
+            self._finish(pending)
+        else:
+            self._discard(pending.token)
+
     def recover(self) -> bool:
         """Finish or undo what a crash interrupted; True when the index had to be rebuilt from the table."""
         with guard("cannot repair the event table", self.folder):
             readable = self.ids.read()
-            pending = self._read_pending()
-            if pending is not None:
-                if pending.manifest is not None and self._is_committed(pending):
-                    if all((self.ids_folder / run.name).exists() for run in pending.manifest.runs):
-                        self._finish(pending)
-                        readable = True
-                    self.remove_files(pending.removed)
-                else:
-                    self.cancel(pending.token)
+            self._settle_pending()
             latest = self.latest_version()
-            if latest == -1 and not readable:
+            if latest == -1:
                 self._publish(Manifest(-1, []))
-            elif not readable or self.ids.manifest.version != latest:
+            elif not (readable and self.ids.manifest.version == latest):
                 self._rebuild_index()
                 return True
             self.ids.sweep(self.ids.manifest.runs)
@@ -278,7 +295,7 @@ class EventTable:
         runs: list[Run] = []
         made: list[Run] = []
         for file in state.all_files():
-            table = read_file(self.folder, file, EVENT_SCHEMA.names)
+            table = unseal_table(read_file(self.folder, file, EVENT_SCHEMA.names), self._cipher)
             for batch in table.combine_chunks().to_batches(max_chunksize=1 << 19):
                 ids = hash_texts(batch.column(0))
                 run = write_run(self.ids_folder, *sorted_pairs(ids, hash_contents(batch)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -20,6 +23,7 @@ _SIMPLE: dict[type, tuple[Shape, str]] = {
     mi.StrType: ("str", "text"),
     mi.DateType: ("str", "date"),
 }
+_COMMENT = re.compile(r"^    (\w+): [^#\n]*?  # (.+)$", re.MULTILINE)
 _LIMITS = (("ge", "at least {}"), ("gt", "more than {}"), ("le", "at most {}"), ("lt", "less than {}"))
 _SIZES = (("min_length", "at least {} {}"), ("max_length", "at most {} {}"))
 
@@ -40,6 +44,7 @@ class Field:
     file: Literal["in", "out"] | None
     words: tuple[str, ...]  # texts a file field takes that are not paths
     limits: str  # in words, such as "at least 1, at most 1000"
+    example: Any  # a value for documentation, None where nothing sensible is known
 
 
 @cache
@@ -49,6 +54,43 @@ def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
     if not isinstance(info, mi.StructType):  # a ``Struct`` is always that; tells the type checker so
         raise TypeError(struct)
     return tuple(_field(row) for row in info.fields)
+
+
+@cache
+def explained(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
+    """The same fields for documentation: one without a description has the comment of its line in the source."""
+    comments: dict[str, str] = {}
+    for parent in reversed(struct.__mro__):
+        with contextlib.suppress(OSError, TypeError):
+            if parent.__module__.startswith("penchant"):
+                comments.update(_COMMENT.findall(inspect.getsource(parent)))
+    return tuple(replace(row, description=row.description or comments.get(row.name, "")) for row in fields_of(struct))
+
+
+def example_of(request: type[msgspec.Struct]) -> dict[str, Any]:
+    """A small request for documentation: what is required, and what has an example of its own."""
+    return {field.name: field.example for field in fields_of(request) if field.example is not None}
+
+
+def structs_in(*kinds: Any) -> list[type[msgspec.Struct]]:
+    """Every struct that some types are made of, in order of first appearance."""
+    found: dict[type[msgspec.Struct], None] = {}
+    todo: list[mi.Type] = [mi.type_info(struct) for kind in kinds for struct in alternatives(kind)]
+    while todo:
+        kind = todo.pop(0)
+        if isinstance(kind, mi.StructType):
+            if kind.cls not in found:
+                found[kind.cls] = None
+                todo += [field.type for field in kind.fields]
+        elif isinstance(kind, mi.Metadata):
+            todo.insert(0, kind.type)
+        elif isinstance(kind, mi.UnionType):
+            todo += kind.types
+        elif isinstance(kind, mi.ListType | mi.VarTupleType):
+            todo.append(kind.item_type)
+        elif isinstance(kind, mi.DictType):
+            todo.append(kind.value_type)
+    return list(found)
 
 
 def alternatives(response: Any) -> tuple[type[msgspec.Struct], ...]:
@@ -79,7 +121,22 @@ def _field(row: mi.Field) -> Field:
         file=next((extra["file"] for extra in extras if "file" in extra), None),
         words=tuple(word for extra in extras for word in extra.get("words", ())),
         limits=", ".join(_limits(bare)),
+        example=_example(row, shape, many, inner),
     )
+
+
+def _example(row: mi.Field, shape: Shape, many: bool, inner: mi.Type) -> Any:
+    for examples in _schema(row.type, "examples"):
+        return examples[0]
+    if not row.required:
+        return None
+    plain = {"bool": True, "int": 1, "float": 1.0, "str": f"SOME_{row.encode_name.upper()}", "choice": None}
+    value = plain.get(shape)
+    if isinstance(inner, mi.StructType):
+        value = example_of(inner.cls)
+    elif shape == "choice":
+        value = _choices(inner)[0]
+    return [value] if many else value
 
 
 def _bare(kind: mi.Type) -> mi.Type:
@@ -108,7 +165,7 @@ def _layers(kind: mi.Type) -> Iterator[mi.Metadata]:
         yield from _layers(kind.item_type)
 
 
-def _schema(kind: mi.Type, key: str) -> Iterator[str]:
+def _schema(kind: mi.Type, key: str) -> Iterator[Any]:
     """The outermost value of a key of the JSON schema, if any."""
     for layer in _layers(kind):
         if layer.extra_json_schema and key in layer.extra_json_schema:
@@ -129,7 +186,7 @@ def _shape(kind: mi.Type) -> tuple[Shape, str]:
         return "json", f"`{kind.cls.__name__}`"
     if isinstance(kind, mi.DictType):
         return "json", f"object of {_shape(_bare(kind.value_type))[1]}"
-    if isinstance(kind, mi.ListType):
+    if isinstance(kind, mi.ListType | mi.VarTupleType):
         return "json", f"list of {_shape(_bare(kind.item_type))[1]}"
     if isinstance(kind, mi.UnionType):
         return "json", " or ".join(_shape(_bare(member))[1] for member in kind.types)
@@ -148,7 +205,7 @@ def _limits(kind: mi.Type) -> Iterator[str]:
             yield words.format(value)
     unit = "entries" if isinstance(kind, mi.ListType) else "characters"
     for name, words in _SIZES:
-        if (value := getattr(kind, name, None)) is not None:
+        if (value := getattr(kind, name, None)) and value != 1:
             yield words.format(value, unit)
     if (pattern := getattr(kind, "pattern", None)) is not None:
         yield f"pattern {pattern}"

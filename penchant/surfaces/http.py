@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
-import logging
 import os
 import socket
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,16 +19,16 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from penchant.core.errors import InputError, PenchantError
-from penchant.engine import OPERATIONS, Engine, problem_of, trace_of
+from penchant.core.errors import InputError, NotFound, PenchantError
+from penchant.engine import OPERATIONS, Engine, problem_of
 from penchant.surfaces._body import Limits, header
 from penchant.surfaces._endpoints import PROBLEM, JobEndpoints, OperationEndpoint, Server, send_problem
 from penchant.surfaces._openapi import openapi
-from penchant.surfaces._page import reference_html
+from penchant.surfaces._page import PAGE_POLICY, reference_html
 
 __all__ = ["Limits", "create_app", "serve"]
 
-log = logging.getLogger("penchant.http")
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def create_app(engine: Engine, *, limits: Limits | None = None, hosts: tuple[str, ...] | None = None) -> Starlette:
@@ -63,5 +63,146 @@ def create_app(engine: Engine, *, limits: Limits | None = None, hosts: tuple[str
         server.close()
 
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_problem})
-    app.add_middleware(_SameSite, hosts=hosts)
+    app.add_middleware(_OwnPages, hosts=hosts)
     return app
+
+
+def _fixed(make: Callable[[], bytes], media_type: str) -> Callable[[Request], Response]:
+    """A page that never changes while the server runs, made at its first request."""
+    content = cache(make)
+
+    def page(request: Request) -> Response:
+        headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        if media_type.startswith("text/html"):
+            headers["Content-Security-Policy"] = PAGE_POLICY
+        return Response(content(), media_type=media_type, headers=headers)
+
+    return page
+
+
+def _ready(server: Server) -> Callable[[Request], Awaitable[Response]]:
+    """Whether requests can be answered now, and by what."""
+
+    async def ready(request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        try:
+            ranker = await loop.run_in_executor(server.slow, lambda: server.engine.serving.ranker)
+        except PenchantError as error:
+            return _problem(error, 503)
+        state = {"status": "ready", "model_id": ranker.model_id, "degraded": ranker.degraded}
+        return Response(msgspec.json.encode(state), media_type="application/json")
+
+    return ready
+
+
+def _problem(error: PenchantError, status: int) -> Response:
+    return Response(msgspec.json.encode(problem_of(error, status=status)), status, media_type=PROBLEM)
+
+
+def _http_problem(request: Request, error: Exception) -> Response:
+    """What routing itself refuses: an unknown path or a wrong method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.url.path[:100]
+    if status == 404:
+        return _problem(NotFound("there is nothing at this path", value=path, hint="see /docs"), 404)
+    hint = "operations are called with POST; see /docs"
+    return _problem(InputError(f"{request.method} is not possible here", value=path, hint=hint), status)
+
+
+class _OwnPages:
+    """Lets no page of another site speak to the server through a visitor's browser.
+
+    A request that says it comes from another origin is refused, and, where ``hosts`` are given, one that is
+    addressed to another name.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None) -> None:
+        self.app = app
+        self.hosts = None if hosts is None else frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http":
+            host = header(scope, b"host")
+            if self.hosts is not None and urlsplit(f"//{host}").hostname not in self.hosts:
+                error = InputError("this server does not answer to that name", value=host[:100], hint="use localhost")
+                await send_problem(send, error, status=421)
+                return
+            origin = header(scope, b"origin")
+            if origin and urlsplit(origin).netloc != host:
+                error = InputError("requests from pages of other sites are refused", value=origin[:100])
+                await send_problem(send, error, status=403)
+                return
+        await self.app(scope, receive, send)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def pin_threads() -> None:
+    """Let numerical libraries use one thread for each request: call before they load.
+
+    Several threads for one small product cost more than they bring. Jobs in processes of their own get the
+    limits that were set before.
+    """
+    ours = [name for name in _THREAD_LIMITS if name not in os.environ]
+    os.environ.update(dict.fromkeys(ours, "1"))
+    if ours:
+        os.environ["PENCHANT_PINNED"] = ",".join(ours)
+
+
+def serve(
+    engine: Engine,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve a shop until SIGTERM or Ctrl-C, then finish the running requests and release the shop.
+
+    Args:
+        engine: An embedded engine; it holds the shop's write lock from here on.
+        host: Address to listen at. Any but this machine's own is open to the network, without authentication.
+        port: 0 for any free one.
+        limits: Sizes and times a request must keep.
+        say: Where to tell the address and warnings.
+
+    Raises:
+        InputError: The address cannot be listened at.
+        PenchantError: The shop cannot be opened.
+    """
+    import uvicorn
+
+    engine.warm()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        engine.close()
+        raise InputError(
+            f"cannot listen at this address: {getattr(error, 'strerror', None) or error}",
+            value=f"{host}:{port}",
+            hint="choose another with --host and --port (0 for any free one)",
+        ) from None
+    hosts = (host, "localhost", "127.0.0.1", "::1") if _loopback(host) else None
+    if hosts is None:
+        say(f"warning: {host} is open to the network and nobody is asked who they are; put a gateway in front")
+    shown = f"[{host}]" if ":" in host else host
+    say(f"serving {engine.path} at http://{shown}:{listener.getsockname()[1]} (reference page: /docs)")
+    config = uvicorn.Config(
+        create_app(engine, limits=limits, hosts=hosts),
+        log_level="warning",
+        access_log=False,  # addresses are personal data; the shop keeps a log of operations
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=20,
+        limit_concurrency=1000,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+    say("stopped")

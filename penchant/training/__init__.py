@@ -1,1 +1,15 @@
-"""."""
+"""From a snapshot to a fitted model, and from a fitted model to an artifact on disk and back.
+
+Names load on first use: the serving process takes ``load_artifact`` from here and must not load torch.
+"""
+
+from penchant.training._artifact import (
+    Loaded,
+    list_artifacts,
+    load_artifact,
+    read_artifact,
+    save_artifact,
+)
+from penchant.training._fit import fit_model
+
+__all__ = ["Loaded", "fit_model", "list_artifacts", "load_artifact", "read_artifact", "save_artifact"]

@@ -1,0 +1,195 @@
+"""The sequence model as it serves: an ONNX encoder, item vectors, and what was counted. No torch.
+
+Letters: B people, T events, R interests, D width, N items, Q asked items, K answer items, H history items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from penchant.core import Ints, SequenceBatch
+from penchant.core.errors import ArtifactError
+from penchant.models._counts import NeighbourModel, history_weights
+from penchant.models._item_knn import ItemKNN, ItemKNNConfig
+from penchant.models._sequence_config import SequenceConfig
+from penchant.models._transitions import Transitions, TransitionsConfig
+
+ENCODER = "file:encoder.onnx"
+_COMPANION_WEIGHT = 4.0  # of the counts beside the cosine, for items alone
+_REPEAT_DECAY = 0.97  # how fast the own history fades, for each newer event
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """Score = best dot product of an item's vector with the R interests + what was counted.
+
+    The counted part is ``counts_weight * log(1 + (transitions + neighbours_weight * neighbours +
+    repeats_weight * own) / counts_floor)``, where ``own`` is how often and how lately the person turned to
+    the item. Its weights are found on validation; a weight of 0 leaves the part out.
+    """
+
+    Config: ClassVar[type[msgspec.Struct]] = SequenceConfig
+
+    config: SequenceConfig
+    encoder: npt.NDArray[np.uint8]  # bytes of an ONNX graph
+    item_ND: npt.NDArray[np.float32]  # (N + 1, D), row 0 unused
+    prior_N: npt.NDArray[np.float32]  # (N + 1,) log share of the events, for somebody without a history
+    transitions: Transitions
+    neighbours: ItemKNN
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(self.encoder.tobytes(), options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own, unrelated classes
+            raise ArtifactError("the encoder is no usable ONNX graph", value=type(error).__name__) from None
+
+    def interests(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """What each person wants next: mean (B, R, D) and spread (B, R)."""
+        length = self.config.build().length
+        cut = _last(batch, length)
+        feed = {
+            "item_BT": cut.item_BT,
+            "kind_BT": cut.kind_BT,
+            "gap_BT": cut.gap_BT,
+            "value_BT": cut.value_BT,
+            "length_B": cut.length_B.astype(np.int64),
+        }
+        mean_BRD, spread_BR = self._session.run(None, feed)
+        return mean_BRD, spread_BR
+
+    def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """Score every item for every row: (B, N + 1) float32, column 0 is -inf."""
+        mean_BRD, _ = self.interests(batch)
+        out_BN = mean_BRD[:, 0] @ self.item_ND.T
+        for r in range(1, mean_BRD.shape[1]):
+            np.maximum(out_BN, mean_BRD[:, r] @ self.item_ND.T, out=out_BN)
+        silent_B = batch.length_B == 0
+        out_BN[silent_B] = self.prior_N
+        weight = self.config.counts_weight or 0.0
+        if self.config.counts and weight:
+            counted_BN = self.counted(batch)
+            counted_BN *= 1.0 / self.config.counts_floor_or_default
+            np.log1p(counted_BN, out=counted_BN)
+            counted_BN *= weight
+            out_BN += counted_BN
+        out_BN[:, 0] = -np.inf
+        return out_BN
+
+    def counted(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """What the counts say, before the logarithm: (B, N + 1), at least 0; column 0 is 0."""
+        found_BN = _rows(self.transitions, batch)
+        if self.config.neighbours_weight:
+            found_BN += self.config.neighbours_weight * _rows(self.neighbours, batch)
+        if self.config.repeats_weight:
+            weight_BT = history_weights(batch, _REPEAT_DECAY)
+            weight_BT /= np.maximum(weight_BT.sum(axis=1, keepdims=True), 1e-12)
+            rows_BT = np.broadcast_to(np.arange(len(weight_BT))[:, None], weight_BT.shape)
+            own = (self.config.repeats_weight * weight_BT).astype(np.float32)
+            np.add.at(found_BN, (rows_BT, batch.item_BT), own)
+        found_BN[:, 0] = 0.0
+        return found_BN
+
+    @cached_property
+    def _unit_ND(self) -> npt.NDArray[np.float32]:
+        norm = np.linalg.norm(self.item_ND, axis=1, keepdims=True)
+        return (self.item_ND / np.maximum(norm, 1e-12)).astype(np.float32)
+
+    def related(self, items_Q: Ints) -> npt.NDArray[np.float32]:
+        """Companions: cosine of the vectors, lifted by what was counted; (Q, N + 1), column 0 is -inf."""
+        items_Q = np.asarray(items_Q, np.int64)
+        out_QN = self._unit_ND[items_Q] @ self._unit_ND.T
+        for q, item in enumerate(items_Q):
+            columns, values = _row(self.neighbours, int(item))
+            out_QN[q, columns] += _COMPANION_WEIGHT * values
+        out_QN[:, 0] = -np.inf
+        return out_QN
+
+    def affinity(self, history_T: Ints, items_K: Ints) -> npt.NDArray[np.float32]:
+        """How much each history item speaks for each answer: counted pairs, then closeness of the vectors.
+
+        An account of the counted part and a likeness for the neural one, which has no exact account by item.
+        """
+        history_T, items_K = np.asarray(history_T, np.int64), np.asarray(items_K, np.int64)
+        out_TK = np.asarray(self.transitions.affinity(history_T, items_K))
+        out_TK = out_TK + (self.config.neighbours_weight or 0.0) * self.neighbours.affinity(history_T, items_K)
+        close_TK = np.maximum(self._unit_ND[history_T] @ self._unit_ND[items_K].T - 0.3, 0.0)
+        same_TK = (history_T[:, None] == items_K) * (1.0 if self.config.repeats_weight else 0.0)
+        out_TK = out_TK + 0.05 * close_TK + same_TK
+        out_TK[history_T == 0] = 0.0
+        return out_TK.astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All that was learned; the encoder travels as a file of its own."""
+        counted = {
+            f"{name}.{key}": array
+            for name, model in (("transitions", self.transitions), ("neighbours", self.neighbours))
+            for key, array in model.arrays().items()
+        }
+        return {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N, **counted}
+
+    @classmethod
+    def restore(cls, config: SequenceConfig, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
+        """Rebuild from ``arrays()``.
+
+        Raises:
+            ArtifactError: The arrays do not fit each other or the configuration.
+        """
+
+        def part(name: str) -> dict[str, np.ndarray[Any, Any]]:
+            return {k.removeprefix(name + "."): a for k, a in arrays.items() if k.startswith(name + ".")}
+
+        item_ND = arrays["item_ND"]
+        transitions = Transitions.restore(TransitionsConfig(), part("transitions"))
+        neighbours = ItemKNN.restore(ItemKNNConfig(), part("neighbours"))
+        sizes = {len(item_ND), len(arrays["prior_N"]), transitions.num_items + 1, neighbours.num_items + 1}
+        if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
+            raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
+        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], transitions, neighbours)
+
+
+def _rows(model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+    found_BN = model.weighted_rows(batch.item_BT, history_weights(batch, model.config.decay))
+    found_BN[:, 0] = 0.0
+    return found_BN
+
+
+def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+    start, end = model.indptr[item], model.indptr[item + 1]
+    return model.indices[start:end], model.data[start:end]
+
+
+def _last(batch: SequenceBatch, length: int) -> SequenceBatch:
+    """The last ``length`` events of every row; the first gap of what is left becomes 0, as in a batch made so."""
+    width = batch.item_BT.shape[1]
+    if width <= length:
+        return batch
+    start_B = np.maximum(batch.length_B - length, 0)
+    column_BT = np.minimum(start_B[:, None] + np.arange(length), width - 1)
+    mask_BT = start_B[:, None] + np.arange(length) < batch.length_B[:, None]
+
+    def take(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.take_along_axis(array, column_BT, axis=1) * mask_BT
+
+    gap_BT = take(batch.gap_BT).astype(np.float32)
+    gap_BT[:, 0] = 0.0
+    return SequenceBatch(
+        item_BT=take(batch.item_BT),
+        kind_BT=take(batch.kind_BT),
+        gap_BT=gap_BT,
+        value_BT=take(batch.value_BT).astype(np.float32),
+        mask_BT=mask_BT,
+        user_BF=batch.user_BF,
+    )

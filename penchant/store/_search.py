@@ -1,0 +1,153 @@
+"""Looks into every file of a shop for a person's id, as the last step of an erasure.
+
+Files whose form is known are decoded, because a byte search sees nothing in compressed pages and too much in
+concatenated strings: Parquet and Arrow files by their text columns, JSON by its strings. All others are
+searched byte by byte for the id with no letter, digit or `-_.` beside it; in binary files only ids of at least
+6 bytes, since shorter ones turn up in random bytes by chance. Item vocabularies and the catalogue are passed
+over: an item may bear the same id as a person. The journal and the live histories are the eraser's to check.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_WORD = rb"[0-9A-Za-z_.\-]"
+_SHORTEST_IN_BINARY = 6
+_ITEM_COLUMNS = {"item_id", "id", "item_group_id", "gtin"}
+_OWN_COLUMNS = ("subject", "user_id", "anonymous_id")  # in the event table an id elsewhere is somebody else's word
+
+
+class Needle:
+    """The ids to look for, ready for bytes, text and JSON."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = sorted(set(ids))
+        raw = [re.escape(i.encode()) for i in self.ids]
+        raw += [re.escape(msgspec.json.encode(i)[1:-1]) for i in self.ids]
+        self._bounded = re.compile(rb"(?<!" + _WORD + rb")(?:" + b"|".join(raw) + rb")(?!" + _WORD + rb")")
+        self.in_binary = min(len(i.encode()) for i in self.ids) >= _SHORTEST_IN_BINARY
+
+    def in_bytes(self, content: Any) -> bool:
+        """Whether an id stands in the bytes, on its own."""
+        return self._bounded.search(content) is not None
+
+    def in_text(self, text: str) -> bool:
+        """Whether an id stands in a text, on its own."""
+        return self.in_bytes(text.encode("utf-8", "surrogatepass"))
+
+    def in_column(self, column: pa.ChunkedArray, *, exact: bool) -> bool:
+        """Whether an id is a cell of a text column or, unless ``exact``, stands within one."""
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            column = pc.list_flatten(column)
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return False
+        if pc.any(pc.is_in(column, value_set=pa.array(self.ids, column.type))).as_py():
+            return True
+        if exact:
+            return False
+        for needle in self.ids:
+            within = column.filter(pc.match_substring(column, needle))
+            if any(self.in_text(cell) for cell in within.to_pylist() if cell is not None):
+                return True
+        return False
+
+
+def search_folder(root: Path, needle: Needle, skip: Iterable[str] = ()) -> tuple[int, list[str]]:
+    """Search all files under a folder.
+
+    Args:
+        root: The shop.
+        needle: The ids.
+        skip: Paths below ``root`` that are not searched: files, or folders with a slash at the end.
+
+    Returns:
+        Bytes of the files searched, and the paths below ``root`` of those that hold an id.
+    """
+    skipped, total, found = tuple(skip), 0, []
+    for folder, _, names in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder, name)
+            relative = path.relative_to(root).as_posix()
+            if path.is_symlink() or any(relative == s or (s[-1:] == "/" and relative.startswith(s)) for s in skipped):
+                continue
+            try:
+                size = path.stat().st_size
+                held = size > 0 and _holds(path, relative, needle)
+            except FileNotFoundError:  # removed while we looked
+                continue
+            total += size
+            if held or needle.in_text(relative):
+                found.append(relative)
+    return total, found
+
+
+def _holds(path: Path, relative: str, needle: Needle) -> bool:
+    if path.name.startswith(("item", "catalog")):
+        return False
+    try:
+        if path.suffix == ".parquet":
+            return _in_parquet(path, needle, own=relative.startswith("events/bucket="))
+        if path.suffix in {".arrow", ".feather", ".ipc"}:
+            with pa.memory_map(str(path)) as mapped:
+                return _in_table(pa.ipc.open_file(mapped).read_all(), needle)
+        if path.suffix == ".json":
+            return _in_json(path, needle, numbers=relative.startswith("events/"))
+    except (pa.ArrowException, msgspec.DecodeError):
+        pass  # not what its name says: search the bytes
+    return _in_raw(path, needle)
+
+
+def _in_parquet(path: Path, needle: Needle, *, own: bool) -> bool:
+    import pyarrow.parquet as pq
+
+    with open(path, "rb") as raw:
+        file = pq.ParquetFile(raw)
+        names = [c for c in _OWN_COLUMNS if c in file.schema_arrow.names] if own else None
+        for group in range(file.metadata.num_row_groups):
+            table = file.read_row_group(group, columns=names)
+            if _in_table(table, needle, exact=own):
+                return True
+    return False
+
+
+def _in_table(table: pa.Table, needle: Needle, *, exact: bool = False) -> bool:
+    return any(
+        needle.in_column(table[name], exact=exact) for name in table.column_names if name not in _ITEM_COLUMNS
+    )
+
+
+def _in_json(path: Path, needle: Needle, *, numbers: bool) -> bool:
+    """Look at the strings of one or several JSON documents, not at their numbers."""
+    for line in path.read_bytes().splitlines() if numbers else [path.read_bytes()]:
+        if line.strip() and _in_value(msgspec.json.decode(line), needle, exact=numbers):
+            return True
+    return False
+
+
+def _in_value(value: Any, needle: Needle, *, exact: bool) -> bool:
+    if isinstance(value, str):
+        return value in needle.ids if exact else needle.in_text(value)
+    if isinstance(value, dict):
+        return any(_in_value(part, needle, exact=exact) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return any(_in_value(part, needle, exact=exact) for part in value)
+    return False
+
+
+def _in_raw(path: Path, needle: Needle) -> bool:
+    with open(path, "rb") as file:
+        if not needle.in_binary and b"\x00" in file.read(8192):
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return needle.in_bytes(content)

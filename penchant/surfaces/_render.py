@@ -1,0 +1,2 @@
+def render(response):
+    return repr(response)+"\n"

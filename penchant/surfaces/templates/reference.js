@@ -1,0 +1,42 @@
+"use strict";
+// Sends the request of a form and shows the answer. A job is followed to its end.
+async function send(form) {
+  const shown = form.querySelector(".answer");
+  const name = form.dataset.operation;
+  const text = form.querySelector("textarea").value;
+  shown.hidden = false;
+  shown.textContent = "...";
+  const files = [...form.querySelectorAll("input[type=file]")].flatMap(
+    (input) => [...input.files].map((file) => [input.name, file]));
+  let options = { method: "POST", headers: { "Content-Type": "application/json" }, body: text };
+  if (files.length) {
+    const parts = new FormData();
+    parts.append("request", new Blob([text], { type: "application/json" }));
+    for (const [field, file] of files) parts.append(field, file, file.name);
+    options = { method: "POST", body: parts };
+  }
+  try {
+    let answer = await fetch("/v1/" + name, options);
+    let status = answer.status;
+    let body = await read(answer);
+    while (status === 202 && ["queued", "running"].includes(body.state)) {
+      shown.textContent = JSON.stringify(body, null, 2);
+      await new Promise((done) => setTimeout(done, 500));
+      body = await read(await fetch("/v1/jobs/" + body.id));
+    }
+    shown.textContent = status + "\n" + (typeof body === "string" ? body : JSON.stringify(body, null, 2));
+  } catch (error) {
+    shown.textContent = "no answer: " + error.message;
+  }
+}
+
+async function read(answer) {
+  const made = answer.headers.get("Penchant-Response");
+  if (made) return JSON.parse(made);
+  const text = await answer.text();
+  try { return JSON.parse(text); } catch { return text; }
+}
+
+for (const form of document.querySelectorAll("form[data-operation]")) {
+  form.addEventListener("submit", (event) => { event.preventDefault(); send(form); });
+}

@@ -1,0 +1,68 @@
+"""Resumable training state in one file: tensors and JSON, replaced atomically, never pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from penchant.store import atomic_write
+
+State = TypeVar("State", bound=msgspec.Struct)
+
+
+def save_checkpoint(
+    place: Path, network: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], state: msgspec.Struct
+) -> None:
+    """Write weights, best weights, optimiser, torch's generators and ``state``."""
+    from safetensors.torch import save
+
+    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    tensors |= {f"best.{k}": v.contiguous() for k, v in best.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for number, slots in optimiser.state_dict()["state"].items():
+        for name, value in slots.items():
+            tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value).contiguous()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # A tensor may not stand twice in one file: the tied or shared ones are copied.
+    copies = {k: v.detach().cpu().clone() for k, v in tensors.items()}
+    atomic_write(place, save(copies, metadata={"state": msgspec.json.encode(state).decode()}))
+
+
+def load_checkpoint(
+    place: Path, network: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], kind: type[State]
+) -> State | None:
+    """Put everything back as it was; None when the file is of another shape or damaged: training starts anew."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(place, "pt") as file:
+            state = msgspec.json.decode(file.metadata()["state"], type=kind)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, msgspec.DecodeError, msgspec.ValidationError):
+        return None
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    weights = part("network.")
+    own = network.state_dict()
+    if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
+        return None
+    network.load_state_dict(weights)
+    for name, value in part("best.").items():
+        best[name].copy_(value)
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in part("optimiser.").items():
+        number, _, slot = name.partition(".")
+        slots.setdefault(int(number), {})[slot] = value
+    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return state

@@ -1,0 +1,41 @@
+"""One call for every kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penchant.core import Model, Run, Snapshot
+from penchant.core.errors import InputError
+from penchant.models import model_kinds
+
+
+def fit_model(kind: str, snapshot: Snapshot, config: msgspec.Struct | Mapping[str, Any], run: Run) -> Model:
+    """Fit a model of a registered kind: counted ones count, neural ones go through the one loop.
+
+    Args:
+        kind: Name of the plug-in.
+        snapshot: What to learn from.
+        config: Its configuration, or the fields of it that differ from the defaults.
+        run: Seed, device, checkpoints, validation and progress.
+
+    Raises:
+        InputError: The kind or a field of its configuration does not exist.
+        ModelError: The snapshot holds nothing this kind can learn from.
+        MissingExtra: An optional dependency of this kind is not installed.
+    """
+    kinds = model_kinds()
+    if kind not in kinds:
+        raise InputError("no such model kind", value=kind, hint=f"kinds: {', '.join(kinds)}")
+    if not isinstance(config, msgspec.Struct):
+        try:
+            config = msgspec.convert(config, kinds[kind].Config)
+        except msgspec.ValidationError as error:
+            raise InputError(f"settings of {kind}: {error}", hint="see the reference page on models") from None
+    if kind == "sequence":
+        from penchant.training._sequence import fit_sequence
+
+        return fit_sequence(snapshot, config, run)  # type: ignore[arg-type]
+    return kinds[kind].fit(snapshot, config, run)

@@ -1,0 +1,197 @@
+"""Fit the sequence model: train the network, count, find the blend on validation, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from penchant.core import Run, SequenceBatch, Snapshot, no_progress
+from penchant.core.errors import MissingExtra, ModelError
+from penchant.models import ItemKNN, Sequence, SequenceConfig, Transitions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_EXPORT_TOLERANCE = 1e-4
+_FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
+# Coordinate search, in this order; 0 leaves a part out.
+_GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
+    ("counts_weight", (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)),
+    ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0)),
+    ("counts_floor", (0.03, 0.1, 0.3, 1.0, 3.0)),
+    ("neighbours_weight", (0.0, 0.5, 2.0)),
+    ("counts_weight", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
+)
+
+
+def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequence:
+    """Fit a ``Sequence``: everything left open in ``config`` is decided by ``run.validate`` and filled in.
+
+    Raises:
+        MissingExtra: torch or its ONNX exporter is not installed.
+        ModelError: There is nothing to learn from, or the export does not agree with the network.
+    """
+    try:
+        import onnxscript  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingExtra("train", "the sequence model") from None
+    from penchant.models._sequence_torch import SequenceTransformer
+    from penchant.training._loop import train_network
+
+    quiet = replace(run, progress=no_progress, checkpoints=None)
+    shell = _Shell(
+        Transitions.fit(snapshot, Transitions.Config(), quiet),
+        ItemKNN.fit(snapshot, ItemKNN.Config(), quiet),
+        log_share(snapshot),
+    )
+    validate = run.validate
+    blended = config if config.counts_weight is not None or not config.counts else _with(config, _FIRST_BLEND)
+    measure = None
+    if validate is not None:
+        measure = lambda network: validate(shell.live(network, blended))  # noqa: E731
+    trained = train_network(
+        lambda: SequenceTransformer(config, snapshot.num_items), snapshot, config, run, measure
+    )
+    found = msgspec.structs.replace(blended, epochs=float(trained.epochs))
+    if validate is not None and config.counts and config.counts_weight is None:
+        found = search_blend(lambda c: validate(shell.live(trained.network, c)), found, run)
+    return shell.exported(trained.network, found)
+
+
+def _with(config: SequenceConfig, values: dict[str, float]) -> SequenceConfig:
+    return msgspec.structs.replace(config, **values)
+
+
+def search_blend(measure: Callable[[SequenceConfig], float], config: SequenceConfig, run: Run) -> SequenceConfig:
+    """Find the weights of the counted part, one after the other, on validation."""
+    best, value = config, measure(config)
+    trials = sum(len(choices) for _, choices in _GRID)
+    done = 0
+    for name, choices in _GRID:
+        base = best
+        for choice in choices:
+            done += 1
+            trial = _with(base, {name: choice})
+            if trial == best:
+                continue
+            result = measure(trial)
+            if result > value + 1e-9:
+                best, value = trial, result
+            run.progress("blending counts", done, trials, {"validation": value})
+    return best
+
+
+def log_share(snapshot: Snapshot) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Log of each item's smoothed share of the events: (N + 1,)."""
+    count = np.bincount(snapshot.item, minlength=snapshot.num_items + 1).astype(np.float64)
+    share: np.ndarray[Any, np.dtype[np.float32]] = np.log((count + 0.5) / (count.sum() + 0.5)).astype(np.float32)
+    return share
+
+
+class _Shell:
+    """The counted half of the model, waiting for a network to complete it."""
+
+    def __init__(self, transitions: Transitions, neighbours: ItemKNN, prior: np.ndarray[Any, Any]) -> None:
+        self.transitions = transitions
+        self.neighbours = neighbours
+        self.prior = prior
+
+    def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
+        """The model with the torch network still in it, for validation."""
+        item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
+        return _Live(config, np.empty(0, np.uint8), item_ND, self.prior, self.transitions, self.neighbours).on(network)
+
+    def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
+        """The model as it serves, checked against the network."""
+        item_ND = network.items().detach().cpu().numpy().copy()  # type: ignore[operator]
+        encoder = np.frombuffer(export_encoder(network, config), np.uint8)
+        served = Sequence(config, encoder, item_ND, self.prior, self.transitions, self.neighbours)
+        batch = _sample(len(item_ND) - 1, config.build().length)
+        error = np.abs(served.interests(batch)[0] - self.live(network, config).interests(batch)[0]).max()
+        if not error <= _EXPORT_TOLERANCE:
+            raise ModelError("the exported encoder differs from the trained one", value=float(error))
+        return served
+
+
+class _Live(Sequence):
+    """A ``Sequence`` whose encoder is the torch network."""
+
+    def on(self, network: nn.Module) -> _Live:
+        """Use this network."""
+        object.__setattr__(self, "network", network)
+        return self
+
+    def interests(self, batch: SequenceBatch) -> tuple[Any, Any]:
+        """Run the network in place of the ONNX graph."""
+        import torch
+
+        from penchant.models._sequence import _last
+
+        self.network.eval()  # type: ignore[attr-defined]
+        with torch.inference_mode():
+            mean, spread = self.network.interests(_last(batch, self.config.build().length))  # type: ignore[attr-defined]
+        return mean.cpu().numpy(), spread.cpu().numpy()
+
+
+def _sample(num_items: int, length: int) -> SequenceBatch:
+    """A few made-up histories of different lengths, one of them empty."""
+    rng = np.random.default_rng(0)
+    width = max(3, min(length, 9))
+    mask = np.arange(width) < np.array([[0], [1], [width]])
+    return SequenceBatch(
+        item_BT=rng.integers(1, num_items + 1, (3, width)) * mask,
+        kind_BT=rng.integers(1, 17, (3, width)) * mask,
+        gap_BT=(rng.random((3, width)) * 12 * mask).astype(np.float32),
+        value_BT=(rng.random((3, width)) * 8 * mask).astype(np.float32),
+        mask_BT=mask,
+        user_BF=np.zeros((3, 0), np.float32),
+    )
+
+
+def export_encoder(network: nn.Module, config: SequenceConfig) -> bytes:
+    """Write the encoder as an ONNX graph with free batch and length."""
+    import logging
+    import tempfile
+    import warnings
+    from pathlib import Path
+
+    import torch
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, item_BT: Any, kind_BT: Any, gap_BT: Any, value_BT: Any, length_B: Any) -> Any:
+            return self.network.encode(item_BT, kind_BT, gap_BT, value_BT, length_B)  # type: ignore[operator]
+
+    device = next(network.parameters()).device
+    batch = _sample(network.items().shape[0] - 1, config.build().length)  # type: ignore[operator]
+    arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT, batch.length_B.astype(np.int64))
+    example = tuple(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays)
+    rows, width = torch.export.Dim("rows"), torch.export.Dim("width", min=1, max=config.build().length)
+    shapes = {name: {0: rows, 1: width} for name in ("item_BT", "kind_BT", "gap_BT", "value_BT")}
+    shapes["length_B"] = {0: rows}
+    network.eval()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        path = Path(folder) / "encoder.onnx"
+        program = torch.onnx.export(
+            Encoder().eval(),
+            example,
+            input_names=list(shapes),
+            output_names=["mean_BRD", "spread_BR"],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+        return path.read_bytes()
