@@ -33,7 +33,7 @@ REFUSED_SCHEMA = pa.schema(
         pa.field("raw", pa.string()),  # the row as JSON, or as it stood in the file
     ]
 )
-_PIECE = 32_768  # rows that one thread of DuckDB takes at a time
+_PIECE = 65_536  # rows that one thread of DuckDB takes at a time
 
 
 class EventStream:
@@ -117,7 +117,7 @@ class EventStream:
             self._queries[key] = clean_sql(self._limits, columns, odd=odd, empty=empty)
         pieces = pa.Table.from_batches(draft.to_batches(max_chunksize=_PIECE), schema=draft.schema)
         engine.register("draft", pieces)
-        judged = engine.execute(self._queries[key]).to_arrow_table()
+        judged = engine.sql(self._queries[key]).to_arrow_table()
         engine.unregister("draft")
         whole = {name: draft[name] for name in ACCEPTED_SCHEMA.names if name != "subject"}
         whole["subject"] = draft["user_id"]

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from penchant.core import EVENT_SCHEMA, GUEST_PREFIX
 from penchant.data._draft import DRAFT_SCHEMA
-from penchant.data._ids import HASHED, HASH_DIGITS, SEPARATOR
+from penchant.data._ids import HASHED, SEPARATOR
 from penchant.data._rules import RULES, Limits, is_return
 
 
@@ -69,7 +69,7 @@ def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.Stri
             column = column.cast("string")
         parts.append(ibis.literal(letter) + column)
     whole: Any = ibis.literal(SEPARATOR).join(parts)  # nulls are left out
-    digest: ir.StringValue = whole.hexdigest("md5").lower().substr(0, HASH_DIGITS)
+    digest: ir.StringValue = whole.hexdigest("md5")
     return digest
 
 

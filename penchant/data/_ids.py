@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-HASH_DIGITS = 24  # 96 bits: among a billion events the chance of two alike is about 1e-11
 SEPARATOR = "\x1f"
 # What the id is made of, in this order: a letter and the column. Nulls add nothing.
 HASHED: tuple[tuple[str, str], ...] = (
@@ -29,13 +28,13 @@ HASHED: tuple[tuple[str, str], ...] = (
 
 
 def content_id(row: Mapping[str, Any]) -> str:
-    """The id of an event that came without one, 24 hexadecimal digits.
+    """The id of an event that came without one, 32 hexadecimal digits (MD5).
 
     Numbers count to a thousandth of a minor unit.
 
     Example:
         >>> content_id({"user_id": "u1", "ts": 0, "kind": "view", "item_id": "shoe"})
-        'e62c6f1e2bb8e39bd3f2a4f5'
+        'a6a3de0a0a5348ea7de9184b'
     """
     parts = []
     for letter, name in HASHED:
@@ -46,7 +45,7 @@ def content_id(row: Mapping[str, Any]) -> str:
             number = float(value)
             value = _half_away(number * 1000.0) if abs(number) < 1e15 else 0
         parts.append(f"{letter}{value}")
-    return hashlib.md5(SEPARATOR.join(parts).encode(), usedforsecurity=False).hexdigest()[:HASH_DIGITS]
+    return hashlib.md5(SEPARATOR.join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
 def _half_away(number: float) -> int:

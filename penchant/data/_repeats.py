@@ -72,7 +72,7 @@ class Repeats:
 
 
 def hash_keys(ids: pa.Array) -> Keys:
-    """The first 64 bits of ids of 24 hexadecimal digits, (n,) uint64."""
+    """The first 64 bits of ids of hexadecimal digits, (n,) uint64."""
     if not len(ids):
         return np.zeros(0, np.uint64)
     raw = np.frombuffer("".join(ids.to_pylist()).encode(), np.uint8).reshape(len(ids), -1)[:, :16]

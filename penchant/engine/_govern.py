@@ -10,6 +10,7 @@ import msgspec
 
 from penchant.core import ErasureReceipt, Slate
 from penchant.engine import _requests as rq
+from penchant.engine._jobs import forget_jobs
 from penchant.engine._live import subject_from
 from penchant.engine._profile import profile
 from penchant.engine._serving import Serving
@@ -31,7 +32,7 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
         "snapshots": _drop(shop.snapshots),
         "runs": _drop(shop.runs),
         "reports": _drop(shop.path / "reports"),
-        "jobs": _drop(shop.path / "jobs"),
+        "jobs": forget_jobs(shop.path / "jobs", subject),
     }
     receipt = shop.store.erase(subject)
     return msgspec.structs.replace(receipt, removed={**receipt.removed, **removed})

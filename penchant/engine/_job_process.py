@@ -56,9 +56,7 @@ def run_isolated(shop: Path, job: Job) -> Any:
     Raises:
         PenchantError: The error the job ended with; ``Interrupted`` when it was told to stop.
     """
-    order = Order(
-        shop=str(shop), operation=job.operation.name, request=msgspec.to_builtins(job.request)
-    )
+    order = Order(shop=str(shop), operation=job.operation.name, request=msgspec.to_builtins(job.request))
     pinned = os.environ.get(PINNED, "").split(",")
     env = {name: value for name, value in os.environ.items() if name not in pinned and name != PINNED}
     command = [sys.executable, "-m", "penchant.engine._job_process"]
@@ -150,7 +148,9 @@ def _run(order: Order, channel: IO[bytes]) -> Any:
         moment = time.monotonic()
         if task != last[0] or done == total or moment - last[1] >= _EVERY:
             last = (task, moment)
-            line = Message(task=task, done=done, total=total, figures={k: float(v) for k, v in figures.items()})
+            line = Message(
+                task=task, done=done, total=total, figures={k: float(v) for k, v in figures.items()}
+            )
             channel.write(msgspec.json.encode(line) + b"\n")
 
     operation = OPERATIONS[order.operation]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import logging
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 from collections import deque
@@ -104,8 +106,11 @@ class Jobs:
     def __init__(self, engine: Engine, *, runner: Runner = _isolated) -> None:
         if engine.path is None:
             raise ValueError("jobs need an engine with a shop folder")
+        engine.shop  # noqa: B018  takes the shop's lock: what is left behind below is nobody else's
         self.engine = engine
         self.folder = engine.path / "jobs"
+        place = hashlib.sha256(str(engine.path.resolve()).encode()).hexdigest()
+        self._prefix = f"penchant-{place[:16]}-"
         self._runner = runner
         self._known: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
@@ -123,10 +128,13 @@ class Jobs:
 
     def _recover(self) -> None:
         """What a server that died left behind: no job goes on by itself, and uploads are of no use."""
-        shutil.rmtree(self.spool_folder, ignore_errors=True)
+        for path in Path(tempfile.gettempdir()).glob(self._prefix + "*"):
+            shutil.rmtree(path, ignore_errors=True)
         for status in self._stored():
             if status.state not in FINISHED:
-                error = Interrupted("the server stopped while the job was waiting or running", hint=SEND_AGAIN)
+                error = Interrupted(
+                    "the server stopped while the job was waiting or running", hint=SEND_AGAIN
+                )
                 self._write(
                     msgspec.structs.replace(
                         status, state="interrupted", finished=now(), error=problem_of(error), files=[]
@@ -134,16 +142,12 @@ class Jobs:
                 )
                 shutil.rmtree(self.folder / status.id / "files", ignore_errors=True)
 
-    @property
-    def spool_folder(self) -> Path:
-        """Where uploads wait; emptied at every start."""
-        return self.folder / "spool"
-
     def make_spool(self) -> Path:
-        """Make a private folder for the files of one request. The caller or the job removes it."""
-        path = self.spool_folder / secrets.token_hex(8)
-        path.mkdir(parents=True, mode=0o700)
-        return path
+        """Make a private temporary folder for the files of one request. The caller or the job removes it.
+
+        It is not in the shop: what is uploaded is not the shop's before it is ingested.
+        """
+        return Path(tempfile.mkdtemp(prefix=self._prefix))
 
     # -- for callers -------------------------------------------------------------------------------------
 
@@ -171,7 +175,9 @@ class Jobs:
         created = now()
         moment = dt.datetime.fromtimestamp(created / 1e6, dt.UTC)
         job_id = f"{moment:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
-        files = {name: self.folder / job_id / "files" / name / wanted for name, wanted in (outputs or {}).items()}
+        files = {
+            name: self.folder / job_id / "files" / name / wanted for name, wanted in (outputs or {}).items()
+        }
         request = msgspec.structs.replace(request, **{name: str(path) for name, path in files.items()})
         job = Job(
             operation,
@@ -214,7 +220,9 @@ class Jobs:
         with self._changed:
             latest = {status.id: status for status in self._stored()}
             latest.update((job_id, job.status) for job_id, job in self._known.items())
-        return [msgspec.structs.replace(latest[job_id], result=None) for job_id in sorted(latest, reverse=True)]
+        return [
+            msgspec.structs.replace(latest[job_id], result=None) for job_id in sorted(latest, reverse=True)
+        ]
 
     def output(self, job_id: str, name: str) -> Path:
         """A file that a finished job wrote for an output field.
@@ -237,7 +245,9 @@ class Jobs:
                 job.stop.set()
                 if job in self._queue:
                     self._queue.remove(job)
-                    self._finish(job, error=Interrupted("the job was stopped before it began", hint=SEND_AGAIN))
+                    self._finish(
+                        job, error=Interrupted("the job was stopped before it began", hint=SEND_AGAIN)
+                    )
         return self.status(job_id)
 
     def close(self, wait: float = 20.0) -> None:
@@ -297,9 +307,7 @@ class Jobs:
             shutil.rmtree(job.spool, ignore_errors=True)
         job.request = None
         job.ended = time.monotonic()
-        job.change(
-            state=state, finished=now(), result=renamed(result, job.names), error=problem, files=files
-        )
+        job.change(state=state, finished=now(), result=renamed(result, job.names), error=problem, files=files)
         self._write(job.status)
         if job.operation.scope == "govern":
             self._forget_personal(except_for=job)
@@ -325,7 +333,9 @@ class Jobs:
         if operation is None or operation.scope == "govern":
             error = status.error
             if error is not None:
-                error = Problem(type=error.type, title="failed", status=error.status, detail="failed", code=error.code)
+                error = Problem(
+                    type=error.type, title="failed", status=error.status, detail="failed", code=error.code
+                )
             status = msgspec.structs.replace(status, result=None, error=error, files=[])
         path = self.folder / status.id
         path.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,9 @@ class HttpRemote:
     ) -> None:
         parsed = httpx.URL(url)
         if parsed.scheme not in {"http", "https"} or not parsed.host:
-            raise InputError("this is not the URL of a server", value=url, hint="such as http://127.0.0.1:8000")
+            raise InputError(
+                "this is not the URL of a server", value=url, hint="such as http://127.0.0.1:8000"
+            )
         self.url = url.rstrip("/")
         self.progress = progress
         self._timeout = timeout
@@ -196,7 +198,10 @@ class _Sent:
     def outputs_in(self, value: Any) -> Any:
         """Where an answer names an output file, name it as the caller did."""
         if isinstance(value, dict):
-            return {**value, **{name: path for name, path in self._given.items() if isinstance(value.get(name), str)}}
+            return {
+                **value,
+                **{name: path for name, path in self._given.items() if isinstance(value.get(name), str)},
+            }
         return value
 
     def restore(self, error: PenchantError) -> PenchantError:

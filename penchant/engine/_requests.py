@@ -36,11 +36,20 @@ class IngestRequest(Noun):
     """Read event files or user tables into the shop."""
 
     files: Annotated[
-        list[InFile], Meta(min_length=1, description="CSV, JSONL or Parquet, plain, .gz or .zst", extra=POSITIONAL)
+        list[InFile],
+        Meta(
+            min_length=1,
+            description="CSV, JSONL or Parquet, plain, .gz or .zst",
+            examples=[["events.csv"]],
+            extra=POSITIONAL,
+        ),
     ]
-    mapping: Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None = None
+    mapping: (
+        Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None
+    ) = None
     write_mapping: Annotated[
-        bool, Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing")
+        bool,
+        Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing"),
     ] = False
 
 
@@ -48,11 +57,20 @@ class CatalogRequest(Noun):
     """Read catalogue files into the shop."""
 
     files: Annotated[
-        list[InFile], Meta(min_length=1, description="CSV, JSONL or Parquet, plain, .gz or .zst", extra=POSITIONAL)
+        list[InFile],
+        Meta(
+            min_length=1,
+            description="CSV, JSONL or Parquet, plain, .gz or .zst",
+            examples=[["items.csv"]],
+            extra=POSITIONAL,
+        ),
     ]
-    mapping: Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None = None
+    mapping: (
+        Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None
+    ) = None
     write_mapping: Annotated[
-        bool, Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing")
+        bool,
+        Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing"),
     ] = False
 
 
@@ -99,7 +117,15 @@ class DoctorRequest(Noun):
 class ObserveRequest(Noun):
     """Tell the shop what just happened."""
 
-    events: Annotated[list[Event], Meta(min_length=0, max_length=10_000, description="events, oldest first")]
+    events: Annotated[
+        list[Event],
+        Meta(
+            min_length=0,
+            max_length=10_000,
+            description="events, oldest first",
+            examples=[[{"kind": "view", "user_id": "u1", "item_id": "shoe-7"}]],
+        ),
+    ]
 
 
 class EventResult(Noun):
@@ -129,11 +155,17 @@ class ObserveReport(Noun):
 class TrainRequest(Noun):
     """Learn from everything stored, choose on a held-out time window, and promote the best."""
 
-    models: Annotated[list[str], Meta(description="model kinds to try; empty means all that fit this shop")] = []
-    size: Annotated[str, Meta(description="size dial of the sequence model; auto chooses from the data")] = "auto"
+    models: Annotated[
+        list[str], Meta(description="model kinds to try; empty means all that fit this shop")
+    ] = []
+    size: Annotated[str, Meta(description="size dial of the sequence model; auto chooses from the data")] = (
+        "auto"
+    )
     seed: Seed = 0
     device: Annotated[str, Meta(description="cpu, cuda or auto")] = "auto"
-    seen: Annotated[SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")] = "auto"
+    seen: Annotated[
+        SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")
+    ] = "auto"
     promote: Annotated[bool, Meta(description="let the best model serve at once")] = True
 
 
@@ -186,9 +218,13 @@ class EvaluateRequest(Noun):
     """Measure on the newest time window, which nothing was fitted or chosen on."""
 
     models: Annotated[list[str], Meta(description="model kinds; empty means the promoted one")] = []
-    share: Annotated[float, Meta(gt=0, lt=0.9, description="share of the target events in the test window")] = 0.1
+    share: Annotated[
+        float, Meta(gt=0, lt=0.9, description="share of the target events in the test window")
+    ] = 0.1
     by: Annotated[list[str], Meta(description="user attributes to report by")] = []
-    seen: SeenRule = "auto"
+    seen: Annotated[
+        SeenRule, Meta(description="may answers repeat items the person had? auto: as it was trained")
+    ] = "auto"
     seed: Seed = 0
     html: Annotated[OutFile, Meta(description="also write the report as HTML here")] | None = None
 
@@ -200,10 +236,17 @@ class CompareRequest(EvaluateRequest):
 class RecommendRequest(Noun):
     """Ask for items for one person, or for many at once."""
 
-    user_id: Annotated[Id, Meta(description="the person")] | None = None
+    user_id: Annotated[Id, Meta(description="the person", examples=["u1"])] | None = None
     anonymous_id: Annotated[Id, Meta(description="the guest")] | None = None
     users: (
-        Annotated[InFile, Meta(description="many people: a file with one user id a line, or the word all", extra={"file": "in", "words": ["all"]})] | None
+        Annotated[
+            InFile,
+            Meta(
+                description="many people: a file with one user id a line, or the word all",
+                extra={"file": "in", "words": ["all"]},
+            ),
+        ]
+        | None
     ) = None
     k: K = 10
     allow: Annotated[ItemIds, Meta(description="only these items")] | None = None
@@ -239,9 +282,11 @@ class BatchReport(Noun):
 class SimilarRequest(Noun):
     """Ask for the companions of an item."""
 
-    item_id: Annotated[Id, Meta(description="the item", extra=POSITIONAL)]
+    item_id: Annotated[Id, Meta(description="the item", examples=["shoe-7"], extra=POSITIONAL)]
     k: K = 10
-    filters: list[str] = []
+    filters: Annotated[
+        list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
+    ] = []
 
 
 class SimilarItem(Noun):
@@ -265,8 +310,8 @@ class SimilarReport(Noun):
 class ProfileRequest(Noun):
     """Ask what a person is interested in."""
 
-    user_id: Annotated[Id, Meta(description="the person", extra=POSITIONAL)] | None = None
-    anonymous_id: Id | None = None
+    user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
+    anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
     k: Annotated[int, Meta(ge=1, le=100, description="interests per horizon")] = 8
 
 
@@ -348,7 +393,10 @@ class Status(Noun):
 class PromoteRequest(Noun):
     """Let a model serve."""
 
-    artifact: Annotated[str, Meta(description="artifact id, or a unique beginning of it", extra=POSITIONAL)]
+    artifact: Annotated[
+        str,
+        Meta(description="artifact id, or a unique beginning of it", examples=["3f9ac1"], extra=POSITIONAL),
+    ]
 
 
 class RollbackRequest(Noun):
@@ -366,15 +414,15 @@ class PromotionReport(Noun):
 class EraseRequest(Noun):
     """Remove a person from everything."""
 
-    user_id: Annotated[Id, Meta(description="the person", extra=POSITIONAL)] | None = None
-    anonymous_id: Id | None = None
+    user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
+    anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
 
 
 class ExportRequest(Noun):
     """Give out everything kept about a person."""
 
-    user_id: Annotated[Id, Meta(description="the person", extra=POSITIONAL)] | None = None
-    anonymous_id: Id | None = None
+    user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
+    anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
     out: Annotated[OutFile, Meta(description="also write it as JSON here")] | None = None
 
 
@@ -389,4 +437,6 @@ class ExportReport(Noun):
     erased: bool = False
 
 
-__all__ = [name for name, thing in list(globals().items()) if isinstance(thing, type) and issubclass(thing, Noun)]
+__all__ = [
+    name for name, thing in list(globals().items()) if isinstance(thing, type) and issubclass(thing, Noun)
+]

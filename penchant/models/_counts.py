@@ -196,7 +196,7 @@ class NeighbourModel:
     def weighted_rows(
         self, item_BT: Ints, weight_BT: Floats, prior: Floats | None = None
     ) -> npt.NDArray[np.float32]:
-        """Sum matrix rows: ``out[b] = prior + sum over t of weight[b, t] * M[item[b, t]]``, (B, N + 1) float32.
+        """Sum matrix rows, ``out[b] = prior + sum over t of weight[b, t] * M[item[b, t]]``: (B, N + 1) float32.
 
         Each cell is summed in float64 in the order of the history, whatever else is in the batch: one row
         alone gives the same bits as the same row among others. Memory: a fixed block beside the answer.
@@ -224,8 +224,8 @@ class NeighbourModel:
         entry = np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - ends + length, length)
         cell = self.indices[entry] + np.repeat(row * width, length)
         amount = self.data[entry] * np.repeat(weight_BT[row, position], length)
-        flat: npt.NDArray[np.float64] = np.bincount(cell, amount, minlength=len(item_BT) * width)
-        return flat.reshape(len(item_BT), width)
+        flat = np.bincount(cell, amount, minlength=len(item_BT) * width)
+        return flat.reshape(len(item_BT), width).astype(np.float64, copy=False)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned: ``indptr``, ``indices``, ``data``, ``popular``."""

@@ -21,7 +21,10 @@ SHORTEST, LONGEST = 1.0, 30.0  # days
 
 
 class PopularityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``kind_weights``: what an event of a kind counts, such as ``{"purchase": 5, "view": 1}``; others count 1."""
+    """What events count.
+
+    ``kind_weights``: by kind, such as ``{"purchase": 5.0, "view": 0.5}``; kinds not named count 1.
+    """
 
     kind_weights: dict[str, Weight] = {}
 

@@ -110,7 +110,9 @@ def _wider(name: str, old: pa.DataType, new: pa.DataType) -> pa.DataType:
     if _is_number(old) and _is_number(new):
         return pa.int64() if pa.types.is_integer(old) and pa.types.is_integer(new) else pa.float64()
     raise InputError(
-        f"column {name} holds {old} in the shop", value=str(new), hint="send the same type, or rename the column"
+        f"column {name} holds {old} in the shop",
+        value=str(new),
+        hint="send the same type, or rename the column",
     )
 
 
@@ -169,7 +171,9 @@ def conform_catalog(table: pa.Table) -> pa.Table:
         raise InputError("a catalogue needs a column id", value=table.column_names)
     unknown = sorted(set(table.column_names) - set(CATALOG_SCHEMA.names))
     if unknown:
-        raise InputError("the catalogue has unknown columns", value=unknown, hint="put them into `attributes`")
+        raise InputError(
+            "the catalogue has unknown columns", value=unknown, hint="put them into `attributes`"
+        )
     given = [field for field in CATALOG_SCHEMA if field.name in table.column_names]
     table = _cast(table, given)
     for field in CATALOG_SCHEMA:

@@ -98,7 +98,9 @@ def hash_texts(column: pa.Array) -> U64:
     _, offset_buffer, data = column.buffers()
     offsets = np.frombuffer(offset_buffer, np.int32)[column.offset : column.offset + n + 1].astype(np.int64)
     first = int(offsets[0])
-    body = np.frombuffer(data, np.uint8)[first : int(offsets[-1])] if data is not None else np.empty(0, np.uint8)
+    body = (
+        np.frombuffer(data, np.uint8)[first : int(offsets[-1])] if data is not None else np.empty(0, np.uint8)
+    )
     padded = np.concatenate([body, np.zeros(8, np.uint8)])
     words: U64 = np.ndarray((len(padded) - 7,), "<u8", padded, strides=(1,))
     start, left = offsets[:-1] - first, np.diff(offsets)

@@ -150,7 +150,9 @@ def settle(folder: Path, runs: Sequence[Run], made: Sequence[Run] = ()) -> tuple
         tail = 2
         if remaining[-2].length > 4 * remaining[-1].length and len(remaining) <= _MAX_RUNS:
             break
-        while tail < len(remaining) and remaining[-tail - 1].length <= sum(r.length for r in remaining[-tail:]):
+        while tail < len(remaining) and remaining[-tail - 1].length <= sum(
+            r.length for r in remaining[-tail:]
+        ):
             tail += 1
         merged = merge_runs(folder, remaining[-tail:])
         for run in remaining[-tail:]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from penchant.core import Cipher
 from penchant.core.errors import ShopError, StorageError
 from penchant.store._files import fsync, guard
 from penchant.store._hashing import U64
@@ -53,7 +54,12 @@ def create_journal(path: Path) -> None:
         db.executescript(_SCHEMA)
         db.executemany(
             "INSERT INTO meta VALUES (?, ?)",
-            [("schema", SCHEMA_VERSION), ("salt", secrets.token_bytes(16)), ("next_seq", 0), ("compacted", -1)],
+            [
+                ("schema", SCHEMA_VERSION),
+                ("salt", secrets.token_bytes(16)),
+                ("next_seq", 0),
+                ("compacted", -1),
+            ],
         )
     finally:
         db.close()
@@ -96,7 +102,9 @@ class Journal:
         schema = self.meta("schema")
         if schema > SCHEMA_VERSION:
             raise ShopError(
-                "this shop was written by a newer version", value=schema, hint="pip install --upgrade penchant"
+                "this shop was written by a newer version",
+                value=schema,
+                hint="pip install --upgrade penchant",
             )
         self.salt: bytes = self.meta("salt")
 
@@ -112,10 +120,20 @@ class Journal:
         """One value of the ``meta`` table."""
         found = self.query("SELECT value FROM meta WHERE key = ?", key)
         if not found:
-            raise StorageError(f"the journal is damaged ({self.path}): it lacks {key}", hint="restore it from a backup")
+            raise StorageError(
+                f"the journal is damaged ({self.path}): it lacks {key}", hint="restore it from a backup"
+            )
         return found[0][0]
 
-    def rows(self, bucket: int | None, *, after: int = -1, up_to: int | None = None, cipher: Any = None) -> list[Stored]:
+    def rows(
+        self,
+        bucket: int | None,
+        *,
+        after: int = -1,
+        up_to: int | None = None,
+        limit: int = -1,
+        cipher: Cipher | None = None,
+    ) -> list[Stored]:
         """Events of one bucket or all with after < seq <= up_to, in order of arrival."""
         where, values = ["seq > ?"], [after]
         if bucket is not None:
@@ -124,7 +142,8 @@ class Journal:
         if up_to is not None:
             where.append("seq <= ?")
             values.append(up_to)
-        found = self.query(f"SELECT seq, body FROM journal WHERE {' AND '.join(where)} ORDER BY seq", *values)
+        sql = f"SELECT seq, body FROM journal WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?"
+        found = self.query(sql, *values, limit)
         return [Stored(seq, decode_row(body, cipher)) for seq, body in found]
 
     def contents(self, hashes: Sequence[int]) -> dict[int, int]:
@@ -133,12 +152,14 @@ class Journal:
         for start in range(0, len(hashes), 500):
             part = hashes[start : start + 500]
             marks = ",".join("?" * len(part))
-            found.update(self.query(f"SELECT id_hash, content FROM journal WHERE id_hash IN ({marks})", *part))
+            found.update(
+                self.query(f"SELECT id_hash, content FROM journal WHERE id_hash IN ({marks})", *part)
+            )
         return found
 
-    def pairs(self, after: int = -1) -> tuple[U64, U64]:
-        """Ascending id hashes of journal rows with seq > after, and their content hashes."""
-        found = self.query("SELECT id_hash, content FROM journal WHERE seq > ?", after)
+    def pairs(self, *, after: int = -1, up_to: int = (1 << 63) - 1) -> tuple[U64, U64]:
+        """Ascending id hashes of journal rows with after < seq <= up_to, and their content hashes."""
+        found = self.query("SELECT id_hash, content FROM journal WHERE seq > ? AND seq <= ?", after, up_to)
         both = np.array(found, np.int64).reshape(-1, 2).view(np.uint64)
         order = np.argsort(both[:, 0], kind="stable")
         return both[order, 0], both[order, 1]
@@ -191,7 +212,8 @@ class Journal:
         """Add decisions; one that is there already stays as it is."""
         with self.transaction("cannot write the decision log") as db:
             db.executemany(
-                "INSERT OR IGNORE INTO decisions (recommendation_id, ts, person, body) VALUES (?, ?, ?, ?)", rows
+                "INSERT OR IGNORE INTO decisions (recommendation_id, ts, person, body) VALUES (?, ?, ?, ?)",
+                rows,
             )
 
     def set_meta(self, key: str, value: Any) -> None:

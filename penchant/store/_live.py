@@ -106,7 +106,11 @@ def history_of(subject: str, rows: pa.Table, limit: int) -> History:
 def _columns(rows: pa.Table) -> tuple[Any, Any, Any, list[str | None], list[str]]:
     kinds = rows["kind"].to_pylist()
     kind = np.fromiter((KIND_CODES.get(k, 0) for k in kinds), np.uint8, count=len(kinds))
-    value = rows["value"].to_numpy(zero_copy_only=False) if isinstance(rows, pa.RecordBatch) else rows["value"].to_numpy()
+    value = (
+        rows["value"].to_numpy(zero_copy_only=False)
+        if isinstance(rows, pa.RecordBatch)
+        else rows["value"].to_numpy()
+    )
     with np.errstate(over="ignore"):
         value = np.asarray(value, np.float32)
     return rows["ts"].to_numpy(), kind, value, rows["item_id"].to_pylist(), rows["event_id"].to_pylist()
@@ -186,6 +190,7 @@ class LiveHistories:
             folder.mkdir(exist_ok=True)
             self._start()
         self._trusted = False
+        self._distrusted: set[int] = set()  # could not be deleted, must not be read
 
     # A crash of the machine may tear LMDB (it does not sync); a crash of the process does not. So the writer
     # leaves the machine's boot id, and what an earlier boot left behind uncleanly is thrown away.
@@ -219,6 +224,8 @@ class LiveHistories:
 
     def _environment(self, bucket: int) -> _Environment | None:
         """The environment that the bucket's link names now; None when the bucket is not built."""
+        if bucket in self._distrusted:
+            return None
         try:
             target = os.readlink(self._links[bucket])
         except FileNotFoundError:
@@ -317,7 +324,12 @@ class LiveHistories:
         """
         name = f"{bucket:02d}.{uuid.uuid4().hex[:12]}.mdb"
         env = lmdb.open(
-            str(self.folder / name), subdir=False, map_size=_MAP_SIZE, sync=False, metasync=False, max_readers=1024
+            str(self.folder / name),
+            subdir=False,
+            map_size=_MAP_SIZE,
+            sync=False,
+            metasync=False,
+            max_readers=1024,
         )
         try:
             with env.begin(write=True) as txn:
@@ -380,6 +392,13 @@ class LiveHistories:
                 self.discard(target)
             self._environment(bucket)  # closes ours
         fsync(self.folder)
+
+    def drop(self, bucket: int) -> None:
+        """Forget a bucket after a failure; when even that fails, stop reading it."""
+        try:
+            self.invalidate([bucket])
+        except OSError:
+            self._distrusted.add(bucket)
 
     def entries(self, bucket: int) -> int:
         """How many people a built bucket knows."""

@@ -199,9 +199,7 @@ class Loader:
         self.counts.erased += int(np.count_nonzero(~keep))
         return batch.filter(pa.array(keep))
 
-    def _remember(
-        self, runs: list[Run], ids: U64, contents: U64, which: npt.NDArray[np.bool_]
-    ) -> list[Run]:
+    def _remember(self, runs: list[Run], ids: U64, contents: U64, which: npt.NDArray[np.bool_]) -> list[Run]:
         if not which.any():
             return runs
         run = write_run(self._ids_folder, *sorted_pairs(ids[which], contents[which]))
@@ -257,7 +255,9 @@ class Loader:
 
     def overlap(self, hashes: U64) -> U64:
         """Which of these ascending id hashes this load holds as new events."""
-        hits = [hashes[found] for run in self.accepted_runs for found in [probe(self._ids_folder, run, hashes)[0]]]
+        hits = [
+            hashes[found] for run in self.accepted_runs for found in [probe(self._ids_folder, run, hashes)[0]]
+        ]
         return np.unique(np.concatenate(hits)) if hits else np.empty(0, np.uint64)
 
     def withdraw(
@@ -281,7 +281,9 @@ class Loader:
             (self._folder / file.path).unlink()
             kept = batch.filter(pa.array(~gone))
             if kept.num_rows:
-                result += rewrite(self._folder, f"{token}-{number}", file.bucket, pa.Table.from_batches([kept]))
+                result += rewrite(
+                    self._folder, f"{token}-{number}", file.bucket, pa.Table.from_batches([kept])
+                )
         self.accepted_runs = [merge_runs(self._ids_folder, self.accepted_runs, without=hashes)]
         return result
 

@@ -20,7 +20,9 @@ from penchant.store._sorting import Order
 
 FILE_SCHEMA = pa.schema([field for field in TABLE_SCHEMA if field.name != "bucket"])
 # Columns whose values repeat. An event id never does, and a dictionary of it would only cost time.
-_DICTIONARY = [f.name for f in FILE_SCHEMA if pa.types.is_string(f.type) and f.name not in {"event_id", "text"}]
+_DICTIONARY = [
+    f.name for f in FILE_SCHEMA if pa.types.is_string(f.type) and f.name not in {"event_id", "text"}
+]
 _WRITERS = 2
 
 
@@ -147,7 +149,10 @@ def read_file(
     if subject is not None and "subject" not in physical:
         physical.append("subject")
     try:
-        with guard("an event file cannot be read", path, "the other files are untouched"), open(path, "rb") as raw:
+        with (
+            guard("an event file cannot be read", path, "the other files are untouched"),
+            open(path, "rb") as raw,
+        ):
             parquet = pq.ParquetFile(raw)
             groups = _groups_with(parquet, subject)
             table = parquet.read_row_groups(groups, columns=physical or ["ts"], use_threads=False)

@@ -14,7 +14,11 @@ from penchant.core import EVENT_SCHEMA, TABLE_SCHEMA, Cipher, Event, bucket_of, 
 from penchant.core.errors import InputError, StorageError
 from penchant.store._hashing import CONTENT_COLUMNS, hash_content
 
-SEALED = ("query", "text", "props")  # what a person wrote or a shop attached: encrypted when there is a cipher
+SEALED = (
+    "query",
+    "text",
+    "props",
+)  # what a person wrote or a shop attached: encrypted when there is a cipher
 _LIMIT = 1 << 63
 
 
@@ -148,7 +152,9 @@ def _convert(table: pa.Table, cipher: Cipher, change: Any) -> pa.Table:
         if index < 0 or table[name].null_count == len(table):
             continue
         subjects = table["subject"].to_pylist() if subjects is None else subjects
-        cells = [change(cipher, s, name, cell) for s, cell in zip(subjects, table[name].to_pylist(), strict=True)]
+        cells = [
+            change(cipher, s, name, cell) for s, cell in zip(subjects, table[name].to_pylist(), strict=True)
+        ]
         table = table.set_column(index, table.schema.field(index), pa.array(cells, pa.string()))
     return table
 
@@ -185,7 +191,9 @@ def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
             try:
                 column = column.cast(field.type)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise InputError(f"column {field.name} must be {field.type}", value=str(column.type)) from error
+                raise InputError(
+                    f"column {field.name} must be {field.type}", value=str(column.type)
+                ) from error
         if not field.nullable and column.null_count:
             raise InputError(f"column {field.name} must not be empty", path=f"{column.null_count} rows")
         columns.append(column)

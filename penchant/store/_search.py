@@ -23,7 +23,11 @@ import pyarrow.compute as pc
 _WORD = rb"[0-9A-Za-z_.\-]"
 _SHORTEST_IN_BINARY = 6
 _ITEM_COLUMNS = {"item_id", "id", "item_group_id", "gtin"}
-_OWN_COLUMNS = ("subject", "user_id", "anonymous_id")  # in the event table an id elsewhere is somebody else's word
+_OWN_COLUMNS = (
+    "subject",
+    "user_id",
+    "anonymous_id",
+)  # in the event table an id elsewhere is somebody else's word
 
 
 class Needle:
@@ -79,7 +83,9 @@ def search_folder(root: Path, needle: Needle, skip: Iterable[str] = ()) -> tuple
         for name in sorted(names):
             path = Path(folder, name)
             relative = path.relative_to(root).as_posix()
-            if path.is_symlink() or any(relative == s or (s[-1:] == "/" and relative.startswith(s)) for s in skipped):
+            if path.is_symlink() or any(
+                relative == s or (s[-1:] == "/" and relative.startswith(s)) for s in skipped
+            ):
                 continue
             try:
                 size = path.stat().st_size

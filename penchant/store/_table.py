@@ -88,7 +88,9 @@ class EventTable:
         """The files of the newest version; cheap while nothing changed."""
         version = self.latest_version()
         if version != self._state.version:
-            with guard("the log of the event table cannot be read", self.folder / "_delta_log", "no file was changed"):
+            with guard(
+                "the log of the event table cannot be read", self.folder / "_delta_log", "no file was changed"
+            ):
                 self._state = self._read_state()
         return self._state
 
@@ -173,16 +175,19 @@ class EventTable:
         self._publish(Manifest(0, []))
 
     def _write_log(
-        self, token: str, added: Sequence[DataFile], removed: Sequence[DataFile], journal_seq: int | None, change: bool
+        self,
+        token: str,
+        added: Sequence[DataFile],
+        removed: Sequence[DataFile],
+        journal_seq: int | None,
+        change: bool,
     ) -> None:
         from deltalake import CommitProperties, PostCommitHookProperties, Transaction
         from deltalake.transaction import RemoveAction
 
         now = time.time_ns() // 1_000_000
         actions: list[Any] = [_add_action(file, now, change) for file in added]
-        actions += [
-            RemoveAction(f.path, change, now, f.size, {"bucket": str(f.bucket)}) for f in removed
-        ]
+        actions += [RemoveAction(f.path, change, now, f.size, {"bucket": str(f.bucket)}) for f in removed]
         moved = [Transaction(JOURNAL, journal_seq)] if journal_seq is not None else None
         self._delta.create_write_transaction(
             actions,
@@ -243,7 +248,10 @@ class EventTable:
             self._discard(token)
 
     def _discard(self, token: str) -> None:
-        for file in [*self.folder.glob(f"bucket=*/{token}*.parquet"), *self.folder.glob(f".refused-{token}*")]:
+        for file in [
+            *self.folder.glob(f"bucket=*/{token}*.parquet"),
+            *self.folder.glob(f".refused-{token}*"),
+        ]:
             file.unlink(missing_ok=True)
         (self.ids_folder / "pending.json").unlink(missing_ok=True)
         self.ids.sweep(self.ids.manifest.runs)
@@ -308,6 +316,10 @@ class EventTable:
         known = {file.path for file in state.all_files()}
         found = {str(p.relative_to(self.folder)) for p in self.folder.glob("bucket=*/*.parquet")}
         self.remove_files(found - known)
+
+    def settled(self, more: Sequence[Run]) -> list[Run]:
+        """The index's runs with these added, merged where they are many; for the next commit."""
+        return settle(self.ids_folder, [*self.ids.manifest.runs, *more], more)[0]
 
     def forget_ids(self, event_ids: Sequence[str]) -> list[Run]:
         """Write the index anew without these events; returns its runs for the next commit."""

@@ -67,7 +67,9 @@ async def chunks(scope: Scope, receive: Receive, most: int, seconds: float) -> A
             async with asyncio.timeout(seconds):
                 message = await receive()
         except TimeoutError:
-            raise Refused(408, InputError("the request did not arrive in time", hint="send it again")) from None
+            raise Refused(
+                408, InputError("the request did not arrive in time", hint="send it again")
+            ) from None
         if message["type"] == "http.disconnect":
             raise ConnectionResetError
         body: bytes = message.get("body", b"")
@@ -88,7 +90,9 @@ async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
 def _too_large(most: int) -> Refused:
     return Refused(
         413,
-        InputError("the request is too large", value=f"more than {most:,} bytes", hint="send it in smaller parts"),
+        InputError(
+            "the request is too large", value=f"more than {most:,} bytes", hint="send it in smaller parts"
+        ),
     )
 
 
@@ -130,7 +134,9 @@ class _Writer:
     def _begin(self) -> None:
         self.count += 1
         if self.count > _MOST_PARTS:
-            raise InputError("the request has too many parts", value=self.count, hint="send fewer files at a time")
+            raise InputError(
+                "the request has too many parts", value=self.count, hint="send fewer files at a time"
+            )
         self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -150,9 +156,16 @@ class _Writer:
             return
         if name not in self.fields:
             wanted = ", ".join([REQUEST_PART, *sorted(self.fields)])
-            raise InputError("the request has a part of an unknown name", value=name, hint=f"parts are: {wanted}")
+            raise InputError(
+                "the request has a part of an unknown name", value=name, hint=f"parts are: {wanted}"
+            )
         found = self.parts.files.setdefault(name, [])
-        path = self.folder / name / str(len(found)) / safe_name(str(options.get(b"filename", b""), "utf-8", "replace"))
+        path = (
+            self.folder
+            / name
+            / str(len(found))
+            / safe_name(str(options.get(b"filename", b""), "utf-8", "replace"))
+        )
         path.parent.mkdir(parents=True)
         self._file = path.open("wb")
         found.append(path)

@@ -124,7 +124,9 @@ def show_error(error: PenchantError) -> None:
         say(f"hint: {error.hint}")
     proposal = getattr(error, "proposal", None)
     if proposal is not None:
-        say("\nA proposal; add it to shop.toml and correct it, or give --write-mapping to have it written there:\n")
+        say(
+            "\nA proposal; add it to shop.toml and correct it, or give --write-mapping to have it written there:\n"
+        )
         say(proposal.toml() if hasattr(proposal, "toml") else msgspec.toml.encode(proposal).decode())
 
 

@@ -89,7 +89,9 @@ class OperationEndpoint:
             return
         body = await read_body(scope, receive, self.server.limits)
         if body and kind != JSON and not kind.endswith("+json"):
-            error = InputError("the request must be JSON", value=kind or None, hint=f"send Content-Type: {JSON}")
+            error = InputError(
+                "the request must be JSON", value=kind or None, hint=f"send Content-Type: {JSON}"
+            )
             raise Refused(415, error)
         request = self.operation.parse(body)
         for name, words in self.inputs.items():
@@ -139,13 +141,17 @@ class OperationEndpoint:
             fields = msgspec.json.decode(parts.request or b"{}", type=dict[str, Any])
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise InputError(
-                "the part named request is not a JSON object", value=str(error)[:200], hint="send one JSON object"
+                "the part named request is not a JSON object",
+                value=str(error)[:200],
+                hint="send one JSON object",
             ) from None
         for name, words in self.inputs.items():
             given = fields.pop(name, None)
             paths = [str(path) for path in parts.files.get(name, [])]
             if paths and not self._in_list[name] and len(paths) > 1:
-                raise InputError(f"{name} takes one file", value=len(paths), path=f"$.{name}", hint="send one part")
+                raise InputError(
+                    f"{name} takes one file", value=len(paths), path=f"$.{name}", hint="send one part"
+                )
             if paths:
                 fields[name] = paths if self._in_list[name] else paths[0]
             elif isinstance(given, str) and given in words:
@@ -169,7 +175,9 @@ class OperationEndpoint:
         if self.operation.job:
 
             def submit() -> Any:
-                return self.server.jobs.submit(self.operation, request, names=names, spool=spool, outputs=outputs)
+                return self.server.jobs.submit(
+                    self.operation, request, names=names, spool=spool, outputs=outputs
+                )
 
             try:
                 status = await loop.run_in_executor(self.server.slow, submit)

@@ -64,7 +64,9 @@ def explained(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
         with contextlib.suppress(OSError, TypeError):
             if parent.__module__.startswith("penchant"):
                 comments.update(_COMMENT.findall(inspect.getsource(parent)))
-    return tuple(replace(row, description=row.description or comments.get(row.name, "")) for row in fields_of(struct))
+    return tuple(
+        replace(row, description=row.description or comments.get(row.name, "")) for row in fields_of(struct)
+    )
 
 
 def example_of(request: type[msgspec.Struct]) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def _request_content(operation: Operation) -> dict[str, Any]:
     if inputs:
         binary = {"type": "string", "contentMediaType": "application/octet-stream"}
         parts: dict[str, Any] = {
-            name: {"description": "The file itself; repeat the part for several files.", **binary} for name in inputs
+            name: {"description": "The file itself; repeat the part for several files.", **binary}
+            for name in inputs
         }
         request = {"type": "object", "description": "The request as JSON, without its file fields."}
         content["multipart/form-data"] = {
@@ -139,7 +140,12 @@ def _job_paths() -> dict[str, Any]:
     one = ("job_id",)
     return {
         "/v1/jobs": {
-            "get": _get("list_jobs", "jobs", "List the jobs, newest first.", _json({"type": "array", "items": _schema(JobStatus)}))
+            "get": _get(
+                "list_jobs",
+                "jobs",
+                "List the jobs, newest first.",
+                _json({"type": "array", "items": _schema(JobStatus)}),
+            )
         },
         "/v1/jobs/{job_id}": {
             "get": _get("job", "jobs", "Ask how a job stands; at the end it holds the result.", status, one),
@@ -147,7 +153,11 @@ def _job_paths() -> dict[str, Any]:
         },
         "/v1/jobs/{job_id}/files/{field}": {
             "get": _get(
-                "job_file", "jobs", "Fetch a file that a job wrote.", {"application/octet-stream": {}}, ("job_id", "field")
+                "job_file",
+                "jobs",
+                "Fetch a file that a job wrote.",
+                {"application/octet-stream": {}},
+                ("job_id", "field"),
             )
         },
     }
@@ -157,5 +167,7 @@ def _health_paths() -> dict[str, Any]:
     state = _json({"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}})
     return {
         "/healthz": {"get": _get("healthz", "health", "Whether the process is alive.", state)},
-        "/readyz": {"get": _get("readyz", "health", "Whether requests can be answered, and by which model.", state)},
+        "/readyz": {
+            "get": _get("readyz", "health", "Whether requests can be answered, and by which model.", state)
+        },
     }

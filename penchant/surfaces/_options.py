@@ -175,4 +175,6 @@ def _content(text: str) -> bytes:
     try:
         return Path(text[1:]).read_bytes()
     except OSError as error:
-        raise UnreadableFile(f"the file cannot be read: {error.strerror}", value=text[1:], hint="check it") from None
+        raise UnreadableFile(
+            f"the file cannot be read: {error.strerror}", value=text[1:], hint="check it"
+        ) from None

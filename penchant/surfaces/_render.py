@@ -1,2 +1,2 @@
 def render(response):
-    return repr(response)+"\n"
+    return repr(response) + "\n"

@@ -20,10 +20,17 @@ __all__ = ["main"]
 
 _SECTIONS = {"manage": "Manage", "serve": "Ask and tell", "govern": "Govern"}
 _SHOP = click.Option(
-    ["--shop"], envvar="PENCHANT_SHOP", default=".", metavar="DIR", help="the shop's folder [env PENCHANT_SHOP; default: .]"
+    ["--shop"],
+    envvar="PENCHANT_SHOP",
+    default=".",
+    metavar="DIR",
+    help="the shop's folder [env PENCHANT_SHOP; default: .]",
 )
 _URL = click.Option(
-    ["--url"], envvar="PENCHANT_URL", metavar="URL", help="a server that has the shop, instead of --shop [env PENCHANT_URL]"
+    ["--url"],
+    envvar="PENCHANT_URL",
+    metavar="URL",
+    help="a server that has the shop, instead of --shop [env PENCHANT_URL]",
 )
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="print the answer as JSON")
 _PROGRESS = click.Option(
@@ -131,9 +138,15 @@ def _print(operation: Operation, response: Any, *, as_json: bool) -> None:
 
 @click.command("serve", help="Serve the shop over HTTP, with OpenAPI and a reference page.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one")
 @click.option(
-    "--max-upload", default=4000, show_default=True, type=click.IntRange(1), help="megabytes of a request with files"
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one"
+)
+@click.option(
+    "--max-upload",
+    default=4000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="megabytes of a request with files",
 )
 @click.pass_context
 def _serve(context: click.Context, host: str, port: int, max_upload: int, shop: str) -> None:

@@ -31,7 +31,9 @@ __all__ = ["Limits", "create_app", "serve"]
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def create_app(engine: Engine, *, limits: Limits | None = None, hosts: tuple[str, ...] | None = None) -> Starlette:
+def create_app(
+    engine: Engine, *, limits: Limits | None = None, hosts: tuple[str, ...] | None = None
+) -> Starlette:
     """Make the ASGI app that serves an engine's shop. It closes the engine when it stops.
 
     Args:
@@ -125,7 +127,9 @@ class _OwnPages:
         if scope["type"] == "http":
             host = header(scope, b"host")
             if self.hosts is not None and urlsplit(f"//{host}").hostname not in self.hosts:
-                error = InputError("this server does not answer to that name", value=host[:100], hint="use localhost")
+                error = InputError(
+                    "this server does not answer to that name", value=host[:100], hint="use localhost"
+                )
                 await send_problem(send, error, status=421)
                 return
             origin = header(scope, b"origin")
@@ -191,7 +195,9 @@ def serve(
         ) from None
     hosts = (host, "localhost", "127.0.0.1", "::1") if _loopback(host) else None
     if hosts is None:
-        say(f"warning: {host} is open to the network and nobody is asked who they are; put a gateway in front")
+        say(
+            f"warning: {host} is open to the network and nobody is asked who they are; put a gateway in front"
+        )
     shown = f"[{host}]" if ":" in host else host
     say(f"serving {engine.path} at http://{shown}:{listener.getsockname()[1]} (reference page: /docs)")
     config = uvicorn.Config(

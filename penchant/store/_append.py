@@ -1,0 +1,107 @@
+"""Live events on their way into the journal: judged and committed, several calls at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penchant.core import Cipher, Event, bucket_of
+from penchant.core.errors import InputError
+from penchant.store._hashing import Persons, hash_text
+from penchant.store._ids import IdIndex
+from penchant.store._journal import Journal, signed
+from penchant.store._rows import Row, Stored, encode_row, event_row
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    row: Row
+    person: bytes
+    bucket: int
+    id_hash: int
+    content: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class Append:
+    """One call of ``append``: its events, and later the words for them or the error."""
+
+    events: list[_Prepared]
+    words: list[str] | None = None
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, events: Sequence[Event], persons: Persons, cipher: Cipher | None) -> Append:
+        """Do in the caller's thread what needs no lock: rows, hashes, bodies."""
+        return cls([_prepare(event, persons, cipher) for event in events])
+
+
+def _prepare(event: Event, persons: Persons, cipher: Cipher | None) -> _Prepared:
+    row = event_row(event)
+    try:
+        return _Prepared(
+            row,
+            persons(row.subject),
+            bucket_of(row.subject),
+            hash_text(row.event_id),
+            row.content_hash(),
+            encode_row(row, cipher),
+        )
+    except UnicodeEncodeError as error:
+        raise InputError("an event holds text that is not valid Unicode", value=row.event_id) from error
+
+
+def commit_appends(
+    requests: Sequence[Append], journal: Journal, ids: IdIndex, tombstones: set[bytes], next_seq: int
+) -> dict[int, list[Stored]]:
+    """Judge the events of several calls in order, store the new ones in one transaction, set the words.
+
+    Args:
+        requests: The calls, in order of arrival.
+        journal: Where they go.
+        ids: What is in the table.
+        tombstones: Erased persons.
+        next_seq: The next number of arrival.
+
+    Returns:
+        What was stored, by bucket.
+    """
+    events = [event for request in requests for event in request.events]
+    known = journal.contents([signed(event.id_hash) for event in events])
+    accepted: dict[int, int] = {}
+    words: list[str] = []
+    rows = []
+    stored: dict[int, list[Stored]] = {}
+    for event in events:
+        word = _judge(event, known, accepted, ids, tombstones)
+        words.append(word)
+        if word != "stored":
+            continue
+        accepted[event.id_hash] = event.content
+        seq = next_seq + len(rows)
+        key, content = signed(event.id_hash), signed(event.content)
+        rows.append((seq, key, content, event.person, event.bucket, event.row.ts, event.body))
+        stored.setdefault(event.bucket, []).append(Stored(seq, event.row))
+    if rows:
+        journal.insert_events(rows)
+    done = iter(words)
+    for request in requests:
+        request.words = [next(done) for _ in request.events]
+    return stored
+
+
+def _judge(
+    event: _Prepared, known: dict[int, int], accepted: dict[int, int], ids: IdIndex, tombstones: set[bytes]
+) -> str:
+    if event.person in tombstones:
+        return "erased"
+    before = known.get(signed(event.id_hash))
+    if before is None:
+        before = accepted.get(event.id_hash)
+        if before is None:
+            before = ids.find(event.id_hash)
+        if before is None:
+            return "stored"
+        before = signed(before)
+    return "duplicate" if before == signed(event.content) else "conflict"

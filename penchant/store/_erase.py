@@ -1,0 +1,214 @@
+"""Removing a person for good: journal, decisions, table, id index, attributes, live histories.
+
+First the tombstone and a row in ``erasures`` are committed together with the removal from journal and
+decisions; they name the person by salted hash only, so a crash leaves no id behind, and the rest is finished
+when the shop is next opened. Every step may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penchant.core import GUEST_PREFIX, Cipher, bucket_of
+from penchant.store._decisions import DecisionLog
+from penchant.store._frames import Frame
+from penchant.store._hashing import Persons
+from penchant.store._journal import Journal
+from penchant.store._live import LiveHistories
+from penchant.store._load import rewrite
+from penchant.store._parquet import FILE_SCHEMA, DataFile, read_file
+from penchant.store._rows import decode_row, encode_row
+from penchant.store._search import Needle
+from penchant.store._table import EventTable
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who is to be removed, by salted hash: the person, for a guest also the bare device id."""
+
+    person: bytes
+    device: bytes | None
+    bucket: int
+
+
+class Eraser:
+    """Removes people from the parts of one store.
+
+    ``exclusive`` gives the lock under which the table may change and the journal be written.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        decisions: DecisionLog,
+        table: EventTable,
+        live: LiveHistories,
+        users: Frame,
+        persons: Persons,
+        cipher: Cipher | None,
+        exclusive: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self._journal, self._decisions, self._table, self._live = journal, decisions, table, live
+        self._users, self._persons, self._cipher, self._exclusive = users, persons, cipher, exclusive
+
+    def target(self, subject: str) -> Target:
+        """The hashes of a subject."""
+        device = subject.removeprefix(GUEST_PREFIX) if subject.startswith(GUEST_PREFIX) else ""
+        return Target(self._persons(subject), self._persons(device) if device else None, bucket_of(subject))
+
+    def announce(self, target: Target, ts: int) -> dict[str, int]:
+        """Commit the tombstone, and remove the person from journal and decision log."""
+        self._decisions.drop(target.person)
+        with self._exclusive(), self._journal.transaction("cannot begin the erasure") as db:
+            db.execute("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", (target.person, ts))
+            db.execute(
+                "INSERT OR REPLACE INTO erasures VALUES (?, ?, ?)",
+                (target.person, target.device, target.bucket),
+            )
+            events = db.execute("DELETE FROM journal WHERE person = ?", (target.person,)).rowcount
+            decisions = db.execute("DELETE FROM decisions WHERE person = ?", (target.person,)).rowcount
+            self._blank_device(db, target)
+        return {"journal": events, "decisions": decisions}
+
+    def _blank_device(self, db: Any, target: Target) -> None:
+        """Events of known users may carry the guest's device id: take it out of them."""
+        if target.device is None:
+            return
+        last = -1
+        while page := db.execute(
+            "SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq LIMIT 10000", (last,)
+        ).fetchall():
+            for last, body in page:
+                row = decode_row(body, self._cipher)
+                if row.anonymous_id is not None and self._persons(row.anonymous_id) == target.device:
+                    row.anonymous_id = None
+                    db.execute(
+                        "UPDATE journal SET body = ? WHERE seq = ?", (encode_row(row, self._cipher), last)
+                    )
+
+    def remove(self, target: Target) -> dict[str, int]:
+        """Remove the person from table, id index, attributes and live histories."""
+        users = self._remove_attributes(target)
+        events, files = self._remove_from_table(target)
+        with self._exclusive():
+            self._live.invalidate([target.bucket])
+        return {"events": events, "event_files": files, "users": users, "live": 1}
+
+    def _remove_attributes(self, target: Target) -> int:
+        table = self._users.read()
+        gone = np.array([self._persons(u) == target.person for u in table["user_id"].to_pylist()], bool)
+        if gone.any():
+            self._users.write(table.filter(pa.array(~gone)))
+        return int(gone.sum())
+
+    def _remove_from_table(self, target: Target) -> tuple[int, int]:
+        token = self._table.begin()
+        added: list[DataFile] = []
+        removed: list[DataFile] = []
+        event_ids: list[str] = []
+        try:
+            for file in self._candidates(target):
+                kept, gone = self._without(file, target)
+                if kept is None:
+                    continue
+                removed.append(file)
+                event_ids += gone
+                if len(kept):
+                    added += rewrite(self._table.folder, f"{token}-{len(removed)}", file.bucket, kept)
+            if not removed:
+                self._table.cancel(token)
+                return 0, 0
+            runs = self._table.forget_ids(event_ids)
+            with self._exclusive():
+                self._live.invalidate({file.bucket for file in removed})
+                self._table.commit(token, added, removed, runs)
+        except BaseException:
+            self._table.cancel(token)
+            raise
+        return len(event_ids), len(removed)
+
+    def _candidates(self, target: Target) -> Iterator[DataFile]:
+        state = self._table.state()
+        if target.device is None:
+            yield from state.files.get(target.bucket, ())
+        else:
+            yield from state.all_files()
+
+    def _has(self, column: pa.ChunkedArray, hashed: bytes) -> str | None:
+        """The id in a column that hashes to this, if there is one."""
+        for value in pc.unique(column).to_pylist():
+            if value is not None and self._persons(value) == hashed:
+                return str(value)
+        return None
+
+    def _without(self, file: DataFile, target: Target) -> tuple[pa.Table | None, list[str]]:
+        """A file's rows without the person, and the ids of the events that go; None when it has none."""
+        folder = self._table.folder
+        ids = read_file(folder, file, ["subject", "anonymous_id"])
+        subject = self._has(ids["subject"], target.person) if file.bucket == target.bucket else None
+        device = self._has(ids["anonymous_id"], target.device) if target.device is not None else None
+        if subject is None and device is None:
+            return None, []
+        table = read_file(folder, file, FILE_SCHEMA.names)
+        gone: list[str] = []
+        if subject is not None:
+            mine = pc.equal(table["subject"], subject)
+            gone = table.filter(mine)["event_id"].to_pylist()
+            table = table.filter(pc.invert(mine))
+        if device is not None:
+            index = table.schema.get_field_index("anonymous_id")
+            column = table["anonymous_id"]
+            blank = pc.if_else(
+                pc.fill_null(pc.equal(column, device), False), pa.scalar(None, pa.string()), column
+            )
+            table = table.set_column(index, table.schema.field(index), blank)
+        return table, gone
+
+    def close(self, target: Target, *, rewrite_journal: bool) -> bool:
+        """Mark the erasure as done and leave no trace in the journal's files; False when a reader hinders it."""
+        with self._journal.transaction("cannot finish the erasure") as db:
+            db.execute("DELETE FROM erasures WHERE person = ?", (target.person,))
+        if rewrite_journal:
+            self._journal.vacuum()
+        return self._journal.truncate_log()
+
+    def search_journal(self, needle: Needle) -> tuple[int, list[str]]:
+        """Look for ids in the journal's files; when bytes are found that no living row explains, rewrite it.
+
+        Returns:
+            Bytes searched, and the names of the files that hold an id: the database when a row of the
+            person is left, its write-ahead log when another process reads and keeps it from being emptied.
+        """
+        path, log = self._journal.path, self._journal.path.with_name(self._journal.path.name + "-wal")
+        if needle.in_bytes(path.read_bytes()):
+            self._journal.vacuum()
+        size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+        held = []
+        if self._rows_left(needle):
+            held.append(path.name)
+        if log.exists() and needle.in_bytes(log.read_bytes()):
+            held.append(log.name)
+        return size, held
+
+    def _rows_left(self, needle: Needle) -> bool:
+        last, gone = -1, set(needle.ids)
+        while page := self._journal.rows(None, after=last, limit=10_000):
+            last = page[-1].seq
+            if any(gone & {s.row.subject, s.row.user_id, s.row.anonymous_id} for s in page):
+                return True
+        marks = ",".join("?" * len(needle.ids))
+        people = [self._persons(i) for i in needle.ids]
+        return bool(
+            self._journal.query(f"SELECT 1 FROM decisions WHERE person IN ({marks}) LIMIT 1", *people)
+        )
+
+    def unfinished(self) -> list[Target]:
+        """Erasures that a crash interrupted."""
+        return [Target(*row) for row in self._journal.query("SELECT person, device, bucket FROM erasures")]

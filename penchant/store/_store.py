@@ -1,0 +1,585 @@
+"""The store of one shop on one machine: Delta table, SQLite journal and LMDB histories behind ``Store``."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penchant.core import (
+    CATALOG_SCHEMA,
+    NUM_BUCKETS,
+    TABLE_SCHEMA,
+    USER_KEY,
+    Cipher,
+    Clock,
+    ErasureReceipt,
+    Event,
+    History,
+    LoadReport,
+    Progress,
+    Slate,
+    StoreStatus,
+    bucket_of,
+    no_progress,
+    now,
+)
+from penchant.core.errors import InputError, ShopError, StorageError
+from penchant.store import _compact
+from penchant.store._append import Append, commit_appends
+from penchant.store._decisions import DecisionLog
+from penchant.store._erase import Eraser, Target
+from penchant.store._files import folder_bytes, guard, is_storage_failure
+from penchant.store._frames import USER_SCHEMA, Frame, conform_catalog, conform_users
+from penchant.store._hashing import Persons
+from penchant.store._journal import Journal
+from penchant.store._live import LiveHistories, history_of
+from penchant.store._load import Known, Loader
+from penchant.store._lock import WriterLock
+from penchant.store._parquet import DataFile, empty_table, read_file
+from penchant.store._rows import rows_to_table, unseal_table
+from penchant.store._search import Needle, search_folder
+from penchant.store._sorting import merge_buckets, sort_events
+from penchant.store._table import EventTable
+
+_HISTORY_COLUMNS = ("subject", "ts", "kind", "item_id", "value", "event_id", "seq")
+_ORDER_COLUMNS = ("subject", "ts", "seq")
+_MAX = (1 << 63) - 1
+
+
+class ShopStore:
+    """A ``Store`` in one folder. Open it with ``open_store``; close it, or use it in a ``with`` block."""
+
+    num_buckets = NUM_BUCKETS
+
+    def __init__(
+        self, path: Path, *, readonly: bool, clock: Clock, cipher: Cipher | None, wait: float
+    ) -> None:
+        self.path, self.readonly = path, readonly
+        self._clock, self._cipher = clock, cipher
+        self._lock, self._table_lock, self._build_lock = (
+            threading.RLock(),
+            threading.RLock(),
+            threading.Lock(),
+        )
+        self._queue: deque[Append] = deque()
+        self._epoch = 0  # grows with every commit to the table
+        self._writer_lock = None if readonly else WriterLock(path / ".lock", wait)
+        self._journal: Journal | None = None
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self) -> None:
+        self._journal = journal = Journal(self.path / "journal.db", readonly=self.readonly)
+        persons = self._persons = Persons(journal.salt)
+        self._table = EventTable(self.path, readonly=self.readonly, cipher=self._cipher)
+        self._catalog = Frame(self.path / "catalog" / "catalog.parquet", "id", CATALOG_SCHEMA)
+        self._users = Frame(self.path / "users" / "users.parquet", USER_KEY, USER_SCHEMA)
+        self._decisions = DecisionLog(journal, persons, self._cipher)
+        if self.readonly:
+            self._table.open_index()
+            self._live = LiveHistories(self.path / "live", persons, readonly=True)
+            return
+        rebuilt = self._table.recover()
+        with guard("cannot open the live histories", self.path / "live"):
+            self._live = LiveHistories(self.path / "live", persons, readonly=False)
+            if rebuilt:  # the table was changed by somebody else: nothing derived from it can be trusted
+                self._live.invalidate(range(NUM_BUCKETS))
+        self._next_seq = max(int(journal.meta("next_seq")), journal.last_seq() + 1)
+        self._tombstones = journal.tombstones()
+        self._replay()
+        self._eraser = Eraser(
+            journal,
+            self._decisions,
+            self._table,
+            self._live,
+            self._users,
+            persons,
+            self._cipher,
+            self._exclusive,
+        )
+        for target in self._eraser.unfinished():
+            self._finish_erasure(target, rewrite_journal=True)
+
+    @property
+    def _log(self) -> Journal:
+        if self._journal is None:
+            raise ShopError("the store is closed", value=str(self.path), hint="open it again")
+        return self._journal
+
+    def _require_writer(self) -> Journal:
+        journal = self._log
+        if self.readonly:
+            raise ShopError("the store was opened for reading only", value=str(self.path))
+        return journal
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Nobody appends or commits to the table meanwhile."""
+        with self._lock:
+            yield
+
+    def _changed(self) -> None:
+        self._epoch += 1
+
+    # ---- live events ---------------------------------------------------------------------------------
+
+    def append(self, events: Sequence[Event]) -> list[str]:
+        """Store live events durably and add them to the live histories; see ``Store.append``.
+
+        Calls from several threads that meet share one commit to the disk.
+
+        Raises:
+            InputError: an event lacks event_id, ts or a person; nothing was stored.
+            StorageError: the disk refused; nothing of this call was stored.
+        """
+        self._require_writer()
+        request = Append.of(events, self._persons, self._cipher)
+        self._queue.append(request)
+        with self._lock:
+            if request.words is None and request.error is None:
+                self._commit_queue()
+        if request.error is not None:
+            raise request.error
+        assert request.words is not None
+        return request.words
+
+    def _commit_queue(self) -> None:
+        """Commit all waiting calls at once; one of them holds the lock and works for the others."""
+        requests: list[Append] = []
+        while self._queue:
+            requests.append(self._queue.popleft())
+        try:
+            stored = commit_appends(requests, self._log, self._table.ids, self._tombstones, self._next_seq)
+        except Exception as error:
+            for request in requests:
+                request.error = error
+            return
+        for bucket, rows in stored.items():
+            self._next_seq = max(self._next_seq, rows[-1].seq + 1)
+            try:
+                self._live.apply(bucket, rows)
+            except Exception as error:
+                if not is_storage_failure(error):
+                    raise
+                self._live.drop(bucket)  # the events are safe; the bucket is built again
+
+    def _replay(self) -> None:
+        """Bring built histories up to the journal: a crash may have come between the two."""
+        journal = self._log
+        for bucket, last in journal.query("SELECT bucket, max(seq) FROM journal GROUP BY bucket"):
+            try:
+                if self._live.is_built(bucket) and self._live.position(bucket) < last:
+                    after = self._live.position(bucket)
+                    self._live.apply(bucket, journal.rows(bucket, after=after, cipher=self._cipher))
+            except Exception as error:
+                if not is_storage_failure(error):
+                    raise
+                self._live.drop(bucket)
+
+    # ---- bulk ----------------------------------------------------------------------------------------
+
+    def load(self, batches: Iterable[pa.RecordBatch], *, source: str) -> LoadReport:
+        """Write accepted rows in one atomic commit; see ``Store.load``.
+
+        Live events may be appended meanwhile; where both bring the same event, the appended one came first.
+
+        Raises:
+            InputError: a batch lacks a column, or a column has the wrong type; nothing was stored.
+            StorageError: the disk refused; nothing was stored.
+        """
+        journal = self._require_writer()
+        with self._table_lock:
+            token = self._table.begin()
+            with self._lock:
+                watermark = self._next_seq - 1
+                known = Known(list(self._table.ids.manifest.runs), journal.pairs())
+            loader = Loader(
+                self._table.folder, self._table.ids_folder, token, source,
+                known=known, persons=self._persons, tombstones=self._tombstones, reserve=self._reserve,
+                newest=_compact.newest(journal, self._table), cipher=self._cipher,
+            )  # fmt: skip
+            try:
+                for batch in batches:
+                    with guard("the load was stopped", self._table.folder, "nothing of it was stored"):
+                        loader.add(batch)
+                with guard("the load was stopped", self._table.folder, "nothing of it was stored"):
+                    files = loader.finish()
+                    version = self._commit_load(loader, files, token, watermark)
+            except BaseException:
+                loader.abort()
+                self._table.cancel(token)
+                raise
+            counts = loader.counts
+            refused = loader.refused.table()
+            return LoadReport(counts.accepted, counts.already, refused, counts.erased, counts.late, version)
+
+    def _reserve(self, count: int) -> int:
+        """Numbers of arrival for a group of rows, never handed out again even after a crash."""
+        with self._lock:
+            first = self._next_seq
+            self._log.set_meta("next_seq", first + count)
+            self._next_seq = first + count
+            return first
+
+    def _commit_load(self, loader: Loader, files: list[DataFile], token: str, watermark: int) -> int:
+        with self._lock:
+            appended = self._log.pairs(after=watermark)
+            both = loader.overlap(appended[0])
+            if len(both):
+                files = loader.withdraw(files, both, appended, token)
+            if not files:
+                self._table.cancel(token)
+                return self._table.latest_version()
+            runs = self._table.settled(loader.accepted_runs)
+            self._live.invalidate({file.bucket for file in files})
+            version = self._table.commit(token, files, [], runs)
+            self._changed()
+            return version
+
+    def compact(self) -> int:
+        """Move the journal into the table; returns how many events moved."""
+        journal = self._require_writer()
+        with (
+            self._table_lock,
+            guard("the journal was not moved", self._table.folder, "all events are stored"),
+        ):
+            moved = _compact.move_journal(journal, self._table, self._cipher, self._exclusive, self._changed)
+            _compact.merge_small_files(self._table, self._exclusive, self._changed)
+            return moved
+
+    # ---- reading events ------------------------------------------------------------------------------
+
+    def scan(
+        self,
+        *,
+        bucket: int | None = None,
+        columns: Sequence[str] | None = None,
+        as_of: int | None = None,
+        since: int | None = None,
+    ) -> pa.Table:
+        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``.
+
+        Args:
+            bucket: One bucket, or None for all.
+            columns: Names of TABLE_SCHEMA; None for all of them.
+            as_of: Only events before this time, in microseconds.
+            since: Only events at or after this time.
+        """
+        wanted = list(TABLE_SCHEMA.names if columns is None else columns)
+        unknown = [name for name in wanted if name not in TABLE_SCHEMA.names]
+        if unknown:
+            raise InputError("events have no such column", value=unknown, hint=f"use {TABLE_SCHEMA.names}")
+        if bucket is not None and not 0 <= bucket < NUM_BUCKETS:
+            raise InputError("there is no such bucket", value=bucket, hint=f"use 0 to {NUM_BUCKETS - 1}")
+        needed = [name for name in TABLE_SCHEMA.names if name in {*wanted, *_ORDER_COLUMNS}]
+        numbers = range(NUM_BUCKETS) if bucket is None else [bucket]
+        parts = [self._read_bucket(number, needed, since=since, as_of=as_of) for number in numbers]
+        return merge_buckets(parts).select(wanted)
+
+    def _read_bucket(
+        self,
+        bucket: int,
+        columns: Sequence[str],
+        *,
+        since: int | None = None,
+        as_of: int | None = None,
+        subject: str | None = None,
+        up_to: int = _MAX,
+    ) -> pa.Table:
+        """One bucket, ordered: the journal is read first and rows that have moved on are passed over."""
+        low, high = -_MAX - 1 if since is None else since, _MAX if as_of is None else as_of - 1
+        live = self._log.rows(bucket, up_to=up_to, cipher=self._cipher)
+        parts, done = self._read_files(bucket, columns, low, high, subject)
+        live = [s for s in live if s.seq > done and (subject is None or s.row.subject == subject)]
+        table = unseal_table(pa.concat_tables(parts), self._cipher) if parts else empty_table(columns)
+        if live:
+            table = pa.concat_tables([table, rows_to_table(live, columns)])
+        if since is not None or as_of is not None:
+            ts = table["ts"]
+            table = table.filter(pc.and_(pc.greater_equal(ts, low), pc.less_equal(ts, high)))
+        return sort_events(table)
+
+    def _read_files(
+        self, bucket: int, columns: Sequence[str], low: int, high: int, subject: str | None
+    ) -> tuple[list[pa.Table], int]:
+        """Tables of the bucket's files, and up to where the journal is in them."""
+        for _ in range(10):
+            state = self._table.state()
+            files = [f for f in state.files.get(bucket, ()) if f.max_ts >= low and f.min_ts <= high]
+            try:
+                tables = [read_file(self._table.folder, file, columns, subject) for file in files]
+            except FileNotFoundError:
+                if self._table.latest_version() == state.version:  # not replaced: really gone
+                    missing = [f.path for f in files if not (self._table.folder / f.path).exists()]
+                    raise StorageError(
+                        "event files are missing", value=missing, hint="restore the folder from a backup"
+                    ) from None
+                continue
+            return tables, state.journal_seq
+        raise StorageError("the event table changes faster than it can be read", hint="try again")
+
+    def history(self, subject: str, limit: int = 200) -> History:
+        """The last events of one person, fresh to the last acknowledged event; see ``Store.history``."""
+        bucket = bucket_of(subject)
+        found = self._live.get(bucket, subject, limit)
+        if found is None and not self.readonly and not self._live.is_built(bucket):
+            self._build(bucket)
+            found = self._live.get(bucket, subject, limit)
+        if found is None:  # a reader of a bucket not built, or more events asked for than are kept
+            found = history_of(subject, self._read_bucket(bucket, _HISTORY_COLUMNS, subject=subject), limit)
+        return found
+
+    def _build(self, bucket: int) -> None:
+        """Build a bucket's live histories from table and journal. A full disk is no reason to fail."""
+        with self._build_lock:
+            while not self._live.is_built(bucket):
+                with self._lock:
+                    epoch, position = self._epoch, self._next_seq - 1
+                rows = self._read_bucket(bucket, _HISTORY_COLUMNS, up_to=position)
+                try:
+                    name = self._live.build(bucket, rows, position)
+                    with self._lock:
+                        if epoch != self._epoch:
+                            self._live.discard(name)
+                            continue
+                        self._live.link(bucket, name)
+                        later = self._log.rows(bucket, after=position, cipher=self._cipher)
+                        self._live.apply(bucket, later)
+                except Exception as error:
+                    if not is_storage_failure(error):
+                        raise
+                    self._live.drop(bucket)
+                    return
+
+    def warm(self, progress: Progress = no_progress) -> int:
+        """Build the live histories of all buckets that are not; returns how many were built."""
+        self._require_writer()
+        stale = [bucket for bucket in range(NUM_BUCKETS) if not self._live.is_built(bucket)]
+        for done, bucket in enumerate(stale):
+            progress("building live histories", done, len(stale), {})
+            self._build(bucket)
+        progress("building live histories", len(stale), len(stale), {})
+        return len(stale)
+
+    # ---- catalogue and users -------------------------------------------------------------------------
+
+    def put_catalog(self, table: pa.Table) -> None:
+        """Replace rows by id, add new ones; columns that CATALOG_SCHEMA lacks are refused."""
+        self._require_writer()
+        with self._table_lock:
+            self._catalog.merge(conform_catalog(table), whole_rows=True)
+
+    def catalog(self) -> pa.Table:
+        """The whole catalogue (CATALOG_SCHEMA), sorted by id."""
+        return self._catalog.read()
+
+    def put_users(self, table: pa.Table) -> None:
+        """Merge attributes by ``user_id``; erased users are passed over.
+
+        A column that ``table`` lacks keeps its values; integers widen to decimals where the new values need
+        it; an empty cell empties the attribute.
+        """
+        self._require_writer()
+        table = conform_users(table)
+        with self._table_lock:
+            if self._tombstones:
+                users = table[USER_KEY].to_pylist()
+                keep = [u is None or self._persons(u) not in self._tombstones for u in users]
+                table = table.filter(pa.array(keep, pa.bool_()))
+            self._users.merge(table, whole_rows=False)
+
+    def users(self) -> pa.Table:
+        """All user attributes, sorted by ``user_id``."""
+        return self._users.read()
+
+    # ---- decisions -----------------------------------------------------------------------------------
+
+    def log_decision(self, slate: Slate) -> None:
+        """Hand a slate to the decision log; on disk after 5 ms, or ``flush``. Erased people are passed over."""
+        self._require_writer()
+        if not self._tombstones or self._persons(slate.subject) not in self._tombstones:
+            self._decisions.add(slate)
+
+    def decisions(self, subject: str | None = None) -> Iterator[Slate]:
+        """Logged slates in order of time, of one person or all."""
+        if not self.readonly:
+            self._decisions.flush()
+        person = None if subject is None else self._persons(subject)
+        for body in self._log.decisions(person):
+            slate = self._decisions.decode(body)
+            if slate is not None:
+                yield slate
+
+    def flush(self) -> None:
+        """Make everything handed over durable."""
+        if not self.readonly:
+            self._decisions.flush()
+
+    # ---- people --------------------------------------------------------------------------------------
+
+    def erase(self, subject: str) -> ErasureReceipt:
+        """Remove a person from every store for good and leave a tombstone; see ``Store.erase``.
+
+        For a guest (``anon:<id>``) the bare id goes too, from the events of others that carry it. The
+        receipt's ``remaining`` names files below the shop in which the id was still found, by the rules of
+        the byte search; files of other rooms are theirs to clean.
+        """
+        self._require_writer()
+        if not subject:
+            raise InputError("an erasure needs a subject", value=subject)
+        ts = self._clock()
+        with self._table_lock:
+            target = self._eraser.target(subject)
+            removed = self._eraser.announce(target, ts)
+            self._tombstones.add(target.person)
+            removed |= self._finish_erasure(target)
+            searched, remaining = self._search(subject)
+        return ErasureReceipt(
+            subject=subject, ts=ts, removed=removed, bytes_searched=searched, remaining=remaining
+        )
+
+    def _finish_erasure(self, target: Target, *, rewrite_journal: bool = False) -> dict[str, int]:
+        with guard("the erasure is not complete", self.path, "it is finished when the shop is next opened"):
+            removed = self._eraser.remove(target)
+            self._changed()
+            self._eraser.close(target, rewrite_journal=rewrite_journal)
+            return removed
+
+    def _search(self, subject: str) -> tuple[int, list[str]]:
+        ids = [subject, subject.removeprefix("anon:")]
+        needle = Needle([i for i in ids if i])
+        own = ("journal.db", "journal.db-wal", "journal.db-shm", "live/", "catalog/", ".lock")
+        searched, remaining = search_folder(self.path, needle, own)
+        size, held = self._eraser.search_journal(needle)
+        return searched + size + folder_bytes(self.path / "live"), sorted([*remaining, *held])
+
+    def export(self, subject: str) -> dict[str, Any]:
+        """Everything kept about a person, as JSON-ready values: subject, erased, events, decisions, attributes."""
+        rows = self._read_bucket(bucket_of(subject), TABLE_SCHEMA.names, subject=subject)
+        users = self.users()
+        mine = users.filter(pc.equal(users[USER_KEY], subject)).to_pylist()
+        erased = self._log.query("SELECT ts FROM tombstones WHERE person = ?", self._persons(subject))
+        return {
+            "subject": subject,
+            "erased": bool(erased),
+            "events": rows.drop_columns(["seq", "bucket"]).to_pylist(),
+            "decisions": [_builtins(slate) for slate in self.decisions(subject)],
+            "attributes": mine[0] if mine else None,
+        }
+
+    # ---- the rest ------------------------------------------------------------------------------------
+
+    def status(self) -> StoreStatus:
+        """Counts and sizes; ``subjects`` counts people with events, None while that is not known cheaply."""
+        journal, state = self._log, self._table.state()
+        waiting = journal.query("SELECT count(*) FROM journal WHERE seq > ?", state.journal_seq)[0][0]
+        decisions = journal.query("SELECT count(*) FROM decisions")[0][0]
+        built = [bucket for bucket in range(NUM_BUCKETS) if self._live.is_built(bucket)]
+        return StoreStatus(
+            events=state.rows + waiting,
+            journal_events=waiting,
+            subjects=self._count_subjects(set(built)),
+            items=self.catalog().num_rows,
+            first_ts=_compact.oldest(journal, self._table),
+            last_ts=_compact.newest(journal, self._table),
+            table_version=state.version,
+            decisions=decisions,
+            bytes=folder_bytes(self.path),
+            detail={
+                "event_files": len(state.all_files()),
+                "live_buckets": len(built),
+                "erased_subjects": journal.query("SELECT count(*) FROM tombstones")[0][0],
+                "users": self.users().num_rows,
+            },
+        )
+
+    def _count_subjects(self, built: set[int]) -> int:
+        total = 0
+        for bucket in range(NUM_BUCKETS):
+            if bucket in built:
+                total += self._live.entries(bucket)
+            else:
+                total += len(pc.unique(self._read_bucket(bucket, _ORDER_COLUMNS)["subject"]))
+        return total
+
+    def close(self) -> None:
+        """Flush and release the locks; harmless when repeated."""
+        if self._journal is None:
+            return
+        try:
+            if not self.readonly:
+                self._decisions.close()
+        finally:
+            self._live.close()
+            self._release()
+
+    def _release(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._writer_lock is not None:
+            self._writer_lock.release()
+
+    def __enter__(self) -> ShopStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _builtins(slate: Slate) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(slate)
+
+
+def open_store(
+    path: Path,
+    *,
+    readonly: bool = False,
+    clock: Clock = now,
+    cipher: Cipher | None = None,
+    wait: float = 10.0,
+) -> ShopStore:
+    """Open the store of a shop; a writer makes what is missing and repairs what a crash left behind.
+
+    Args:
+        path: The shop's folder.
+        readonly: Only read, beside at most one writer.
+        clock: Where the time of an erasure comes from.
+        cipher: Seals free text (query, text, props) in table and journal, and decisions; None to seal nothing.
+        wait: Seconds to wait for another writer.
+
+    Raises:
+        ShopBusy: another process writes this shop.
+        ShopError: there is no shop, or a newer version wrote it.
+        StorageError: a file is damaged or the disk refuses.
+
+    Example:
+        >>> import tempfile
+        >>> from penchant.core import Event
+        >>> with open_store(Path(tempfile.mkdtemp())) as store:
+        ...     store.append([Event(kind="view", event_id="e1", ts=5, user_id="u1", item_id="shoe")])
+        ...     store.history("u1").item
+        ['stored']
+        ['shoe']
+    """
+    path = Path(path)
+    if readonly and not (path / "journal.db").exists():
+        raise ShopError(
+            "there is no shop in this folder", value=str(path), hint="make one with `penchant init`"
+        )
+    if not readonly:
+        with guard("the shop folder cannot be used", path):
+            path.mkdir(parents=True, exist_ok=True)
+    return ShopStore(path, readonly=readonly, clock=clock, cipher=cipher, wait=wait)
