@@ -40,9 +40,11 @@ class Engine:
         path: str | Path | None,
         *,
         remote: Remote | None = None,
+        readonly: bool = False,
         clock: Clock = now,
         progress: Progress = no_progress,
     ) -> None:
+        self.readonly = readonly
         self.path = None if path is None else Path(path)
         self.clock = clock
         self.progress = progress
@@ -52,9 +54,20 @@ class Engine:
         self._opening = threading.RLock()
 
     @classmethod
-    def open(cls, path: str | Path, *, clock: Clock = now, progress: Progress = no_progress) -> Self:
-        """Work on a shop folder in this process. The folder need not be a shop yet: ``init`` makes it one."""
-        return cls(path, clock=clock, progress=progress)
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        readonly: bool = False,
+        clock: Clock = now,
+        progress: Progress = no_progress,
+    ) -> Self:
+        """Work on a shop folder in this process. The folder need not be a shop yet: ``init`` makes it one.
+
+        One engine at a time may write to a shop. A ``readonly`` one works beside it and can train and
+        evaluate, which only read events.
+        """
+        return cls(path, readonly=readonly, clock=clock, progress=progress)
 
     @classmethod
     def connect(cls, url: str, *, progress: Progress = no_progress, timeout: float = 30.0) -> Self:
@@ -106,7 +119,7 @@ class Engine:
                 if self._shop is None:
                     if self.path is None:
                         raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
-                    self._shop = Shop.open(self.path, clock=self.clock)
+                    self._shop = Shop.open(self.path, readonly=self.readonly, clock=self.clock)
         return self._shop
 
     @property

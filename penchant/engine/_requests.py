@@ -432,6 +432,7 @@ class ExportReport(Noun):
     subject: str
     events: list[dict[str, Any]]
     decisions: list[Slate]
+    batch_decisions: list[dict[str, Any]]
     attributes: dict[str, Any]
     profile: Profile
     erased: bool = False

@@ -126,7 +126,7 @@ class Serving:
         """Take up what has been promoted or changed since the last look."""
         with self._lock:
             pointer = read_pointer(self.shop.artifacts)
-            stamp = (pointer, self.shop.store.catalog_stamp())
+            stamp = (pointer, _stamp_of(self.shop))
             if stamp != self._stamp or self._ranker is None:
                 self._ranker = self._build(pointer)
                 self._companions = self._load_companions(pointer)
@@ -200,6 +200,12 @@ class Serving:
                 return
             assert isinstance(ranker.policy, Popularity)
             ranker.policy.count_N[number] += 1
+
+
+def _stamp_of(shop: Shop) -> tuple[tuple[str, int, int], ...]:
+    """Changes whenever the catalogue on disk does."""
+    found = [(file.name, file.stat()) for file in sorted((shop.path / "catalog").glob("*"))]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
 
 def count_popularity(shop: Shop, catalog: pa.Table) -> Popularity:

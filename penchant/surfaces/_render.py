@@ -1,2 +1,319 @@
-def render(response):
-    return repr(response) + "\n"
+"""Answers as a person at a terminal reads them: tables where they help, names and values elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from penchant import engine as e
+from penchant.core import ErasureReceipt, Estimate, Slate, iso
+
+_EVIDENCE = 2  # events shown beside an interest
+_WIDTH = 120  # columns where the output is no terminal
+_HUE = "bold"
+
+
+def render(response: Any) -> str:
+    """Make the text for an answer; coloured when standard output is a terminal."""
+    terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal or "COLUMNS" in os.environ else _WIDTH
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False
+    )
+    console.print(_shown(response))
+    lines = buffer.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
+
+
+def _shown(response: Any) -> RenderableType:
+    for kind, renderer in _RENDERERS.items():
+        if isinstance(response, kind):
+            return renderer(response)
+    text = getattr(response, "text", None)  # a report that knows how to put itself into words
+    return Text(text()) if callable(text) else _values(response)
+
+
+def _lines(*parts: RenderableType | None) -> Group:
+    return Group(*(part for part in parts if part is not None and part != ""))
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style=_HUE, show_edge=False)
+    for column in columns:
+        number = column in right
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
+    return table
+
+
+def _note(text: str | None) -> Text | None:
+    return Text(f"note: {text}") if text else None
+
+
+# -- one renderer for each answer that deserves it ------------------------------------------------------
+
+
+def _slate(slate: Slate) -> RenderableType:
+    head = f"for {slate.subject}   model {slate.model_id[:12]}   policy {slate.policy_id}"
+    table = _table("rank", "item", "score", "odds", "why", right=("rank", "score", "odds"))
+    for rank, item in enumerate(slate.items, start=1):
+        why = "; ".join(reason.text for reason in item.reasons) + (" (explored)" if item.explored else "")
+        table.add_row(str(rank), item.item_id, f"{item.score:.4g}", f"{item.odds:.3g}", why)
+    degraded = Text("degraded answer") if slate.degraded else None
+    return _lines(
+        head, degraded, _note(slate.note), table if slate.items else Text("no items"), slate.recommendation_id
+    )
+
+
+def _batch(report: e.BatchReport) -> RenderableType:
+    words = (
+        f"{report.rows:,} rows for {report.users:,} people in {report.seconds:.1f} s, written to {report.out}"
+    )
+    unknown = f"{report.unknown_users:,} of them have no events yet" if report.unknown_users else None
+    degraded = " (degraded)" if report.degraded else ""
+    return _lines(words, unknown, f"model {report.model_id[:12]}{degraded}, policy {report.policy_id}")
+
+
+def _ingested(report: e.IngestReport) -> RenderableType:
+    numbers = ("rows", "accepted", "already", "refused")
+    table = _table("file", "what", "dialect", *numbers, right=numbers)
+    details: list[RenderableType] = []
+    for file in report.files:
+        counts = (file.rows, file.accepted, file.already_stored, file.refused)
+        table.add_row(file.file, file.what, file.dialect, *(f"{count:,}" for count in counts))
+        for refusal in file.refusals:
+            examples = f": {'; '.join(refusal.examples[:3])}" if refusal.examples else ""
+            details.append(Text(f"  {refusal.count:,} refused, {refusal.reason}{examples}"))
+        details += [Text(f"  {note}") for note in file.notes]
+        if file.quarantine:
+            details.append(Text(f"  refused rows are in {file.quarantine}"))
+    return _lines(table, *details)
+
+
+def _leaderboard(report: e.LeaderboardReport) -> RenderableType:
+    head = f"{report.protocol}\n{report.users:,} people, {report.items:,} items, seen items: {report.seen}"
+    names = list(dict.fromkeys(name for row in report.rows for name in row.metrics))
+    shown = [name for name in _HEADLINES if name in names] or names[:6]
+    table = _table("model", *shown, "seconds", right=(*shown, "seconds"))
+    for row in report.rows:
+        cells = [str(row.metrics[name]) if name in row.metrics else "" for name in shown]
+        table.add_row(row.model, *cells, f"{row.seconds:.1f}")
+    notes = [Text(f"{row.model}: {row.note}") for row in report.rows if row.note]
+    return _lines(head, table, *notes, _differences(report), Text(report.verdict, style=_HUE))
+
+
+_HEADLINES = ("hr@10", "ndcg@10", "mrr", "recall@10", "coverage@10")
+
+
+def _differences(report: e.LeaderboardReport) -> RenderableType | None:
+    rows = [row for row in report.rows if row.difference]
+    if not rows:
+        return None
+    names = list(dict.fromkeys(name for row in rows for name in row.difference))
+    shown = [name for name in _HEADLINES if name in names] or names[:4]
+    table = _table("against transitions", *shown, right=shown)
+    for row in rows:
+        cells = (row.difference.get(name) for name in shown)
+        table.add_row(row.model, *("" if cell is None else _signed(cell) for cell in cells))
+    return table
+
+
+def _signed(gap: Estimate) -> str:
+    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+
+
+def _trained(report: e.TrainReport) -> RenderableType:
+    tags = None
+    if report.tags is not None:
+        found = report.tags
+        table = _table("interest tags", "model", "base rate", right=("model", "base rate"))
+        for name, estimate in found.metrics.items():
+            table.add_row(name, str(estimate), str(found.base_rate.get(name, "")))
+        tags = _lines(
+            f"tags from {found.labels}: {len(found.classes)} classes, {found.users:,} people", table
+        )
+    serves = "nothing was promoted"
+    if report.promoted is not None:
+        serves = f"{report.promoted_kind} serves now ({report.promoted[:12]})"
+    return _lines(
+        _leaderboard(report.leaderboard),
+        tags,
+        *map(Text, report.notes),
+        f"{serves}; {report.seconds:.0f} s in all",
+    )
+
+
+def _profile(profile: e.Profile) -> RenderableType:
+    parts: list[RenderableType] = []
+    span = ""
+    if profile.first_ts is not None and profile.last_ts is not None:
+        span = f", {iso(profile.first_ts)[:10]} to {iso(profile.last_ts)[:10]}"
+    for name in ("now", "month", "lifetime"):
+        interests: list[e.Interest] = getattr(profile, name)
+        if not interests:
+            continue
+        table = _table(name, "share", "lift", "events", "evidence", right=("share", "lift", "events"))
+        for interest in interests:
+            table.add_row(
+                interest.tag,
+                f"{interest.weight:.0%}",
+                f"{interest.lift:.1f}x",
+                str(interest.events),
+                "; ".join(f"{w.kind} {w.title or w.item_id}" for w in interest.evidence[:_EVIDENCE]),
+            )
+        parts.append(table)
+    if profile.predicted:
+        table = _table("predicted", "chance", "usual", "because", right=("chance", "usual"))
+        for tag in profile.predicted:
+            usual = "" if tag.base_rate is None else f"{tag.base_rate:.0%}"
+            table.add_row(tag.tag, f"{tag.probability:.0%}", usual, "; ".join(tag.because))
+        parts.append(table)
+    return _lines(f"{profile.subject}: {profile.events:,} events{span}", _note(profile.note), *parts)
+
+
+def _similar(report: e.SimilarReport) -> RenderableType:
+    table = _table("rank", "item", "score", "title", right=("rank", "score"))
+    for rank, item in enumerate(report.items, start=1):
+        table.add_row(str(rank), item.item_id, f"{item.score:.4g}", item.title or "")
+    head = f"goes with {report.item_id}   model {report.model_id[:12]}"
+    return _lines(head, _note(report.note), table if report.items else Text("no items"))
+
+
+def _status(status: e.Status) -> RenderableType:
+    simple = {
+        name: value
+        for name, value in _pairs(status)
+        if name not in {"models", "bytes", "first_ts", "last_ts"}
+    }
+    for name in ("first_ts", "last_ts"):
+        moment = getattr(status, name)
+        simple[name.removesuffix("_ts") + " event"] = None if moment is None else iso(moment)
+    simple["size"] = f"{status.bytes / 1e6:,.1f} MB"
+    table = _table("model", "artifact", "learned until", "", right=())
+    for model in status.models:
+        table.add_row(model.kind, model.id[:12], iso(model.as_of), "serves" if model.promoted else "")
+    return _lines(_grid(simple), table if status.models else None)
+
+
+def _init(report: e.InitReport) -> RenderableType:
+    return _lines(
+        f"{report.name} is a shop now, in {report.path}", "next:", *(f"  {line}" for line in report.next)
+    )
+
+
+def _observed(report: e.ObserveReport) -> RenderableType:
+    bad = [
+        Text(f"event {place}: {result.status}{f', {result.error}' if result.error else ''}")
+        for place, result in enumerate(report.results, start=1)
+        if result.status != "stored"
+    ]
+    return _lines(f"{report.stored:,} of {len(report.results):,} events stored", *bad)
+
+
+def _erased(receipt: ErasureReceipt) -> RenderableType:
+    proof = f"{receipt.bytes_searched:,} bytes searched: nothing of this person is left"
+    if receipt.remaining:
+        proof = f"still found in: {', '.join(receipt.remaining)}"
+    return _lines(f"erased {receipt.subject} at {iso(receipt.ts)}", _grid(dict(receipt.removed)), proof)
+
+
+def _exported(report: e.ExportReport) -> RenderableType:
+    erased = Text("this person was erased") if report.erased else None
+    counts = {"events": len(report.events), "decisions": len(report.decisions), **report.attributes}
+    return _lines(
+        _profile(report.profile), erased, _grid(counts), "use --json or --out FILE to see all of it"
+    )
+
+
+# -- everything else: names and values ------------------------------------------------------------------
+
+
+def _values(value: Any) -> RenderableType:
+    if isinstance(value, msgspec.Struct):
+        return _grid(dict(_pairs(value)))
+    return _grid(value) if isinstance(value, dict) else Text(_plain(value))
+
+
+def _pairs(struct: msgspec.Struct) -> Iterator[tuple[str, Any]]:
+    return ((name, getattr(struct, name)) for name in struct.__struct_fields__)
+
+
+def _grid(values: dict[str, Any]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    below: list[RenderableType] = []
+    for name, value in values.items():
+        if value is None or value in ([], {}, ""):
+            continue
+        label = name.replace("_", " ")
+        if _is_rows(value):
+            below += [Text(label, style=_HUE), Padding(_rows(list(value)), (0, 0, 0, 2))]
+        elif isinstance(value, msgspec.Struct | dict) and not isinstance(value, Estimate):
+            below += [Text(label, style=_HUE), Padding(_values(value), (0, 0, 0, 2))]
+        else:
+            table.add_row(label, _moment(name, value))
+    return _lines(table, *below)
+
+
+def _is_rows(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple) and bool(value) and all(isinstance(v, msgspec.Struct) for v in value)
+    )
+
+
+def _rows(structs: list[Any]) -> RenderableType:
+    names = [
+        name
+        for name in structs[0].__struct_fields__
+        if any(getattr(struct, name, None) not in (None, [], {}, "") for struct in structs)
+    ]
+    table = _table(*(name.replace("_", " ") for name in names))
+    for struct in structs:
+        table.add_row(*(_moment(name, getattr(struct, name, None)) for name in names))
+    return table
+
+
+def _moment(name: str, value: Any) -> str:
+    return iso(value) if name.endswith("ts") and isinstance(value, int) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(inner) for inner in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    return "" if value is None else str(value)
+
+
+_RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
+    Slate: _slate,
+    ErasureReceipt: _erased,
+    e.BatchReport: _batch,
+    e.IngestReport: _ingested,
+    e.LeaderboardReport: _leaderboard,
+    e.TrainReport: _trained,
+    e.Profile: _profile,
+    e.SimilarReport: _similar,
+    e.Status: _status,
+    e.InitReport: _init,
+    e.ObserveReport: _observed,
+    e.ExportReport: _exported,
+}
