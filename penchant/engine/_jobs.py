@@ -109,8 +109,7 @@ class Jobs:
         engine.shop  # noqa: B018  takes the shop's lock: what is left behind below is nobody else's
         self.engine = engine
         self.folder = engine.path / "jobs"
-        place = hashlib.sha256(str(engine.path.resolve()).encode()).hexdigest()
-        self._prefix = f"penchant-{place[:16]}-"
+        self._prefix = self.spool_prefix(engine.path)
         self._runner = runner
         self._known: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
@@ -141,6 +140,11 @@ class Jobs:
                     )
                 )
                 shutil.rmtree(self.folder / status.id / "files", ignore_errors=True)
+
+    @staticmethod
+    def spool_prefix(shop: Path) -> str:
+        """How the names of a shop's temporary folders begin."""
+        return f"penchant-{hashlib.sha256(str(shop.resolve()).encode()).hexdigest()[:16]}-"
 
     def make_spool(self) -> Path:
         """Make a private temporary folder for the files of one request. The caller or the job removes it.

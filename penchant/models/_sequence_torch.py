@@ -72,7 +72,7 @@ class SequenceTransformer(nn.Module):
         return self.norm(x_BTD)
 
     def _interests(self, state_MD: Tensor) -> Tensor:
-        return self.heads(state_MD).view(len(state_MD), self.num_interests, -1)
+        return self.heads(state_MD).view(-1, self.num_interests, state_MD.shape[-1])  # a free first size exports
 
     def encode(
         self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor

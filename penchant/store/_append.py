@@ -71,7 +71,7 @@ def commit_appends(
     known = journal.contents([signed(event.id_hash) for event in events])
     accepted: dict[int, int] = {}
     words: list[str] = []
-    rows = []
+    rows: list[tuple[int, int, int, bytes, int, int, bytes]] = []
     stored: dict[int, list[Stored]] = {}
     for event in events:
         word = _judge(event, known, accepted, ids, tombstones)

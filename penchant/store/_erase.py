@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import GUEST_PREFIX, Cipher, bucket_of
+from penchant.store._answers import BatchAnswers
 from penchant.store._decisions import DecisionLog
 from penchant.store._frames import Frame
 from penchant.store._hashing import Persons
@@ -48,6 +49,7 @@ class Eraser:
         self,
         journal: Journal,
         decisions: DecisionLog,
+        answers: BatchAnswers,
         table: EventTable,
         live: LiveHistories,
         users: Frame,
@@ -56,6 +58,7 @@ class Eraser:
         exclusive: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self._journal, self._decisions, self._table, self._live = journal, decisions, table, live
+        self._answers = answers
         self._users, self._persons, self._cipher, self._exclusive = users, persons, cipher, exclusive
 
     def target(self, subject: str) -> Target:
@@ -96,10 +99,11 @@ class Eraser:
     def remove(self, target: Target) -> dict[str, int]:
         """Remove the person from table, id index, attributes and live histories."""
         users = self._remove_attributes(target)
+        answers = self._answers.remove(lambda user: self._persons(user) == target.person)
         events, files = self._remove_from_table(target)
         with self._exclusive():
             self._live.invalidate([target.bucket])
-        return {"events": events, "event_files": files, "users": users, "live": 1}
+        return {"events": events, "event_files": files, "users": users, "batch_answers": answers, "live": 1}
 
     def _remove_attributes(self, target: Target) -> int:
         table = self._users.read()
@@ -172,7 +176,7 @@ class Eraser:
         return table, gone
 
     def close(self, target: Target, *, rewrite_journal: bool) -> bool:
-        """Mark the erasure as done and leave no trace in the journal's files; False when a reader hinders it."""
+        """Mark the erasure as done and clear the journal's files; False when a reader hinders it."""
         with self._journal.transaction("cannot finish the erasure") as db:
             db.execute("DELETE FROM erasures WHERE person = ?", (target.person,))
         if rewrite_journal:

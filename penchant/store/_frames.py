@@ -32,16 +32,22 @@ class Frame:
         """The whole table; cached until the file is replaced."""
         import pyarrow.parquet as pq
 
+        mark = self.stamp()
+        if mark == (0, 0, 0):
+            return self._empty.empty_table()
+        if self._cached is None or self._cached[0] != mark:
+            safe = "the other files are untouched"
+            with guard("a file of the shop cannot be read", self._path, safe), open(self._path, "rb") as raw:
+                self._cached = mark, pq.ParquetFile(raw).read()
+        return self._cached[1]
+
+    def stamp(self) -> tuple[int, int, int]:
+        """A mark that changes whenever the file is replaced; zeros without a file."""
         try:
             stat = self._path.stat()
         except FileNotFoundError:
-            return self._empty.empty_table()
-        mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        if self._cached is None or self._cached[0] != mark:
-            with guard("a file of the shop cannot be read", self._path, "the other files are untouched"):
-                with open(self._path, "rb") as raw:
-                    self._cached = mark, pq.ParquetFile(raw).read()
-        return self._cached[1]
+            return (0, 0, 0)
+        return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
     def write(self, table: pa.Table) -> None:
         """Replace the file."""

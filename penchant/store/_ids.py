@@ -135,7 +135,7 @@ def merge_runs(folder: Path, runs: Sequence[Run], without: U64 | None = None) ->
 
 
 def settle(folder: Path, runs: Sequence[Run], made: Sequence[Run] = ()) -> tuple[list[Run], list[Run]]:
-    """Merge runs of like size until few are left.
+    """Merge the youngest runs until few are left; each id is moved a handful of times in its life.
 
     Args:
         folder: Where the runs lie.
@@ -146,10 +146,8 @@ def settle(folder: Path, runs: Sequence[Run], made: Sequence[Run] = ()) -> tuple
         The runs that remain, and those among them that are not in a published manifest.
     """
     remaining, own = list(runs), {run.name for run in made}
-    while len(remaining) > 1:
+    while len(remaining) > _MAX_RUNS:
         tail = 2
-        if remaining[-2].length > 4 * remaining[-1].length and len(remaining) <= _MAX_RUNS:
-            break
         while tail < len(remaining) and remaining[-tail - 1].length <= sum(
             r.length for r in remaining[-tail:]
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ from penchant.core import (
 )
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.store import _compact
+from penchant.store._answers import BatchAnswers
 from penchant.store._append import Append, commit_appends
 from penchant.store._decisions import DecisionLog
 from penchant.store._erase import Eraser, Target
@@ -85,6 +87,7 @@ class ShopStore:
         self._catalog = Frame(self.path / "catalog" / "catalog.parquet", "id", CATALOG_SCHEMA)
         self._users = Frame(self.path / "users" / "users.parquet", USER_KEY, USER_SCHEMA)
         self._decisions = DecisionLog(journal, persons, self._cipher)
+        self._answers = BatchAnswers(self.path / "decisions")
         if self.readonly:
             self._table.open_index()
             self._live = LiveHistories(self.path / "live", persons, readonly=True)
@@ -383,6 +386,10 @@ class ShopStore:
         """The whole catalogue (CATALOG_SCHEMA), sorted by id."""
         return self._catalog.read()
 
+    def catalog_stamp(self) -> tuple[int, int, int]:
+        """A mark that changes whenever the catalogue is replaced, by whatever process."""
+        return self._catalog.stamp()
+
     def put_users(self, table: pa.Table) -> None:
         """Merge attributes by ``user_id``; erased users are passed over.
 
@@ -405,7 +412,7 @@ class ShopStore:
     # ---- decisions -----------------------------------------------------------------------------------
 
     def log_decision(self, slate: Slate) -> None:
-        """Hand a slate to the decision log; on disk after 5 ms, or ``flush``. Erased people are passed over."""
+        """Hand a slate to the decision log, on disk after 5 ms or ``flush``. Erased people are passed over."""
         self._require_writer()
         if not self._tombstones or self._persons(slate.subject) not in self._tombstones:
             self._decisions.add(slate)
@@ -415,10 +422,20 @@ class ShopStore:
         if not self.readonly:
             self._decisions.flush()
         person = None if subject is None else self._persons(subject)
-        for body in self._log.decisions(person):
-            slate = self._decisions.decode(body)
-            if slate is not None:
-                yield slate
+        single = (self._decisions.decode(body) for body in self._log.decisions(person))
+        known = (slate for slate in single if slate is not None)
+        yield from heapq.merge(known, self._answers.slates(subject), key=lambda slate: slate.ts)
+
+    def log_batch(self, path: Path) -> None:
+        """Keep a Parquet file of answers for many people in the decision log.
+
+        Args:
+            path: One row an item, the rows of a person together, with user_id (the subject), item_id, score,
+                odds, explored, reason, recommendation_id, policy_id, model_id, surface, ts, seed, degraded.
+        """
+        self._require_writer()
+        with self._table_lock:
+            self._answers.add(Path(path), self._clock())
 
     def flush(self) -> None:
         """Make everything handed over durable."""
@@ -464,7 +481,7 @@ class ShopStore:
         return searched + size + folder_bytes(self.path / "live"), sorted([*remaining, *held])
 
     def export(self, subject: str) -> dict[str, Any]:
-        """Everything kept about a person, as JSON-ready values: subject, erased, events, decisions, attributes."""
+        """Everything kept about a person as JSON: subject, erased, events, decisions, attributes."""
         rows = self._read_bucket(bucket_of(subject), TABLE_SCHEMA.names, subject=subject)
         users = self.users()
         mine = users.filter(pc.equal(users[USER_KEY], subject)).to_pylist()
@@ -557,7 +574,7 @@ def open_store(
         path: The shop's folder.
         readonly: Only read, beside at most one writer.
         clock: Where the time of an erasure comes from.
-        cipher: Seals free text (query, text, props) in table and journal, and decisions; None to seal nothing.
+        cipher: Seals the free text of events (query, text, props) and logged decisions; None to seal nothing.
         wait: Seconds to wait for another writer.
 
     Raises:

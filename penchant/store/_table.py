@@ -2,7 +2,7 @@
 
 A change is prepared in files that nothing refers to, announced in ``ids/pending.json``, made visible by one
 Delta commit that carries the same token, and then published in ``ids/manifest.json``. Opening a shop looks
-whether the announced token is in the Delta log: if so the publication is finished, else the files are removed.
+whether the announced token is in the Delta log: if so the publication is finished, else the files go.
 """
 
 from __future__ import annotations

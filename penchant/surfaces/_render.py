@@ -286,7 +286,7 @@ def _rows(structs: list[Any]) -> RenderableType:
 
 
 def _moment(name: str, value: Any) -> str:
-    return iso(value) if name.endswith("ts") and isinstance(value, int) else _plain(value)
+    return iso(value) if (name == "ts" or name.endswith("_ts")) and isinstance(value, int) else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -205,6 +205,7 @@ def serve(
         log_level="warning",
         access_log=False,  # addresses are personal data; the shop keeps a log of operations
         server_header=False,
+        ws="none",
         timeout_keep_alive=15,
         timeout_graceful_shutdown=20,
         limit_concurrency=1000,

@@ -1,6 +1,7 @@
 """Shipped for whoever writes plug-ins: conformance suites to subclass, and toy snapshots to run them on."""
 
 from penchant.testing._policies import PolicyTests
+from penchant.testing._server import running_server
 from penchant.testing._toys import (
     checkerboard_snapshot,
     markov_snapshot,
@@ -13,6 +14,7 @@ __all__ = [
     "PolicyTests",
     "checkerboard_snapshot",
     "markov_snapshot",
+    "running_server",
     "snapshot_from_arrays",
     "toy_snapshot",
     "withheld_item",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,18 +15,27 @@ from penchant.store import atomic_write
 State = TypeVar("State", bound=msgspec.Struct)
 
 
-def save_checkpoint(
-    place: Path, network: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], state: msgspec.Struct
-) -> None:
-    """Write weights, best weights, optimiser, torch's generators and ``state``."""
+@dataclass(frozen=True, eq=False)
+class Nets:
+    """All tensors of a run: the network, its running average, the best average so far, the optimiser."""
+
+    network: nn.Module
+    average: nn.Module
+    best: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+
+
+def save_checkpoint(place: Path, nets: Nets, state: msgspec.Struct) -> None:
+    """Write weights, their average, the best ones, optimiser, torch's generators and ``state``."""
     from safetensors.torch import save
 
-    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    tensors |= {f"best.{k}": v.contiguous() for k, v in best.items()}
+    tensors = {f"network.{k}": v.contiguous() for k, v in nets.network.state_dict().items()}
+    tensors |= {f"average.{k}": v.contiguous() for k, v in nets.average.state_dict().items()}
+    tensors |= {f"best.{k}": v.contiguous() for k, v in nets.best.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    for number, slots in optimiser.state_dict()["state"].items():
+    for number, slots in nets.optimiser.state_dict()["state"].items():
         for name, value in slots.items():
             tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value).contiguous()
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -34,9 +44,7 @@ def save_checkpoint(
     atomic_write(place, save(copies, metadata={"state": msgspec.json.encode(state).decode()}))
 
 
-def load_checkpoint(
-    place: Path, network: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], kind: type[State]
-) -> State | None:
+def load_checkpoint(place: Path, nets: Nets, kind: type[State]) -> State | None:
     """Put everything back as it was; None when the file is of another shape or damaged: training starts anew."""
     from safetensors import SafetensorError, safe_open
 
@@ -51,17 +59,19 @@ def load_checkpoint(
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     weights = part("network.")
-    own = network.state_dict()
+    own = nets.network.state_dict()
     if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
         return None
-    network.load_state_dict(weights)
+    nets.network.load_state_dict(weights)
+    nets.average.load_state_dict(part("average."))
     for name, value in part("best.").items():
-        best[name].copy_(value)
+        nets.best[name].copy_(value)
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in part("optimiser.").items():
         number, _, slot = name.partition(".")
         slots.setdefault(int(number), {})[slot] = value
-    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    groups = nets.optimiser.state_dict()["param_groups"]
+    nets.optimiser.load_state_dict({"state": slots, "param_groups": groups})
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -6,6 +6,7 @@ random choice is derived from (seed, epoch), and the checkpoint holds weights, o
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable
@@ -17,17 +18,18 @@ import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from penchant.core import Ints, Run, Snapshot
 from penchant.core.errors import ModelError
 from penchant.data import Windows, training_windows, window_batch
 from penchant.models import FULL_SOFTMAX_ITEMS, InterestModel, Negatives, SequenceConfig, Size
-from penchant.training._checkpoint import load_checkpoint, save_checkpoint
+from penchant.training._checkpoint import Nets, load_checkpoint, save_checkpoint
 
 _WARMUP = 100  # steps
 _POOL = 64  # batches sorted by length together, so that little is padded and order stays random
 _SAVE_SECONDS = 60.0
+_AVERAGE = 0.998  # weights are averaged over about the last 500 steps (Polyak and Juditsky 1992)
 
 
 class Standing(msgspec.Struct):
@@ -91,21 +93,23 @@ def train_network(
     size = fit_size(config.build(), snapshot.num_items)
     work = _prepare(snapshot, config, size, run)
     network = make().to(run.device)
+    average = copy.deepcopy(network)  # what is judged and given back: steadier than the last step
     optimiser = _optimiser(network, config, size)
     best = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    nets = Nets(network, average, best, optimiser)
     state = Standing()
     place = None if run.checkpoints is None or work.rank else run.checkpoints / "state.safetensors"
     if place is not None and place.exists():
-        state = load_checkpoint(place, network, optimiser, best, Standing) or state
+        state = load_checkpoint(place, nets, Standing) or state
     while state.epoch < work.epochs and not state.done:
-        _epoch(work, network, optimiser, best, state, place)
-        _judge(work, network, best, state, measure)
+        _epoch(work, nets, state, place)
+        _judge(work, nets, state, measure)
         if place is not None:
-            save_checkpoint(place, network, optimiser, best, state)
+            save_checkpoint(place, nets, state)
     if measure is not None:
-        network.load_state_dict(best)
+        average.load_state_dict(best)
     validation = state.best if measure is not None else None
-    return Trained(network, state.best_epoch if measure is not None else state.epoch, validation)
+    return Trained(average, state.best_epoch if measure is not None else state.epoch, validation)
 
 
 def fit_size(size: Size, num_items: int) -> Size:
@@ -162,25 +166,18 @@ def draw_negatives(rng: np.random.Generator, num_items: int, count: int) -> Nega
     return Negatives(item_K, np.full(len(item_K), np.log(chance), np.float32))
 
 
-def _epoch(
-    work: _Work,
-    network: nn.Module,
-    optimiser: torch.optim.AdamW,
-    best: dict[str, Tensor],
-    state: Standing,
-    place: Path | None,
-) -> None:
-    network.train()
+def _epoch(work: _Work, nets: Nets, state: Standing, place: Path | None) -> None:
+    nets.network.train()
     batches = epoch_batches(work.windows, work.size.batch, work.run.seed, state.epoch)
     for number in range(state.batch, len(batches)):
         rng = np.random.default_rng([work.run.seed, 2, state.epoch, number])
         negatives = None
         if work.sampled:
             negatives = draw_negatives(rng, work.snapshot.num_items, work.size.negatives)
-        for group in optimiser.param_groups:
+        for group in nets.optimiser.param_groups:
             group["lr"] = work.size.learning_rate * min(1.0, (state.step + 1) / _WARMUP)
         mine = batches[number][work.rank :: work.world]
-        loss, count = _step(work, network, optimiser, mine, negatives)
+        loss, count = _step(work, nets, mine, negatives, state.step)
         state.loss += loss
         state.targets += count
         state.step += 1
@@ -188,7 +185,7 @@ def _epoch(
         if number % 10 == 0 or number + 1 == len(batches):
             _tell(work, state, number + 1, len(batches))
         if place is not None and time.monotonic() - work.saved > _SAVE_SECONDS:
-            save_checkpoint(place, network, optimiser, best, state)
+            save_checkpoint(place, nets, state)
             work.saved = time.monotonic()
 
 
@@ -203,9 +200,10 @@ def _tell(work: _Work, state: Standing, done: int, total: int) -> None:
 
 
 def _step(
-    work: _Work, network: nn.Module, optimiser: torch.optim.AdamW, mine: Ints, negatives: Negatives | None
+    work: _Work, nets: Nets, mine: Ints, negatives: Negatives | None, step: int
 ) -> tuple[float, int]:
     """One update from this process's share of a batch; returns summed loss and targets of all processes."""
+    network, optimiser = nets.network, nets.optimiser
     model: InterestModel = network  # type: ignore[assignment]
     optimiser.zero_grad(set_to_none=False)
     loss, count = torch.zeros((), device=work.run.device), 0
@@ -228,6 +226,9 @@ def _step(
             dist.all_reduce(parameter.grad)
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimiser.step()
+    with torch.no_grad():
+        rate = 1 - min(_AVERAGE, (step + 1) / (step + 10))
+        torch._foreach_lerp_(list(nets.average.parameters()), list(network.parameters()), rate)
     if not np.isfinite(float(totals[0])):
         raise ModelError("training diverged: the loss is no number", hint="lower learning_rate in the model's settings")
     return float(totals[0]), int(totals[1])
@@ -235,8 +236,7 @@ def _step(
 
 def _judge(
     work: _Work,
-    network: nn.Module,
-    best: dict[str, Tensor],
+    nets: Nets,
     state: Standing,
     measure: Callable[[nn.Module], float] | None,
 ) -> None:
@@ -246,12 +246,12 @@ def _judge(
     if measure is None:
         state.done = state.epoch >= work.epochs
         return
-    network.eval()
-    value = measure(network)
+    nets.average.eval()
+    value = float(measure(nets.average))
     if value > state.best:
         state.best, state.best_epoch, state.since_best = value, state.epoch, 0
-        for name, tensor in network.state_dict().items():
-            best[name].copy_(tensor)
+        for name, tensor in nets.average.state_dict().items():
+            nets.best[name].copy_(tensor)
     else:
         state.since_best += 1
     state.done = state.since_best >= work.config.patience or state.epoch >= work.epochs

@@ -1,0 +1,304 @@
+"""Ranking metrics over the full catalogue, each with its interval, in all and by group.
+
+Letters: B cases in a block, C cases, N items, K list length, P (case, target) pairs, V metrics of a case.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from penchant.core import Estimate, Ints, Noun, Progress, Scorer, SeenRule, no_progress
+from penchant.core.errors import InputError, ModelError, NotFound
+from penchant.data import Cases
+from penchant.evaluation import _ranks
+from penchant.evaluation._beyond import Shelf, coverage
+from penchant.evaluation._estimate import bootstrap_means, proportion
+
+KS = (5, 10, 20, 50)
+BLOCK_CELLS = 8_000_000  # scores held at once: 32 MB of float32
+LARGEST_BATCH = 2048
+BANDS = (0, 1, 3, 6, 11, 21, 51)  # first history length of each band
+
+Column = Sequence[Any]  # one value a case; anything that can be turned into a list
+
+
+class RankProtocol(Noun):
+    """What exactly was measured: two evaluations may be compared only when all of this is equal."""
+
+    split: str
+    seen: Literal["exclude", "allow"]
+    ks: list[int]
+    cases: int  # ranked, of those asked
+    left_out: int  # cases whose every target had been seen before, where seen items are excluded
+    people: int
+    items: int
+    targets: int
+    cold_targets: int  # targets nobody had turned to in the history
+    fingerprint: str  # of cases, targets and rule
+
+    @property
+    def text(self) -> str:
+        """The protocol in words."""
+        rule = {
+            "exclude": "Items the person had turned to before are neither shown nor asked for",
+            "allow": "Items the person had turned to before may be shown and asked for again",
+        }[self.seen]
+        left = f" ({self.left_out:,} cases ask only for such items and are left out)" if self.left_out else ""
+        return (
+            f"Split: {self.split or 'as given'}. Every one of {self.items:,} items is ranked for each of "
+            f"{self.cases:,} cases of {self.people:,} people, with {self.targets:,} targets. {rule}{left}. "
+            f"Equal scores count as a random order of them. {self.cold_targets:,} targets nobody had turned "
+            f"to before are kept, at the rank the model gives them; what it cannot rank is a miss. Intervals "
+            f"are 95 %: Wilson's for hit rates, else a bootstrap over people; coverage by jackknife."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one scorer reached on one set of cases.
+
+    ``metrics``: ``HR@k`` (a target among the first k), ``recall@k`` (share of the targets there), ``NDCG@k``
+    (discounted gain against the best order), ``MRR`` (1 / rank of the first target), ``coverage@k`` (share
+    of the catalogue shown to anybody), ``novelty@k`` (bits: how rare the shown items are),
+    ``popularity_share@k`` (share of slots held by the most popular hundredth of items). ``by_group`` and
+    ``by_length`` hold the same for parts of the cases. ``per_case`` (C,) is what paired comparisons need.
+    """
+
+    name: str
+    protocol: RankProtocol
+    metrics: dict[str, Estimate]
+    by_group: dict[str, dict[str, Estimate]]  # "attribute=value"
+    by_length: dict[str, dict[str, Estimate]]  # "3-5"
+    per_case: dict[str, npt.NDArray[np.float64]] = field(repr=False)
+    user_C: npt.NDArray[np.int64] = field(repr=False)
+    seconds: float = 0.0
+
+    def renamed(self, name: str) -> Evaluation:
+        """The same under another name."""
+        return replace(self, name=name)
+
+
+def rank_metrics(
+    scorer: Scorer,
+    cases: Cases,
+    *,
+    name: str | None = None,
+    ks: Sequence[int] = KS,
+    seen: SeenRule = "exclude",
+    groups: Sequence[str] | Mapping[str, Column] | None = None,
+    batch_size: int | None = None,
+    max_length: int = 200,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Evaluation:
+    """Rank the whole catalogue for every case and measure where the targets came.
+
+    Memory: about 100 MB beside the scorer's own, whatever the number of cases.
+
+    Args:
+        scorer: Anything that scores a batch.
+        cases: Who is asked about, what may be known of them, and what they then turned to.
+        name: Of the row; None = the scorer's class.
+        ks: List lengths.
+        seen: ``exclude`` leaves out all items of the case's history, from answers and targets; ``allow`` not.
+        groups: Names of user attributes, or columns with one value a case; None = every attribute that
+            makes groups.
+        batch_size: Cases scored at once; None = what fits 32 MB of scores.
+        max_length: Events of a history that the scorer may see, the last ones.
+        seed: Of the bootstrap.
+        progress: Called after each block.
+
+    Raises:
+        InputError: No cases, a k out of range, or an unknown rule.
+        ModelError: The scorer gave scores of the wrong shape, or NaN.
+    """
+    _check(cases, ks, seen)
+    name = type(scorer).__name__ if name is None else name
+    begun = time.perf_counter()
+    columns = _group_columns(cases, groups)
+    shelf = Shelf.of(cases.history)
+    size = batch_size or max(1, min(LARGEST_BATCH, BLOCK_CELLS // (shelf.num_items + 1)))
+    parts, tops, kept = [], [], []
+    for start in range(0, len(cases), size):
+        index = np.arange(start, min(start + size, len(cases)))
+        scores = _scores(scorer, cases, index, max_length, shelf.num_items)
+        asked, values, top = _block(scores, cases, index, ks, seen == "exclude")
+        kept.append(index[asked])
+        parts.append(values | shelf.describe(top, ks))
+        tops.append(top)
+        progress(f"evaluate {name}", int(index[-1]) + 1, len(cases), {})
+    kept_C = np.concatenate(kept)
+    if not len(kept_C):
+        raise InputError("every target had been seen before", value=len(cases), hint="use seen=allow")
+    per_case = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    result = _Result(per_case, np.concatenate(tops), cases.user_C[kept_C], shelf.num_items, ks, seed)
+    return Evaluation(
+        name=name,
+        protocol=_protocol(cases, kept_C, shelf, ks, seen),
+        metrics=result.estimates(np.arange(len(kept_C))),
+        by_group=result.parts(_split_groups(columns, kept_C)),
+        by_length=result.parts(_split_lengths(cases.length_C[kept_C])),
+        per_case=per_case,
+        user_C=result.user_C,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _check(cases: Cases, ks: Sequence[int], seen: SeenRule) -> None:
+    if not len(cases):
+        raise InputError("there are no cases to evaluate on", hint="widen the split")
+    if seen not in {"exclude", "allow"}:
+        raise InputError("seen must be decided before measuring", value=seen, hint="use exclude or allow")
+    if not ks or min(ks) < 1 or max(ks) > _ranks.MOST_RANKS:
+        raise InputError(f"list lengths must lie between 1 and {_ranks.MOST_RANKS}", value=list(ks))
+
+
+def _scores(
+    scorer: Scorer, cases: Cases, index: Ints, max_length: int, num_items: int
+) -> npt.NDArray[np.floating[Any]]:
+    scores = np.array(scorer.scores(cases.batch(index, max_length)))  # ours to mask
+    if scores.shape != (len(index), num_items + 1):
+        raise ModelError(f"scores must be {(len(index), num_items + 1)}", value=scores.shape)
+    if np.isnan(scores).any():
+        raise ModelError("the model gave scores that are not numbers", value=type(scorer).__name__)
+    scores[:, 0] = -np.inf
+    return scores
+
+
+def _block(
+    scores: npt.NDArray[np.floating[Any]], cases: Cases, index: Ints, ks: Sequence[int], exclude: bool
+) -> tuple[npt.NDArray[np.bool_], dict[str, npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
+    """Measure some cases: which were asked at all, their metrics, and the lists they would be shown."""
+    width = scores.shape[1]
+    count_B = np.diff(cases.target_ptr)[index]
+    owner = np.repeat(np.arange(len(index)), count_B)
+    target = cases.target_item[cases.target_ptr[index[0]] : cases.target_ptr[index[-1] + 1]].astype(np.int64)
+    if exclude:
+        ptr, seen = cases.seen(index)
+        seen_owner = np.repeat(np.arange(len(index)), np.diff(ptr))
+        new = ~np.isin(owner * width + target, seen_owner * width + seen)
+        owner, target = owner[new], target[new]
+        scores[seen_owner, seen] = -np.inf
+    asked = np.bincount(owner, minlength=len(index)) > 0
+    if not asked.all():
+        scores = scores[asked]
+        owner = (np.cumsum(asked) - 1)[owner]
+    better, tied = _ranks.place_targets(scores, owner, target)
+    return asked, _case_metrics(owner, better, tied, len(scores), ks), _ranks.top_items(scores, max(ks))
+
+
+def _case_metrics(
+    owner: Ints, better: _ranks.Reals, tied: _ranks.Reals, num_cases: int, ks: Sequence[int]
+) -> dict[str, npt.NDArray[np.float64]]:
+    relevant_B = np.bincount(owner, minlength=num_cases)
+    best_B, size_B, held_B = _ranks.best_groups(owner, better, tied, num_cases)
+    found = {}
+    for k in ks:
+        found[f"HR@{k}"] = _ranks.any_within(best_B, size_B, held_B, k)
+        gain = np.bincount(owner, _ranks.gain_within(better, tied, k), minlength=num_cases)
+        found[f"NDCG@{k}"] = gain / _ranks.ideal_gain(relevant_B, k)
+        hits = np.bincount(owner, _ranks.chance_within(better, tied, k), minlength=num_cases)
+        found[f"recall@{k}"] = hits / relevant_B
+    found["MRR"] = _ranks.reciprocal_rank(best_B, size_B, held_B)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """Per-case figures, ready to be summed up over any part of the cases."""
+
+    per_case: dict[str, npt.NDArray[np.float64]]
+    top_CK: npt.NDArray[np.int64]
+    user_C: npt.NDArray[np.int64]
+    num_items: int
+    ks: Sequence[int]
+    seed: int
+
+    def estimates(self, part: Ints) -> dict[str, Estimate]:
+        """All metrics over some of the cases."""
+        names = list(self.per_case)
+        values_CV = np.stack([self.per_case[name][part] for name in names], axis=1)
+        users = self.user_C[part]
+        bounded = np.array([not name.startswith("novelty") for name in names])
+        found = dict(
+            zip(names, bootstrap_means(values_CV, users, seed=self.seed, bounded=bounded), strict=True)
+        )
+        one_each = len(np.unique(users)) == len(users)
+        for name in (f"HR@{k}" for k in self.ks):
+            hit_C = self.per_case[name][part]
+            if one_each and np.isin(hit_C, (0.0, 1.0)).all():
+                found[name] = proportion(float(hit_C.sum()), len(hit_C))
+        for k in self.ks:
+            found[f"coverage@{k}"] = coverage(self.top_CK[part, :k], users, self.num_items)
+        return found
+
+    def parts(self, split: Iterator[tuple[str, Ints]]) -> dict[str, dict[str, Estimate]]:
+        """All metrics of each part."""
+        return {label: self.estimates(part) for label, part in split}
+
+
+def _protocol(
+    cases: Cases, kept_C: Ints, shelf: Shelf, ks: Sequence[int], seen: SeenRule
+) -> RankProtocol:
+    digest = sha256(f"{seen}|{list(ks)}|{shelf.num_items}".encode())
+    for array in (cases.user_C, cases.end_C, cases.target_ptr, cases.target_item):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return RankProtocol(
+        split=cases.name,
+        seen="exclude" if seen == "exclude" else "allow",
+        ks=list(ks),
+        cases=len(kept_C),
+        left_out=len(cases) - len(kept_C),
+        people=len(np.unique(cases.user_C[kept_C])),
+        items=shelf.num_items,
+        targets=len(cases.target_item),
+        cold_targets=int((shelf.people_I[cases.target_item] == 0).sum()),
+        fingerprint=digest.hexdigest()[:16],
+    )
+
+
+def _group_columns(
+    cases: Cases, groups: Sequence[str] | Mapping[str, Column] | None
+) -> dict[str, npt.NDArray[np.object_]]:
+    if isinstance(groups, Mapping):
+        columns: dict[str, Any] = dict(groups)
+    else:
+        known = cases.groups
+        for name in groups or ():
+            if name not in known:
+                hint = f"use one of {', '.join(known) or 'none: the shop has sent no attributes'}"
+                raise NotFound("no such group among the user attributes", value=name, hint=hint)
+        columns = {name: known[name] for name in (known if groups is None else groups)}
+    found = {}
+    for name, column in columns.items():
+        values = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
+        if len(values) != len(cases):
+            raise InputError(f"group {name!r} needs one value a case ({len(cases)})", value=len(values))
+        found[name] = np.array(["unknown" if v is None else str(v) for v in values], object)
+    return found
+
+
+def _split_groups(
+    columns: Mapping[str, npt.NDArray[np.object_]], kept_C: Ints
+) -> Iterator[tuple[str, Ints]]:
+    for name, column in columns.items():
+        values = column[kept_C]
+        for value in sorted(set(values)):
+            yield f"{name}={value}", np.flatnonzero(values == value)
+
+
+def _split_lengths(length_C: Ints) -> Iterator[tuple[str, Ints]]:
+    band_C = np.searchsorted(BANDS, length_C, side="right") - 1
+    for band, first in enumerate(BANDS):
+        last = BANDS[band + 1] - 1 if band + 1 < len(BANDS) else None
+        part = np.flatnonzero(band_C == band)
+        if len(part):
+            yield f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}", part
+

@@ -1,0 +1,177 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from penchant.core import Run
+from penchant.data import sequence_batch
+from penchant.models import Sequence, SequenceConfig
+from penchant.testing import checkerboard_snapshot, markov_snapshot, withheld_item
+from penchant.training import fit_model
+
+torch = pytest.importorskip("torch")
+from penchant.models._sequence_loss import (  # noqa: E402
+    fused_softmax_loss,
+    sampled_softmax_loss,
+    softmax_loss,
+)
+
+TINY = {"size": "tiny", "dropout": 0.0, "epochs": 8}
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    return markov_snapshot(users=200, items=20)
+
+
+@pytest.fixture(scope="module")
+def model(snapshot):
+    return fit_model("sequence", snapshot, TINY, Run(seed=3))
+
+
+def batch_of(snapshot, rows=5, length=20):
+    return sequence_batch(snapshot, np.arange(rows), length)
+
+
+@pytest.mark.parametrize("interests", [1, 3])
+def test_fused_loss_equals_the_obvious_one(interests):
+    torch.manual_seed(0)
+    mean = torch.randn(37, interests, 8, dtype=torch.float64, requires_grad=True)
+    item = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(50, (37,))
+    slow = torch.autograd.grad(softmax_loss(mean, item, target), (mean, item))
+    fast_value = fused_softmax_loss(mean, item, target)
+    fast = torch.autograd.grad(fast_value, (mean, item))
+    assert float(fast_value) == pytest.approx(float(softmax_loss(mean, item, target)), rel=1e-10)
+    for a, b in zip(slow, fast, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_sampled_loss_with_every_item_is_the_full_one():
+    torch.manual_seed(0)
+    mean, item = torch.randn(20, 1, 8), torch.randn(30, 8)
+    target = torch.randint(30, (20,))
+    everything = torch.arange(30)
+    found = sampled_softmax_loss(
+        mean, item[target], item, torch.zeros(30), target[:, None] == everything
+    )
+    assert float(found) == pytest.approx(float(softmax_loss(mean, item, target)), rel=1e-5)
+
+
+def test_it_reads_order(snapshot, model):
+    batch = batch_of(snapshot, 200)
+    last = batch.item_BT[np.arange(200), batch.length_B - 1]
+    best = model.scores(batch)[:, 1:].argmax(1) + 1
+    assert (best == last % 20 + 1).mean() > 0.8
+
+
+def test_it_reads_order_without_counts(snapshot):
+    bare = fit_model("sequence", snapshot, {**TINY, "counts": False, "epochs": 30}, Run(seed=3))
+    batch = batch_of(snapshot, 200)
+    last = batch.item_BT[np.arange(200), batch.length_B - 1]
+    assert ((bare.scores(batch)[:, 1:].argmax(1) + 1) == last % 20 + 1).mean() > 0.7
+
+
+def test_same_seed_same_bits(snapshot, model):
+    again = fit_model("sequence", snapshot, TINY, Run(seed=3))
+    for name, array in model.arrays().items():
+        np.testing.assert_array_equal(array, again.arrays()[name], err_msg=name)
+
+
+def test_restore_gives_the_same_scores(snapshot, model):
+    again = Sequence.restore(model.config, model.arrays())
+    np.testing.assert_array_equal(again.scores(batch_of(snapshot)), model.scores(batch_of(snapshot)))
+
+
+def test_padding_and_company_do_not_change_scores(snapshot, model):
+    together = model.scores(batch_of(snapshot, 9))
+    for row in range(9):
+        alone = model.scores(sequence_batch(snapshot, np.array([row]), 20))
+        np.testing.assert_allclose(alone[0, 1:], together[row, 1:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_history_is_cut_like_a_batch_made_short(model):
+    long = markov_snapshot(users=4, items=20, length=40)
+    wide = model.scores(sequence_batch(long, np.arange(4), 200))
+    assert np.isfinite(wide[:, 1:]).all()
+    mean_wide, _ = model.interests(sequence_batch(long, np.arange(4), 200))
+    mean_short, _ = model.interests(sequence_batch(long, np.arange(4), 20))
+    np.testing.assert_allclose(mean_wide, mean_short, rtol=1e-5, atol=1e-6)
+
+
+def test_somebody_new_gets_finite_scores(snapshot, model):
+    from penchant.core import History
+    from penchant.data import live_sequences
+
+    none = np.empty(0)
+    new = History("x", none.astype(int), none.astype(np.uint8), [], none.astype(np.float32), [])
+    batch = sequence_batch(live_sequences([new], snapshot.items, np.zeros((1, 0))), np.array([0]), 20)
+    scores = model.scores(batch)
+    assert np.isfinite(scores[0, 1:]).all()
+    assert scores[0, 0] == -np.inf
+
+
+def test_checkerboard():
+    board = checkerboard_snapshot(users=80, items=12)
+    model = fit_model("sequence", board, {"size": "tiny", "epochs": 60, "dropout": 0.1}, Run())
+    batch = sequence_batch(board, np.arange(80), 20)
+    scores = model.scores(batch)
+    scores[np.arange(80)[:, None], batch.item_BT] = -np.inf
+    hits = [int(scores[u].argmax()) == withheld_item(u, 12) for u in range(80)]
+    assert np.mean(hits) == 1.0
+
+
+def test_validation_decides_what_is_open(snapshot):
+    calls = []
+
+    def validate(scorer):
+        calls.append(1)
+        batch = batch_of(snapshot, 100)
+        last = batch.item_BT[np.arange(100), batch.length_B - 1]
+        scores = scorer.scores(batch)
+        return float(np.mean([(scores[r] > scores[r, last[r] % 20 + 1]).sum() == 0 for r in range(100)]))
+
+    config = {"size": "tiny", "dropout": 0.0, "patience": 2, "targets": 20_000}
+    model = fit_model("sequence", snapshot, config, Run(validate=validate))
+    assert model.config.epochs >= 1
+    assert model.config.counts_weight is not None
+    assert len(calls) > 3
+
+
+def test_related_and_affinity(model):
+    related = model.related(np.array([1, 2]))
+    assert related.shape == (2, 21)
+    assert related[0, 2] > np.median(related[0, 1:])
+    affinity = model.affinity(np.array([1, 0, 5]), np.array([2, 6]))
+    assert affinity.shape == (3, 2)
+    assert (affinity[1] == 0).all()
+    assert affinity[0, 0] > affinity[2, 0]
+
+
+def test_serving_needs_no_torch(tmp_path, snapshot, model):
+    from penchant.training import save_artifact
+
+    artifact = save_artifact(tmp_path, model, kind="sequence", as_of=0, items=snapshot.items)
+    code = f"""
+import sys, pathlib
+import numpy as np
+from penchant.core import History
+from penchant.data import live_sequences, sequence_batch
+from penchant.training import load_artifact
+loaded = load_artifact(pathlib.Path({str(tmp_path)!r}), {artifact.id!r})
+none = np.empty(0)
+one = History("x", np.array([1]), np.array([11], np.uint8), ["i0003"], np.zeros(1, np.float32), ["e"])
+batch = sequence_batch(live_sequences([one], loaded.items, np.zeros((1, 0))), np.array([0]), 20)
+best = loaded.model.scores(batch)[0, 1:].argmax() + 1
+assert loaded.items.id(int(best)) == "i0004", best
+heavy = {{"torch", "ibis", "duckdb", "pandas", "sklearn"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_size_is_one_dial():
+    tiny, large = SequenceConfig(size="tiny").build(), SequenceConfig(size="large").build()
+    assert (tiny.width, tiny.depth) < (large.width, large.depth)
+    assert SequenceConfig(size="tiny", width=32).build().width == 32
