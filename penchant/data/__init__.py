@@ -23,6 +23,13 @@ from penchant.data._batch import (
 )
 
 if TYPE_CHECKING:
+    from penchant.data._bots import bot_subjects
+    from penchant.data._catalog import read_catalog
+    from penchant.data._clean import EventStream, clean_events
+    from penchant.data._doctor import diagnose
+    from penchant.data._doctor_findings import Finding, Health
+    from penchant.data._draft import DRAFT_SCHEMA
+    from penchant.data._expressions import clean_expression
     from penchant.data._features import (
         FeatureOptions,
         FeatureRecipe,
@@ -33,59 +40,126 @@ if TYPE_CHECKING:
         raw_features,
         with_features,
     )
+    from penchant.data._health_view import render_health_html, render_health_text
+    from penchant.data._ids import content_id
+    from penchant.data._live import check_event
+    from penchant.data._mapping import Mapping, mappings_from
+    from penchant.data._quarantine import Quarantine
+    from penchant.data._recognise import Recognised, recognise
+    from penchant.data._report import CleaningReport
+    from penchant.data._rules import RULES, Rule, limits_of
+    from penchant.data._settings import Settings, minor_units, settings_from
     from penchant.data._snapshot import SnapshotOptions, drop_snapshots, make_snapshot, open_snapshot
+    from penchant.data._source import Source, open_source
     from penchant.data._splits import Cases, before, leave_one_out, repeat_share, time_split
     from penchant.data._transform import ColumnRule, FeatureTransform
+    from penchant.data._users import read_users
 
 # public name -> private module, loaded on first use
 _LAZY = {
+    "DRAFT_SCHEMA": "_draft",
+    "RULES": "_rules",
     "Cases": "_splits",
+    "CleaningReport": "_report",
     "ColumnRule": "_transform",
+    "EventStream": "_clean",
     "FeatureOptions": "_features",
     "FeatureRecipe": "_features",
     "FeatureTransform": "_transform",
+    "Finding": "_doctor_findings",
+    "Health": "_doctor_findings",
+    "Mapping": "_mapping",
+    "Quarantine": "_quarantine",
+    "Recognised": "_recognise",
+    "Rule": "_rules",
+    "Settings": "_settings",
     "SnapshotOptions": "_snapshot",
+    "Source": "_source",
     "add_features": "_features",
     "before": "_splits",
     "behaviour": "_features",
+    "bot_subjects": "_bots",
+    "check_event": "_live",
+    "clean_events": "_clean",
+    "clean_expression": "_expressions",
+    "content_id": "_ids",
+    "diagnose": "_doctor",
     "drop_snapshots": "_snapshot",
     "feature_recipe": "_features",
     "item_categories": "_features",
     "leave_one_out": "_splits",
+    "limits_of": "_rules",
     "make_snapshot": "_snapshot",
+    "mappings_from": "_mapping",
+    "minor_units": "_settings",
     "open_snapshot": "_snapshot",
+    "open_source": "_source",
     "raw_features": "_features",
+    "read_catalog": "_catalog",
+    "read_users": "_users",
+    "recognise": "_recognise",
+    "render_health_html": "_health_view",
+    "render_health_text": "_health_view",
     "repeat_share": "_splits",
+    "settings_from": "_settings",
     "time_split": "_splits",
     "with_features": "_features",
 }
 
 __all__ = [
+    "DRAFT_SCHEMA",
+    "RULES",
     "Cases",
+    "CleaningReport",
     "ColumnRule",
+    "EventStream",
     "FeatureOptions",
     "FeatureRecipe",
     "FeatureTransform",
+    "Finding",
+    "Health",
     "LiveSequences",
+    "Mapping",
+    "Quarantine",
+    "Recognised",
+    "Rule",
     "Sequences",
+    "Settings",
     "SnapshotOptions",
+    "Source",
     "Windows",
     "add_features",
     "before",
     "behaviour",
+    "bot_subjects",
+    "check_event",
+    "clean_events",
+    "clean_expression",
+    "content_id",
+    "diagnose",
     "drop_snapshots",
     "feature_recipe",
     "is_target",
     "item_categories",
     "leave_one_out",
+    "limits_of",
     "live_sequences",
     "make_snapshot",
+    "mappings_from",
+    "minor_units",
     "model_value",
     "open_snapshot",
+    "open_source",
     "raw_features",
+    "read_catalog",
+    "read_users",
+    "recognise",
+    "render_health_html",
+    "render_health_text",
     "repeat_share",
     "sequence_batch",
     "sequence_length",
+    "settings_from",
     "time_split",
     "training_windows",
     "window_batch",

@@ -18,7 +18,7 @@ from penchant.data._expressions import clean_sql
 from penchant.data._recognise import Recognised
 from penchant.data._repeats import Repeats, hash_keys
 from penchant.data._report import CleaningReport, Tally
-from penchant.data._rules import RULE, Limits
+from penchant.data._rules import RULE, limits_of
 from penchant.data._settings import Settings
 from penchant.data._source import Source
 from penchant.data._source_chunks import Chunk
@@ -52,7 +52,6 @@ class EventStream:
         self._repeats = Repeats() if keep else None
         self._ordinal = recognised.mapping.time == "ordinal"
         self._spill = _Spill()
-        self._queries: dict[tuple[tuple[str, ...], bool, frozenset[str]], str] = {}
         self._started = False
 
     def accepted(self) -> Iterator[pa.RecordBatch]:
@@ -112,12 +111,10 @@ class EventStream:
             columns.append("subject")
         if "quantity" not in empty and (pc.min(draft["quantity"]).as_py() or 0) < 0:
             columns += ["kind", "value", "quantity"]
-        key = (tuple(columns), odd, empty)
-        if key not in self._queries:
-            self._queries[key] = clean_sql(self._limits, columns, odd=odd, empty=empty)
+        query = clean_sql(self._limits, tuple(columns), odd=odd, empty=empty)
         pieces = pa.Table.from_batches(draft.to_batches(max_chunksize=_PIECE), schema=draft.schema)
         engine.register("draft", pieces)
-        judged = engine.sql(self._queries[key]).to_arrow_table()
+        judged = engine.sql(query).to_arrow_table()
         engine.unregister("draft")
         whole = {name: draft[name] for name in ACCEPTED_SCHEMA.names if name != "subject"}
         whole["subject"] = draft["user_id"]
@@ -154,7 +151,9 @@ class EventStream:
     def _refuse(self, chunk: Chunk, draft: pa.Table, reason: pa.ChunkedArray) -> None:
         rows = draft["row"].to_numpy()
         raw = chunk.raw(np.searchsorted(chunk.row, rows))
-        subject = pc.coalesce(draft["user_id"], pc.binary_join_element_wise(GUEST_PREFIX, draft["anonymous_id"], ""))
+        subject = pc.coalesce(
+            draft["user_id"], pc.binary_join_element_wise(GUEST_PREFIX, draft["anonymous_id"], "")
+        )
         columns = [draft["row"], reason, details(draft, reason), subject, pa.array(raw, pa.string())]
         table = pa.table(dict(zip(REFUSED_SCHEMA.names, columns, strict=True))).cast(REFUSED_SCHEMA)
         self._tally.refuse(table)
@@ -183,21 +182,10 @@ def clean_events(source: Source, recognised: Recognised, settings: Settings, now
         >>> _ = file.write_text("user_id,item_id,kind,ts\\nu1,shoe,view,2024-05-01\\nu1,,view,2024-05-02\\n")
         >>> source = open_source(file)
         >>> stream = clean_events(source, recognise(source, []), Settings(), now=1_720_000_000_000_000)
-        >>> sum(batch.num_rows for batch in stream.accepted()), stream.report.reasons[0].reason
+        >>> sum(batch.num_rows for batch in stream.accepted()), stream.report.refusals[0].reason
         (1, 'missing_item')
     """
     return EventStream(source, recognised, settings, now)
-
-
-def limits_of(settings: Settings, now: int) -> Limits:
-    """The numbers of the rules at a moment."""
-    return Limits(
-        earliest=settings.earliest_ts,
-        latest=settings.latest_ts(now),
-        max_value=settings.max_value,
-        max_quantity=settings.max_quantity,
-        refunds=settings.negative_quantity == "refund",
-    )
 
 
 def damaged_table(chunk: Chunk) -> pa.Table:
@@ -218,7 +206,9 @@ def details(draft: pa.Table, reason: pa.ChunkedArray) -> pa.Array:
         if field == "ts":
             shown = pa.array([_when(ts) for ts in shown.to_pylist()], pa.string())
         elif field == "value":
-            shown = pc.coalesce(pc.cast(shown, pa.string()), pc.cast(draft["quantity"].combine_chunks(), pa.string()))
+            shown = pc.coalesce(
+                pc.cast(shown, pa.string()), pc.cast(draft["quantity"].combine_chunks(), pa.string())
+            )
         shown = pc.coalesce(draft["detail"].combine_chunks(), pc.cast(shown, pa.string()))
         out = pc.if_else(pc.equal(reasons, code), shown, out)
     return out

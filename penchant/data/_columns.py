@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 from penchant.data._source_chunks import to_json
 
 MAX_ID_BYTES = 512
-_NUMERIC = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*$|^\s*[-+]?(nan|NaN|inf|Inf|Infinity|-Infinity)\s*$"
+_NUMERIC = (
+    r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?\s*$|^\s*[-+]?(nan|NaN|inf|Inf|Infinity|-Infinity)\s*$"
+)
 _MONEY = re.compile(r"^(?P<before>[^\d.,+-]*)(?P<sign>[-+]?)(?P<digits>[\d.,' \u00a0]+)(?P<after>\D*)$")
 _SYMBOLS = {"€": "EUR", "£": "GBP", "$": "USD", "¥": "JPY", "₹": "INR", "₩": "KRW", "₽": "RUB"}
 _DAMAGE = "\ufffd|\u00c3[\u0080-\u00bf\u0192\u2018-\u203a\u20ac\u2122]|\u00e2\u20ac|\u00c2[\u00a0-\u00bf]"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from penchant.core import EventKind, USER_KEY
+from penchant.core import USER_KEY, EventKind
 from penchant.data._columns import MAX_ID_BYTES, Notes, clean_id, is_damaged, parse_money
 from penchant.data._dialects_nested import Parsed, ga4, google_retail, segment, shopify
 from penchant.data._draft import DRAFT_SCHEMA, ID_COLUMNS
@@ -63,13 +63,21 @@ def _personalize(columns: Sequence[str]) -> Mapping | None:
     }
     # what EVENT_VALUE means is the shop's own choice (a price, stars, a share watched): it stays a property
     props = [c for c in ("EVENT_VALUE",) if c in columns]
-    return Mapping(name="amazon-personalize", fields=_present(names, columns), kind=EventKind.VIEW, props=props)
+    return Mapping(
+        name="amazon-personalize", fields=_present(names, columns), kind=EventKind.VIEW, props=props
+    )
 
 
 def _gorse(columns: Sequence[str]) -> Mapping | None:
     if not {"FeedbackType", "UserId", "ItemId"} <= set(columns):
         return None
-    names = {"user_id": "UserId", "item_id": "ItemId", "ts": "Timestamp", "kind": "FeedbackType", "text": "Comment"}
+    names = {
+        "user_id": "UserId",
+        "item_id": "ItemId",
+        "ts": "Timestamp",
+        "kind": "FeedbackType",
+        "text": "Comment",
+    }
     props = [c for c in ("Value",) if c in columns]
     return Mapping(name="gorse", fields=_present(names, columns), props=props)
 
@@ -123,7 +131,9 @@ def draft_objects(
     return pa.Table.from_pylist(events, schema=DRAFT_SCHEMA)
 
 
-def _row(event: Parsed, row: int, part: int, settings: Settings, notes: Notes, extra: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    event: Parsed, row: int, part: int, settings: Settings, notes: Notes, extra: dict[str, Any]
+) -> dict[str, Any]:
     out: dict[str, Any] = {"row": row, "part": part, "fault": event.fault, "detail": event.detail}
     for name in ID_COLUMNS:
         raw = getattr(event, name)
@@ -175,10 +185,9 @@ def _amount(value: Any) -> tuple[float | None, str | None]:
 
 # What other people call the id of a product, the best word first.
 ITEM_WORDS = (
-    "product_id item_id sku productid itemid product_code item stockcode stock_code asin article_id articleid"
-    " product id".split()
+    ["product_id", "item_id", "sku", "productid", "itemid", "product_code", "item", "stockcode", "stock_code", "asin", "article_id", "articleid", "product", "id"]
 )
-USER_WORDS = "user_id household_id customer_id userid customerid householdid visitor_id member_id user customer".split()
+USER_WORDS = ["user_id", "household_id", "customer_id", "userid", "customerid", "householdid", "visitor_id", "member_id", "user", "customer"]
 _CATALOG_WORDS: dict[str, tuple[str, ...]] = {
     "title": ("title", "name", "product_name", "productname", "item_name", "product_title"),
     "description": ("description", "product_description", "body_html"),
@@ -195,8 +204,23 @@ _CATALOG_WORDS: dict[str, tuple[str, ...]] = {
     "publish_time": ("publish_time", "published_at", "release_date", "availability_date"),
     "labels": ("labels", "tags"),
 }
-_LEVELS = ("department", "division", "category_l1", "product_category", "category", "category_l2", "subcategory")
-_LEVELS_AFTER = ("sub_category", "product_type", "category_l3", "style", "commodity_desc", "sub_commodity_desc")
+_LEVELS = (
+    "department",
+    "division",
+    "category_l1",
+    "product_category",
+    "category",
+    "category_l2",
+    "subcategory",
+)
+_LEVELS_AFTER = (
+    "sub_category",
+    "product_type",
+    "category_l3",
+    "style",
+    "commodity_desc",
+    "sub_commodity_desc",
+)
 _TIMES = {"ts", "timestamp", "time", "event_time", "date", "datetime", "created_at", "transaction_timestamp"}
 
 
@@ -210,8 +234,8 @@ def catalog_mapping(columns: Sequence[str], *, sure: bool = False) -> Mapping | 
     if "productgroupid" in lower and key is None:
         key = lower["productgroupid"]
     person = any(w in lower for w in USER_WORDS)
-    if key is None or (person and not sure) or (_TIMES & set(lower) and not sure):
-        return None
+    if key is None or person or (_TIMES & set(lower) and not sure):
+        return None  # a log of people is never taken for a catalogue: their columns would end up in it
     fields: dict[str, str | list[str]] = {"id": key}
     for ours in sorted(CATALOG_FIELDS - {"id"}):
         words = _CATALOG_WORDS.get(ours, (ours,))
@@ -222,7 +246,7 @@ def catalog_mapping(columns: Sequence[str], *, sure: bool = False) -> Mapping | 
     if levels and fields.get("category") in {None, *levels}:
         fields["category"] = levels
     telling = set(fields) - {"id", "size", "language", "rating", "currency"}
-    if not sure and not (telling or "offers" in lower or "type" in lower and "sku" in lower):
+    if not sure and not (telling or "offers" in lower or ("type" in lower and "sku" in lower)):
         return None
     return Mapping(name="catalog", what="catalog", fields=fields)
 

@@ -107,7 +107,9 @@ def ga4(row: dict[str, Any]) -> list[Parsed]:
     if kind is None:
         return _left_out(base, name)
     order = _first(_map(row.get("ecommerce")).get("transaction_id"), params.get("transaction_id"))
-    event_id = f"{order}#{kind}" if order not in {None, "(not set)"} and kind in {"purchase", "refund"} else None
+    event_id = (
+        f"{order}#{kind}" if order not in {None, "(not set)"} and kind in {"purchase", "refund"} else None
+    )
     base = replace(base, kind=kind, event_id=event_id)
     if kind == "search":
         return [replace(base, query=params.get("search_term"))]

@@ -159,7 +159,9 @@ class Draft:
         wanted = [c for c in dict.fromkeys(self._mapping.props) if c in work.names]
         given = self._raw(work, "props")
         if not wanted:
-            return None if given is None else texts(given)
+            if given is None or given.null_count == len(given):
+                return None
+            return pa.array([_props_json({}, v) for v in given.to_pylist()], pa.string())
         rows = work.batch.select(wanted).to_pylist()
         extra = given.to_pylist() if given is not None else [None] * len(rows)
         return pa.array([_props_json(r, e) for r, e in zip(rows, extra, strict=True)], pa.string())
@@ -177,7 +179,9 @@ class Draft:
         if not self._not_items or item is None:
             return
         codes = pc.dictionary_encode(item)
-        hits = [c is not None and any(p.match(c) for p in self._not_items) for c in codes.dictionary.to_pylist()]
+        hits = [
+            c is not None and any(p.match(c) for p in self._not_items) for c in codes.dictionary.to_pylist()
+        ]
         if any(hits):
             flag = pc.fill_null(pa.array(hits).take(codes.indices), False)
             work.fault(flag, "not_a_product", item)
@@ -202,7 +206,9 @@ class Draft:
             "part": pc.cast(pc.add(position, 1), pa.int32()),
             "event_id": numbered,
             "kind": pa.repeat(pa.scalar("impression"), len(parent)),
-            "item_id": ids(pc.list_flatten(lists), self._notes, integer=self._mapping.integer_ids, secret=False),
+            "item_id": ids(
+                pc.list_flatten(lists), self._notes, integer=self._mapping.integer_ids, secret=False
+            ),
             "position": position,
             "query": none,
             "text": none,
@@ -248,14 +254,22 @@ class _Work:
         none = pa.scalar(None, pa.string())
         shown = none if secret else value
         if self._fault is None or self._detail is None:
-            self._fault, self._detail = pa.nulls(self.num_rows, pa.string()), pa.nulls(self.num_rows, pa.string())
+            self._fault, self._detail = (
+                pa.nulls(self.num_rows, pa.string()),
+                pa.nulls(self.num_rows, pa.string()),
+            )
         fresh = pc.and_(pc.fill_null(where, False), self._fault.is_null())
         self._fault = pc.if_else(fresh, pa.scalar(code), self._fault)
         self._detail = pc.if_else(fresh, shown, self._detail)
 
     def table(self, columns: dict[str, Any]) -> pa.Table:
         none = {"fault": self._fault, "detail": self._detail}
-        given = {"row": pa.array(self.row), "part": pa.array(np.zeros(self.num_rows, np.int32)), **columns, **none}
+        given = {
+            "row": pa.array(self.row),
+            "part": pa.array(np.zeros(self.num_rows, np.int32)),
+            **columns,
+            **none,
+        }
         arrays = []
         for field in DRAFT_SCHEMA:
             array = given.get(field.name)

@@ -6,7 +6,7 @@ common core. What no two engines do alike (reading times, Unicode normal forms) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import ibis
@@ -19,8 +19,9 @@ from penchant.data._ids import HASHED, SEPARATOR
 from penchant.data._rules import RULES, Limits, is_return
 
 
-
-def clean_expression(draft: ir.Table, limits: Limits, *, odd: bool = True, empty: frozenset[str] = frozenset()) -> ir.Table:
+def clean_expression(
+    draft: ir.Table, limits: Limits, *, odd: bool = True, empty: frozenset[str] = frozenset()
+) -> ir.Table:
     """Judge and normalise a draft.
 
     Args:
@@ -50,7 +51,9 @@ def clean_expression(draft: ir.Table, limits: Limits, *, odd: bool = True, empty
     derived = hash_expression(t2, empty)
     event_id = derived if "event_id" in empty else ibis.coalesce(t2.event_id, derived)
     guest = ibis.literal(GUEST_PREFIX) + t2.anonymous_id
-    t3 = t2.mutate(event_id=event_id, subject=ibis.coalesce(t2.user_id, guest), position=t2.position.cast("int32"))
+    t3 = t2.mutate(
+        event_id=event_id, subject=ibis.coalesce(t2.user_id, guest), position=t2.position.cast("int32")
+    )
     return t3.select(*EVENT_SCHEMA.names, "row", "part", "reason", "detail")
 
 
@@ -64,7 +67,9 @@ def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.Stri
         if name in {"value", "quantity"}:
             # NaN, infinite and absurd numbers are refused anyway; a cast must not fail on them
             tame = ibis.cases((column.abs() < 1e15, column), else_=ibis.literal(0.0))
-            column = ibis.cases((column.isnull(), ibis.null("int64")), else_=(tame * 1000.0).round().cast("int64"))
+            column = ibis.cases(
+                (column.isnull(), ibis.null("int64")), else_=(tame * 1000.0).round().cast("int64")
+            )
         if not column.type().is_string():
             column = column.cast("string")
         parts.append(ibis.literal(letter) + column)
@@ -73,7 +78,8 @@ def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.Stri
     return digest
 
 
-def clean_sql(limits: Limits, columns: Sequence[str], *, odd: bool, empty: frozenset[str]) -> str:
+@lru_cache(maxsize=256)
+def clean_sql(limits: Limits, columns: tuple[str, ...], *, odd: bool, empty: frozenset[str]) -> str:
     """The cleaning as one DuckDB query over a table named ``draft``, giving only some columns of the result."""
     draft = ibis.table(_ibis_schema(), name="draft")
     cleaned = clean_expression(draft, limits, odd=odd, empty=empty)

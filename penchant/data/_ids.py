@@ -34,7 +34,7 @@ def content_id(row: Mapping[str, Any]) -> str:
 
     Example:
         >>> content_id({"user_id": "u1", "ts": 0, "kind": "view", "item_id": "shoe"})
-        'a6a3de0a0a5348ea7de9184b'
+        'a6a3de0a0a5348ea7de9184b68c2b068'
     """
     parts = []
     for letter, name in HASHED:

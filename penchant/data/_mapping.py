@@ -18,7 +18,11 @@ What = Literal["events", "catalog", "users"]
 
 # Our names an event mapping may fill. `price` (of one piece), `rating` (stars) and `impressions` (a list of
 # shown items) have no column of their own at rest: they become `value`, or further events.
-EVENT_FIELDS: frozenset[str] = frozenset(EVENT_SCHEMA.names) - {"subject"} | {"price", "rating", "impressions"}
+EVENT_FIELDS: frozenset[str] = frozenset(EVENT_SCHEMA.names) - {"subject"} | {
+    "price",
+    "rating",
+    "impressions",
+}
 CATALOG_FIELDS: frozenset[str] = frozenset(CATALOG_SCHEMA.names) - {"attributes"}
 FIELDS: dict[str, frozenset[str]] = {"events": EVENT_FIELDS, "catalog": CATALOG_FIELDS}
 _LISTS = frozenset({"category", "labels"})  # fields that may be filled from several columns
@@ -27,27 +31,36 @@ _LISTS = frozenset({"category", "labels"})  # fields that may be filled from sev
 KIND_WORDS: dict[str, str] = {
     **{kind: kind for kind in KINDS},
     **dict.fromkeys(
-        "product_view item_view view_item detail_view detail_page_view pageview_product viewed browse read watch"
-        " product_viewed pv item_viewed product_detail".split(),
+        ["product_view", "item_view", "view_item", "detail_view", "detail_page_view", "pageview_product", "viewed", "browse", "read", "watch", "product_viewed", "pv", "item_viewed", "product_detail"],
         "view",
     ),
-    **dict.fromkeys("clicked product_click item_click select_item product_clicked click_item open".split(), "click"),
-    **dict.fromkeys("shown impressions exposure expose display view_item_list".split(), "impression"),
-    **dict.fromkeys("buy bought order ordered transaction sale sold purchased pay paid".split(), "purchase"),
-    **dict.fromkeys("conversion order_completed purchase_complete checkout_completed".split(), "purchase"),
-    **dict.fromkeys("cart addtocart add_to_cart add_cart basket cart_added product_added atc".split(), "cart_add"),
-    **dict.fromkeys("add_to_basket basket_add added_to_cart product_added_to_cart".split(), "cart_add"),
-    **dict.fromkeys("removefromcart remove_from_cart product_removed cart_removed remove_cart".split(), "cart_remove"),
-    **dict.fromkeys("view_cart cart_viewed shopping_cart_page_view".split(), "cart_view"),
-    **dict.fromkeys("begin_checkout checkout_started checkout_start start_checkout".split(), "checkout"),
-    **dict.fromkeys("collect fav favorite favourite like liked wish save star add_to_wishlist".split(), "wishlist"),
-    **dict.fromkeys("return returned refunded order_refunded chargeback".split(), "refund"),
-    **dict.fromkeys("rate rating rated comment product_reviewed reviewed".split(), "review"),
-    **dict.fromkeys("searched query products_searched search_submitted view_search_results".split(), "search"),
-    **dict.fromkeys("filtered filter_applied sort product_list_filtered".split(), "filter"),
-    **dict.fromkeys("sign_up register registration signed_up".split(), "signup"),
-    **dict.fromkeys("view_promotion promotion_viewed".split(), "promo_view"),
-    **dict.fromkeys("select_promotion promotion_clicked".split(), "promo_click"),
+    **dict.fromkeys(
+        ["clicked", "product_click", "item_click", "select_item", "product_clicked", "click_item", "open"], "click"
+    ),
+    **dict.fromkeys(["shown", "impressions", "exposure", "expose", "display", "view_item_list"], "impression"),
+    **dict.fromkeys(["buy", "bought", "order", "ordered", "transaction", "sale", "sold", "purchased", "pay", "paid"], "purchase"),
+    **dict.fromkeys(["conversion", "order_completed", "purchase_complete", "checkout_completed"], "purchase"),
+    **dict.fromkeys(
+        ["cart", "addtocart", "add_to_cart", "add_cart", "basket", "cart_added", "product_added", "atc"], "cart_add"
+    ),
+    **dict.fromkeys(["add_to_basket", "basket_add", "added_to_cart", "product_added_to_cart"], "cart_add"),
+    **dict.fromkeys(
+        ["removefromcart", "remove_from_cart", "product_removed", "cart_removed", "remove_cart"], "cart_remove"
+    ),
+    **dict.fromkeys(["view_cart", "cart_viewed", "shopping_cart_page_view"], "cart_view"),
+    **dict.fromkeys(["begin_checkout", "checkout_started", "checkout_start", "start_checkout"], "checkout"),
+    **dict.fromkeys(
+        ["collect", "fav", "favorite", "favourite", "like", "liked", "wish", "save", "star", "add_to_wishlist"], "wishlist"
+    ),
+    **dict.fromkeys(["return", "returned", "refunded", "order_refunded", "chargeback"], "refund"),
+    **dict.fromkeys(["rate", "rating", "rated", "comment", "product_reviewed", "reviewed"], "review"),
+    **dict.fromkeys(
+        ["searched", "query", "products_searched", "search_submitted", "view_search_results"], "search"
+    ),
+    **dict.fromkeys(["filtered", "filter_applied", "sort", "product_list_filtered"], "filter"),
+    **dict.fromkeys(["sign_up", "register", "registration", "signed_up"], "signup"),
+    **dict.fromkeys(["view_promotion", "promotion_viewed"], "promo_view"),
+    **dict.fromkeys(["select_promotion", "promotion_clicked"], "promo_click"),
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import PurePath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import KINDS, EventKind, USER_KEY
+from penchant.core import KINDS, USER_KEY, EventKind
 from penchant.data._columns import numbers, plain, texts
 from penchant.data._draft import ROW_NUMBER
 from penchant.data._mapping import KIND_WORDS, Mapping, What
@@ -40,7 +40,7 @@ _NAMES: dict[str, str] = {
     "impressions": "impressions impression shownitems",
     "event_id": "eventid messageid uuid",
 }
-_ORDER = "rowinfile row rownumber step pos position index order seq sequence line".split()
+_ORDER = ["rowinfile", "row", "rownumber", "step", "pos", "position", "index", "order", "seq", "sequence", "line"]
 _GUESSES: tuple[tuple[str, str], ...] = (
     ("remove", "cart_remove"),
     ("unfav", "-"),
@@ -67,7 +67,9 @@ _FORMATS = [
 def propose(source: Source, what: What = "events") -> tuple[Mapping, list[str]]:
     """A mapping to look over, and the words of what could not be found."""
     batch = source.sample().batch
-    name = re.sub(r"[^a-z0-9]+", "-", PurePath(source.name).name.lower().split(".")[0]).strip("-") or "mapping"
+    name = (
+        re.sub(r"[^a-z0-9]+", "-", PurePath(source.name).name.lower().split(".")[0]).strip("-") or "mapping"
+    )
     columns = source.columns
     if what == "events":
         return _events(name, columns, batch)
@@ -94,9 +96,8 @@ def propose(source: Source, what: What = "events") -> tuple[Mapping, list[str]]:
 
 
 def _log_columns(rest: Iterable[str], named: dict[str, str]) -> list[str]:
-    """In a log that serves as a catalogue too, what belongs to the event and not to the product."""
-    of_event = {v for k, v in named.items() if k not in {"item_id", "price"}}
-    return [c for c in rest if c in of_event]
+    """In a log that serves as a catalogue too, nothing of the events may end up in the catalogue."""
+    return list(rest) if named.keys() & {"user_id", "anonymous_id", "ts"} else []
 
 
 def _events(name: str, columns: list[str], batch: pa.RecordBatch) -> tuple[Mapping, list[str]]:

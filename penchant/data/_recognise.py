@@ -54,35 +54,51 @@ def recognise(
     Args:
         source: The opened file.
         mappings: The ``[[mapping]]`` tables of the shop.
-        what: Only look for events, a catalogue or users; None looks for all three, in this order.
+        what: What is expected. With "events" a table of users or a catalogue is told too, when it is one;
+            "catalog" and "users" look for nothing else.
         settings: Its ``props`` are kept from known forms too.
 
     Raises:
         UnknownColumns: Nothing fits; ``proposal`` is a mapping to look at, to edit and to add to ``shop.toml``.
     """
     props = (settings or Settings()).props
-    for mapping in mappings:
-        available = [*source.columns, ROW_NUMBER]
-        if mapping.fits(available, source.name) and what in {None, mapping.what}:
-            kept = mapping if mapping.props or not props else _with_props(mapping, source, props)
-            return _recognised(source, f"mapping:{mapping.name}", kept, None)
-    if what in {None, "events"}:
+    wanted: tuple[What, ...] = _ORDERS[what]
+    for kind in wanted:
+        for mapping in mappings:
+            if mapping.what == kind and mapping.fits([*source.columns, ROW_NUMBER], source.name):
+                return _recognised(
+                    source, f"mapping:{mapping.name}", _with_props(mapping, source, props), None
+                )
+    for kind in wanted:
+        found = _known(source, kind, props, sure=kind == what)
+        if found is not None:
+            return found
+    raise _unknown(source, what)
+
+
+_ORDERS: dict[What | None, tuple[What, ...]] = {
+    None: ("events", "catalog", "users"),
+    "events": ("events", "users", "catalog"),
+    "catalog": ("catalog",),
+    "users": ("users",),
+}
+
+
+def _known(source: Source, kind: What, props: Sequence[str], *, sure: bool) -> Recognised | None:
+    if kind == "events":
         for dialect in DIALECTS:
             found = dialect.look(source.columns)
             if found is not None:
                 return _recognised(source, dialect.name, _with_props(found, source, props), dialect)
-    if what in {None, "catalog"}:
-        catalog = catalog_mapping(source.columns, sure=what == "catalog")
-        if catalog is not None:
-            return _recognised(source, catalog.name, catalog, None)
-    if what in {None, "users"}:
-        users = users_mapping(source.columns, sure=what == "users")
-        if users is not None:
-            return _recognised(source, users.name, users, None)
-    raise _unknown(source, what)
+        return None
+    look = catalog_mapping if kind == "catalog" else users_mapping
+    mapping = look(source.columns, sure=sure)
+    return None if mapping is None else _recognised(source, mapping.name, mapping, None)
 
 
 def _with_props(mapping: Mapping, source: Source, props: Sequence[str]) -> Mapping:
+    if mapping.what != "events":
+        return mapping
     wanted = [p for p in props if p in source.columns and p not in mapping.columns]
     if not wanted:
         return mapping
@@ -104,7 +120,7 @@ def _unknown(source: Source, what: What | None) -> UnknownColumns:
     error = UnknownColumns(
         f"the columns of {source.name} are of no form we know{lacks}",
         value=", ".join(source.columns),
-        hint="run the command again with --accept-mapping to write the proposed [[mapping]] to shop.toml, "
+        hint="run the command again with --write-mapping to write the proposed [[mapping]] to shop.toml, "
         "look it over there, and edit what is wrong",
         path=str(source.path),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penchant.core import Noun
 from penchant.data._columns import Notes
@@ -18,15 +19,11 @@ REMARKS: dict[str, str] = {
     "ordinal_time": "events whose time is only an order: gaps between them mean nothing",
     "day_time": "events with a day but no time of day",
     "repeated_rows": "identical rows that were kept as separate events",
+    "bad_price": "prices that are no amount; the product is kept without a price",
+    "truncated": "texts that were too long and were cut",
+    "replaced": "rows of an id that comes again further down; the last one stays",
     "source": "what was found out about the file",
 }
-
-
-class Example(Noun):
-    """One row of many: its number in the file and the offending value, never who it was."""
-
-    row: int
-    value: str | None = None
 
 
 class Refused(Noun):
@@ -38,7 +35,7 @@ class Refused(Noun):
     costs: str
     todo: str
     severity: str
-    examples: list[Example] = []
+    examples: list[str] = []  # "row 17: the offending value", never who it was
 
 
 class Remark(Noun):
@@ -66,13 +63,28 @@ class CleaningReport(Noun):
     events: int
     accepted: int
     refused: int
-    reasons: list[Refused] = []
+    refusals: list[Refused] = []
     remarks: list[Remark] = []
     ignored: list[str] = []
     props: list[str] = []
     kinds: dict[str, int] = {}
     first_ts: int | None = None
     last_ts: int | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noticed, as sentences."""
+        found = [_sentence(r) for r in self.remarks]
+        if self.ignored:
+            found.append(
+                "columns left out: " + ", ".join(self.ignored) + " (name them in props to keep them)"
+            )
+        return found
+
+
+def _sentence(remark: Remark) -> str:
+    text = remark.says if remark.code == "source" else f"{remark.count:,} {remark.says}"
+    return text + (", as in " + "; ".join(remark.examples[:2]) if remark.examples else "")
 
 
 class Tally:
@@ -82,7 +94,7 @@ class Tally:
         self.rows = 0
         self.accepted = 0
         self.reasons: Counter[str] = Counter()
-        self.examples: dict[str, list[Example]] = {}
+        self.examples: dict[str, list[str]] = {}
         self.notes = Notes()
         self.kinds: Counter[str] = Counter()
         self.first_ts: int | None = None
@@ -92,10 +104,10 @@ class Tally:
         """Count refused rows; ``table`` has row, reason and detail."""
         for group in table["reason"].value_counts().to_pylist():
             self.reasons[group["values"]] += group["counts"]
-        for reason in set(self.reasons) - {r for r, e in self.examples.items() if len(e) >= 5}:
+        for reason in sorted(set(self.reasons) - {r for r, e in self.examples.items() if len(e) >= 5}):
             kept = self.examples.setdefault(reason, [])
-            for item in table.filter(pa.compute.equal(table["reason"], reason)).slice(0, 5 - len(kept)).to_pylist():
-                kept.append(Example(row=item["row"], value=_short(item["detail"])))
+            for item in table.filter(pc.equal(table["reason"], reason)).slice(0, 5 - len(kept)).to_pylist():
+                kept.append(_example(item["row"], item["detail"]))
 
     def report(
         self,
@@ -126,7 +138,7 @@ class Tally:
             events=self.accepted + refused,
             accepted=self.accepted,
             refused=refused,
-            reasons=refusals(self.reasons, self.examples),
+            refusals=refusals(self.reasons, self.examples),
             remarks=found,
             ignored=ignored,
             props=props,
@@ -136,7 +148,7 @@ class Tally:
         )
 
 
-def refusals(counts: Counter[str], examples: dict[str, list[Example]]) -> list[Refused]:
+def refusals(counts: Counter[str], examples: dict[str, list[str]]) -> list[Refused]:
     """Counts by reason with the words of each, in the order of the rules."""
     order = {rule.code: number for number, rule in enumerate(RULES)}
     return [
@@ -154,5 +166,7 @@ def refusals(counts: Counter[str], examples: dict[str, list[Example]]) -> list[R
     ]
 
 
-def _short(value: str | None) -> str | None:
-    return value if value is None or len(value) <= 120 else value[:117] + "..."
+def _example(row: int, value: str | None) -> str:
+    if value is None:
+        return f"row {row}"
+    return f"row {row}: {value if len(value) <= 120 else value[:117] + '...'}"

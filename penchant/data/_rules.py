@@ -16,6 +16,7 @@ from typing import Any, Literal
 from penchant.core import KINDS
 from penchant.data._columns import MAX_ID_BYTES
 from penchant.data._draft import ID_COLUMNS, NEEDS_ITEM
+from penchant.data._settings import Settings
 
 # Control characters, and the marks that change the direction of writing: never part of an id.
 ODD_CHARACTERS = r"[\x00-\x1f\x7f-\x{9f}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
@@ -118,7 +119,7 @@ RULES: tuple[Rule, ...] = (
         "missing_time",
         "no time",
         "the event cannot be placed in anyone's history",
-        "export the time, or map an order column with time = \"ordinal\"",
+        'export the time, or map an order column with time = "ordinal"',
         "kind",
         lambda t, _: t.ts.isnull(),
         lambda r, _: r["ts"] is None,
@@ -181,7 +182,7 @@ RULES: tuple[Rule, ...] = (
         "remove line breaks, tabs, NUL and invisible marks from ids",
         None,
         lambda t, _: _any_odd(t),
-        lambda r, _: any(r[c] is not None and _odd.search(r[c]) is not None for c in ID_COLUMNS),
+        lambda r, _: any(r[c] is not None and is_odd_id(r[c]) for c in ID_COLUMNS),
         odd_only=True,
     ),
     Rule(
@@ -216,7 +217,7 @@ RULES: tuple[Rule, ...] = (
         'send refunds as kind = "refund"; or set data.negative_quantity = "refund"',
         "quantity",
         lambda t, m: (t.quantity < 0) & ~is_return(t, m),
-        lambda r, m: r["quantity"] is not None and r["quantity"] < 0 and not _returns(r, m),
+        lambda r, m: r["quantity"] is not None and r["quantity"] < 0 and not returns(r, m),
     ),
     Rule(
         "negative_value",
@@ -227,7 +228,7 @@ RULES: tuple[Rule, ...] = (
         lambda t, m: (t.fault == "negative_value") | (t.value < 0) & ~is_return(t, m),
         lambda r, m: (
             r.get("fault") == "negative_value"
-            or (r["value"] is not None and r["value"] < 0 and not _returns(r, m))
+            or (r["value"] is not None and r["value"] < 0 and not returns(r, m))
         ),
     ),
     Rule(
@@ -282,6 +283,20 @@ RULES: tuple[Rule, ...] = (
         lambda r, _: r["consent"] is not None and re.search(_CONSENT + r"\Z", r["consent"]) is None,
     ),
     Rule(
+        "missing_id",
+        "a product or a user without an id",
+        "nothing can refer to it",
+        "export the id in every row",
+        severity="error",
+    ),
+    Rule(
+        "replaced",
+        "a product or a user whose id comes again further down",
+        "nothing: the last row stays",
+        "export every id once",
+        severity="info",
+    ),
+    Rule(
         "duplicate",
         "an event that is already there: the same id, the same content",
         "nothing: it is counted once",
@@ -299,6 +314,22 @@ RULES: tuple[Rule, ...] = (
 RULE: dict[str, Rule] = {rule.code: rule for rule in RULES}
 
 
+def is_odd_id(text: str) -> bool:
+    """Whether an id holds control characters or marks of writing direction."""
+    return _odd.search(text) is not None
+
+
+def limits_of(settings: Settings, now: int) -> Limits:
+    """The numbers of the rules at a moment."""
+    return Limits(
+        earliest=settings.earliest_ts,
+        latest=settings.latest_ts(now),
+        max_value=settings.max_value,
+        max_quantity=settings.max_quantity,
+        refunds=settings.negative_quantity == "refund",
+    )
+
+
 def first_broken(row: Row, limits: Limits) -> Rule | None:
     """The first rule that one event breaks, in plain Python; None when it passes."""
     for rule in RULES:
@@ -307,13 +338,18 @@ def first_broken(row: Row, limits: Limits) -> Rule | None:
     return None
 
 
-def _returns(row: Row, limits: Limits) -> bool:
+def returns(row: Row, limits: Limits) -> bool:
+    """Whether one event is a purchase taken back."""
     return (
-        limits.refunds and str(row["kind"]) == "purchase" and row["quantity"] is not None and row["quantity"] < 0
+        limits.refunds
+        and str(row["kind"]) == "purchase"
+        and row["quantity"] is not None
+        and row["quantity"] < 0
     )
 
 
 def is_return(t: Any, limits: Limits) -> Any:
+    """The same as an Ibis expression."""
     import ibis
 
     if not limits.refunds:

@@ -16,8 +16,8 @@ Duplicates = Literal["refuse", "keep"]
 CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 
 # Digits after the point where it is not two (ISO 4217).
-_NO_MINOR_UNIT = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split()
-_THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND".split()
+_NO_MINOR_UNIT = ["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"]
+_THREE_DIGITS = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
 
 
 def minor_units(currency: str | None) -> int:
@@ -55,7 +55,9 @@ class Settings(Noun, dict=True):
 
     def __post_init__(self) -> None:
         if self.earliest.year < 1 or self.earliest.year > 2200:
-            raise InputError("earliest is not a sensible day", value=str(self.earliest), path="$.data.earliest")
+            raise InputError(
+                "earliest is not a sensible day", value=str(self.earliest), path="$.data.earliest"
+            )
 
     @cached_property
     def earliest_ts(self) -> int:

@@ -161,7 +161,9 @@ def _head(path: Path) -> tuple[bytes, str | None]:
         with pa.input_stream(str(path), compression=compression) as stream:
             head: bytes = stream.read(HEAD)
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, f"is a damaged or cut off {compression} file: {_first_line(error)}") from error
+        raise _unreadable(
+            path, f"is a damaged or cut off {compression} file: {_first_line(error)}"
+        ) from error
     if not head.strip():
         raise _unreadable(path, "holds nothing but blanks" if head else "holds nothing")
     return head, compression
@@ -205,6 +207,8 @@ def _seekable(path: Path, compression: str | None) -> Path | tempfile.SpooledTem
         with pa.input_stream(str(path), compression=compression) as stream:
             shutil.copyfileobj(stream, unpacked, 1 << 20)
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, f"is a damaged or cut off {compression} file: {_first_line(error)}") from error
+        raise _unreadable(
+            path, f"is a damaged or cut off {compression} file: {_first_line(error)}"
+        ) from error
     unpacked.seek(0)
     return unpacked

@@ -113,6 +113,9 @@ class Lines:
         return np.array(self.row, np.int64)
 
 
+_sorted = msgspec.json.Encoder(enc_hook=str, order="sorted").encode
+
+
 def as_text(value: Any) -> str | None:
     """A JSON value as the text that a CSV cell would hold."""
     if value is None or isinstance(value, str):
@@ -125,11 +128,11 @@ def as_text(value: Any) -> str | None:
 
 
 def to_json(value: Any) -> str:
-    """Any value of a row as JSON text; what JSON cannot say becomes text."""
+    """Any value of a row as JSON text with sorted keys; what JSON cannot say becomes text."""
     try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
+        return _sorted(value).decode()
     except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError, ValueError):
-        return msgspec.json.encode(_plain(value)).decode()
+        return _sorted(_plain(value)).decode()
 
 
 def _plain(value: Any) -> Any:

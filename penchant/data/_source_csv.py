@@ -46,7 +46,9 @@ class CsvReader:
         first = next(csv.reader(lines, delimiter=self._delimiter), [])
         if not first:
             raise UnreadableFile("the file has no first line to read", hint="export it again with a header")
-        self._has_header = not any(_DATA.match(cell.strip()) for cell in first) and len(set(first)) == len(first)
+        self._has_header = not any(_DATA.match(cell.strip()) for cell in first) and len(set(first)) == len(
+            first
+        )
         self._columns = (
             [cell.strip() for cell in first]
             if self._has_header
@@ -91,7 +93,6 @@ class CsvReader:
         """All rows at once; None when any of them needs a closer look."""
         if not data.strip():
             return self._slow(b"", lines)
-        odd = []
         try:
             table = pacsv.read_csv(
                 pa.BufferReader(data),
@@ -99,7 +100,6 @@ class CsvReader:
                 parse_options=pacsv.ParseOptions(
                     delimiter=self._delimiter,
                     newlines_in_values=True,
-                    invalid_row_handler=lambda row: odd.append(row) or "skip",  # type: ignore[func-returns-value]
                 ),
                 convert_options=pacsv.ConvertOptions(
                     column_types=dict.fromkeys(self._columns, pa.binary()),
@@ -107,7 +107,7 @@ class CsvReader:
                     null_values=_NULLS,
                 ),
             )
-            if odd or _has_lost_quote(table):
+            if _has_lost_quote(table):
                 return None
             arrays = [pc.cast(column.combine_chunks(), pa.string()) for column in table.columns]
         except pa.ArrowException:

@@ -83,7 +83,9 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InputError("unknown time zone", value=name, hint="use a name such as Europe/Berlin or UTC") from error
+        raise InputError(
+            "unknown time zone", value=name, hint="use a name such as Europe/Berlin or UTC"
+        ) from error
 
 
 def _by_size(number: float) -> int | None:
@@ -93,8 +95,12 @@ def _by_size(number: float) -> int | None:
     if isinstance(number, int):
         if _COMPACT_DAY.match(str(number)):
             return _compact_day(str(number))
-        return number * SECOND if size < 1e11 else number * 1000 if size < 1e14 else (
-            number if size < 1e17 else number // 1000
+        return (
+            number * SECOND
+            if size < 1e11
+            else number * 1000
+            if size < 1e14
+            else (number if size < 1e17 else number // 1000)
         )
     factor = 1e6 if size < 1e11 else 1e3 if size < 1e14 else 1.0 if size < 1e17 else 1e-3
     return round(number * factor)
@@ -135,7 +141,9 @@ def _timestamps(column: pa.Array, timezone: str) -> pa.Array:
 
 def _ordinals(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     values, bad = _floats(column)
-    return pc.cast(pc.add(pc.multiply(pc.round(values), float(SECOND)), float(ORDINAL_START)), pa.int64()), bad
+    return pc.cast(
+        pc.add(pc.multiply(pc.round(values), float(SECOND)), float(ORDINAL_START)), pa.int64()
+    ), bad
 
 
 def _floats(column: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -10,11 +10,13 @@ from penchant.engine._requests import __all__ as _requests_all
 from penchant.engine._wire import (
     RESPONSE_HEADER,
     Problem,
+    alternatives,
     decode_response,
     error_classes,
     error_of,
     problem_of,
     renamed,
+    renamed_problem,
     trace_of,
 )
 
@@ -35,11 +37,13 @@ __all__ = [
     "Operation",
     "Problem",
     "ShopConfig",
+    "alternatives",
     "decode_response",
     "error_classes",
     "error_of",
     "problem_of",
     "renamed",
+    "renamed_problem",
     "trace_of",
     *_requests_all,
 ]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from penchant.engine._jobs import Job
 
 PINNED = "PENCHANT_PINNED"  # names of thread limits the server set for itself, comma separated
+COMMAND: tuple[str, ...] = (sys.executable, "-m", "penchant.engine._job_process")
 _PATIENCE = 15.0  # seconds a job has to end after it was told to
 _EVERY = 0.2  # seconds between two reports of progress
 
@@ -59,8 +60,7 @@ def run_isolated(shop: Path, job: Job) -> Any:
     order = Order(shop=str(shop), operation=job.operation.name, request=msgspec.to_builtins(job.request))
     pinned = os.environ.get(PINNED, "").split(",")
     env = {name: value for name, value in os.environ.items() if name not in pinned and name != PINNED}
-    command = [sys.executable, "-m", "penchant.engine._job_process"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         stopper = threading.Thread(target=_stop_when_told, args=(process, job.stop), daemon=True)

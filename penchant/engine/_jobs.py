@@ -27,7 +27,7 @@ import msgspec
 from penchant.core import Micros, Noun, Progress, now
 from penchant.core.errors import Interrupted, NotFound, PenchantError, ShopBusy
 from penchant.engine._operation import OPERATIONS, Operation
-from penchant.engine._wire import Problem, problem_of, renamed, trace_of
+from penchant.engine._wire import Problem, problem_of, renamed, renamed_problem, trace_of
 from penchant.store import atomic_write
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ class Jobs:
         for path in Path(tempfile.gettempdir()).glob(self._prefix + "*"):
             shutil.rmtree(path, ignore_errors=True)
         for status in self._stored():
+            if _personal(status):
+                shutil.rmtree(self.folder / status.id / "files", ignore_errors=True)
             if status.state not in FINISHED:
                 error = Interrupted(
                     "the server stopped while the job was waiting or running", hint=SEND_AGAIN
@@ -171,7 +173,7 @@ class Jobs:
             request: Its request; input files are paths in ``spool``.
             names: Temporary path -> the name the caller gave the file.
             spool: Folder to remove when the job is over.
-            outputs: Output field of the request -> file name the caller wants; the job writes it in its folder.
+            outputs: Output field of the request -> file name the caller wants; it lies in the job's folder.
 
         Raises:
             ShopBusy: Too many jobs wait.
@@ -282,8 +284,8 @@ class Jobs:
     def _run(self, job: Job) -> None:
         job.change(state="running", started=now())
         self._here.job = job
+        self._write_if_possible(job.status)
         try:
-            self._write(job.status)
             if job.operation.isolated:
                 result = self._runner(self.engine.path or self.folder, job)
             else:
@@ -303,23 +305,37 @@ class Jobs:
             state: State = "done"
         else:
             state = "interrupted" if isinstance(error, Interrupted) else "failed"
-        problem = None if error is None else problem_of(error)
-        if problem is not None:
-            problem = msgspec.convert(renamed(msgspec.to_builtins(problem), job.names), Problem)
+        problem = None if error is None else renamed_problem(error, job.names)
         files = [name for name, path in job.outputs.items() if error is None and path.exists()]
         if job.spool is not None:
             shutil.rmtree(job.spool, ignore_errors=True)
-        job.request = None
-        job.ended = time.monotonic()
-        job.change(state=state, finished=now(), result=renamed(result, job.names), error=problem, files=files)
-        self._write(job.status)
-        if job.operation.scope == "govern":
-            self._forget_personal(except_for=job)
-        else:
-            self._known.pop(job.status.id, None)  # from here on the record on disk speaks
         if not files:
             shutil.rmtree(self.folder / job.status.id / "files", ignore_errors=True)
+        personal = job.operation.scope == "govern"
+        if personal:
+            self._forget_personal(except_for=job)
+        final = msgspec.structs.replace(
+            job.status,
+            state=state,
+            finished=now(),
+            result=renamed(result, job.names),
+            error=problem,
+            files=files,
+        )
+        kept = self._write_if_possible(final)
         self._prune()
+        job.request, job.ended, job.status = None, time.monotonic(), final
+        if kept and not personal:
+            self._known.pop(final.id, None)  # from here on the record on disk speaks
+
+    def _write_if_possible(self, status: JobStatus) -> bool:
+        """A full disk must not keep a job from ending; its state is then known in memory alone."""
+        try:
+            self._write(status)
+        except (PenchantError, OSError) as error:
+            log.error("the state of job %s cannot be written: %s", status.id, type(error).__name__)
+            return False
+        return True
 
     def _forget_personal(self, except_for: Job | None = None) -> None:
         """Drop answers about people: all but the newest, and that one when it is old."""
@@ -333,8 +349,7 @@ class Jobs:
 
     def _write(self, status: JobStatus) -> None:
         """Keep the state on disk, without what is about a person."""
-        operation = OPERATIONS.get(status.operation)
-        if operation is None or operation.scope == "govern":
+        if _personal(status):
             error = status.error
             if error is not None:
                 error = Problem(
@@ -360,6 +375,11 @@ class Jobs:
         for job_id in finished[:-_KEPT]:
             self._known.pop(job_id, None)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
+
+
+def _personal(status: JobStatus) -> bool:
+    operation = OPERATIONS.get(status.operation)
+    return operation is None or operation.scope == "govern"
 
 
 def forget_jobs(folder: Path, subject: str) -> int:

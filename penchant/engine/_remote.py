@@ -62,7 +62,7 @@ class HttpRemote:
     def call(self, operation: Operation, request: msgspec.Struct) -> Any:
         """Run an operation there and give back the response.
 
-        Input files are sent along; output files are written where the request says. A job is followed to its end.
+        Input files are sent along, output files are written where the request says, jobs are followed.
 
         Raises:
             PenchantError: Of the class the server gave; ``ShopError`` when no server answers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import os
 import threading
@@ -75,14 +76,19 @@ def read_config(path: Path) -> ShopConfig:
     try:
         return msgspec.toml.decode(text, type=ShopConfig)
     except msgspec.ValidationError as error:
-        raise ShopError(f"{file}: {error}", hint="correct that key; see the reference page on shop.toml") from None
+        raise ShopError(
+            f"{file}: {error}", hint="correct that key; see the reference page on shop.toml"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ShopError(f"{file} is not valid TOML: {error}", hint="correct that line") from None
 
 
 def write_config(path: Path, config: ShopConfig) -> None:
     """Write ``shop.toml`` atomically, every setting with its value."""
-    atomic_write(path / CONFIG, msgspec.toml.encode(_without_none(msgspec.to_builtins(config))))
+    atomic_write(
+        path / CONFIG,
+        msgspec.toml.encode(_without_none(msgspec.to_builtins(config, builtin_types=(dt.date,)))),
+    )
 
 
 def _without_none(value: Any) -> Any:
@@ -99,11 +105,15 @@ def create_shop(path: Path, request: InitRequest) -> InitReport:
         ShopError: It already is one, or it holds other files.
     """
     if (path / CONFIG).exists():
-        raise ShopError("this folder is a shop already", value=str(path), hint="ingest into it, or choose another")
+        raise ShopError(
+            "this folder is a shop already", value=str(path), hint="ingest into it, or choose another"
+        )
     if path.exists() and not path.is_dir():
         raise InputError("a shop is a folder, this is a file", value=str(path), hint="choose another path")
     if path.is_dir() and any(path.iterdir()):
-        raise ShopError("this folder holds other files", value=str(path), hint="choose an empty or a new folder")
+        raise ShopError(
+            "this folder holds other files", value=str(path), hint="choose an empty or a new folder"
+        )
     path.mkdir(parents=True, exist_ok=True)
     name = request.name or path.resolve().name or "shop"
     write_config(path, ShopConfig(name=name, data=Settings(currency=request.currency)))
@@ -141,7 +151,9 @@ class Shop:
         config = read_config(path)
         if config.version > 1:
             raise ShopError(
-                "this shop was made by a newer version of penchant", value=config.version, hint="upgrade penchant"
+                "this shop was made by a newer version of penchant",
+                value=config.version,
+                hint="upgrade penchant",
             )
         return cls(path, config, open_store(path, readonly=readonly, clock=clock), clock)
 
@@ -173,7 +185,12 @@ class Shop:
 
     def log_access(self, operation: str, outcome: str, seconds: float) -> None:
         """Note who-did-what for operators: no personal data, one JSON line an operation."""
-        line = {"ts": iso(self.clock()), "operation": operation, "outcome": outcome, "seconds": round(seconds, 4)}
+        line = {
+            "ts": iso(self.clock()),
+            "operation": operation,
+            "outcome": outcome,
+            "seconds": round(seconds, 4),
+        }
         with self._log_lock:
             try:
                 descriptor = os.open(self.path / "access.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

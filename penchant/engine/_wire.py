@@ -8,7 +8,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -31,7 +32,7 @@ class Problem(Noun, omit_defaults=True):
     title: str
     status: int
     detail: str
-    code: str = "error"
+    code: str
     value: Any = None
     path: str | None = None
     hint: str | None = None
@@ -108,13 +109,28 @@ def renamed(value: Any, names: Mapping[str, str]) -> Any:
     return [renamed(inner, names) for inner in value] if isinstance(value, list) else value
 
 
+def renamed_problem(error: BaseException, names: Mapping[str, str]) -> Problem:
+    """Describe an error with the caller's file names in place of our temporary paths."""
+    return msgspec.convert(renamed(msgspec.to_builtins(problem_of(error)), names), Problem)
+
+
+def alternatives(response: Any) -> tuple[Any, ...]:
+    """The types a response may have: the members of a union, or the one type.
+
+    Example:
+        >>> alternatives(int | str), alternatives(list[int])
+        ((<class 'int'>, <class 'str'>), (list[int],))
+    """
+    return get_args(response) if get_origin(response) in {Union, UnionType} else (response,)
+
+
 def decode_response(response: Any, value: Any) -> Any:
     """Read an answer strictly as its type; of a union, as the first member that fits.
 
     Raises:
         msgspec.ValidationError: It is none of them.
     """
-    members = get_args(response) or (response,)
+    members = alternatives(response)
     for member in members[:-1]:
         try:
             return msgspec.convert(value, member)

@@ -71,7 +71,8 @@ def coverage(top_CK: Ints, user_C: Ints, num_items: int) -> Estimate:
     _, who_C = np.unique(user_C, return_inverse=True)
     num_users, width = int(who_C.max()) + 1, num_items + 1
     shown = top_CK > 0
-    key = np.unique((who_C[:, None] * width + top_CK)[shown])
+    key = np.sort((who_C[:, None] * width + top_CK)[shown])
+    key = key[np.diff(key, prepend=-1) > 0]  # the same to the same person counts once
     item, who = key % width, key // width
     people_I = np.bincount(item, minlength=width)
     alone_U = np.bincount(who[people_I[item] == 1], minlength=num_users)

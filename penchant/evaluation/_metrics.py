@@ -56,7 +56,8 @@ class RankProtocol(Noun):
             f"{self.cases:,} cases of {self.people:,} people, with {self.targets:,} targets. {rule}{left}. "
             f"Equal scores count as a random order of them. {self.cold_targets:,} targets nobody had turned "
             f"to before are kept, at the rank the model gives them; what it cannot rank is a miss. Intervals "
-            f"are 95 %: Wilson's for hit rates, else a bootstrap over people; coverage by jackknife."
+            f"are 95 %: Wilson's for hit rates of one case a person, else a bootstrap over people; coverage has "
+            f"a jackknife interval and holds for so many people."
         )
 
 
@@ -230,11 +231,9 @@ class _Result:
         found = dict(
             zip(names, bootstrap_means(values_CV, users, seed=self.seed, bounded=bounded), strict=True)
         )
-        one_each = len(np.unique(users)) == len(users)
-        for name in (f"HR@{k}" for k in self.ks):
-            hit_C = self.per_case[name][part]
-            if one_each and np.isin(hit_C, (0.0, 1.0)).all():
-                found[name] = proportion(float(hit_C.sum()), len(hit_C))
+        if len(np.unique(users)) == len(users):  # independent, so a proportion
+            for name in (f"HR@{k}" for k in self.ks):
+                found[name] = proportion(float(self.per_case[name][part].sum()), len(part))
         for k in self.ks:
             found[f"coverage@{k}"] = coverage(self.top_CK[part, :k], users, self.num_items)
         return found

@@ -113,13 +113,23 @@ def best_groups(owner_P: Ints, better: Reals, tied: Reals, num_cases: int) -> tu
 
 
 def top_items(scores_BI: Floats, k: int) -> npt.NDArray[np.int64]:
-    """The items that would be shown, best first: (B, k); 0 where a row has fewer."""
+    """The items that would be shown, best first: (B, k); 0 where a row has fewer.
+
+    Where scores tie the lower item number comes first, so that the list is the same on every machine.
+
+    Example:
+        >>> top_items(np.array([[-np.inf, 1.0, 3.0, 1.0]]), 2).tolist()
+        [[2, 1]]
+    """
     k = min(k, scores_BI.shape[1] - 1)
-    split = scores_BI.shape[1] - k
-    top_BK = np.argpartition(scores_BI, split, axis=1)[:, split:]
-    own_BK = np.take_along_axis(scores_BI, top_BK, axis=1)
-    # Best first; where scores tie, the lower item number.
-    order_BK = np.lexsort((top_BK, -own_BK), axis=1)
+    lower_BI = -scores_BI  # numpy finds a small k-th fast, a large one slowly
+    limit_B = np.partition(lower_BI, k - 1, axis=1)[:, k - 1]
+    keep_BI = lower_BI <= limit_B[:, None]
+    for row in np.flatnonzero(np.count_nonzero(keep_BI, axis=1) > k):  # ties at the end of the list
+        tied = np.flatnonzero(lower_BI[row] == limit_B[row])
+        keep_BI[row, tied[k - (np.count_nonzero(keep_BI[row]) - len(tied)) :]] = False
+    top_BK = np.nonzero(keep_BI)[1].reshape(len(scores_BI), k)
+    own_BK = np.take_along_axis(lower_BI, top_BK, axis=1)
+    order_BK = np.argsort(own_BK, axis=1, kind="stable")
     top_BK = np.take_along_axis(top_BK, order_BK, axis=1)
-    own_BK = np.take_along_axis(own_BK, order_BK, axis=1)
-    return np.where(own_BK > -np.inf, top_BK, 0)
+    return np.where(np.take_along_axis(own_BK, order_BK, axis=1) < np.inf, top_BK, 0)

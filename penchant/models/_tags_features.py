@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import DAY, KIND_CODES, KINDS, TARGET_CODES, Bools, Catalog, Ints, Vocabulary

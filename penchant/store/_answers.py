@@ -6,6 +6,7 @@ next to each other in order of rank.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import uuid
@@ -117,7 +118,7 @@ def _starts(table: pa.Table) -> list[int]:
 
 def _slates(table: pa.Table) -> Iterator[Slate]:
     starts = [*_starts(table), len(table)]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         rows = table.slice(start, end - start).to_pylist()
         first = rows[0]
         yield Slate(

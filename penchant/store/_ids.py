@@ -60,7 +60,9 @@ def _column(folder: Path, run: Run, column: int, start: int, count: int) -> U64:
 
 def open_run(folder: Path, run: Run) -> tuple[U64, U64]:
     """Map a run: its id hashes and content hashes, read-only."""
-    both = np.memmap(folder / run.name, np.uint64, "r", shape=(2 * run.length,))
+    if run.length == 0:  # everything in it was erased
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+    both: U64 = np.memmap(folder / run.name, np.uint64, "r", shape=(2 * run.length,))
     return both[: run.length], both[run.length :]
 
 

@@ -62,6 +62,7 @@ class RefusedRows:
     def __init__(self, folder: Path, token: str, source: str) -> None:
         self._path, self._source = folder / f".refused-{token}.arrow", source
         self._file: Any = None
+        self._table: pa.Table | None = None
 
     def add(self, batch: pa.RecordBatch, verdict: npt.NDArray[np.uint8]) -> None:
         """Keep the rows whose verdict is a refusal, with the reason."""
@@ -82,14 +83,15 @@ class RefusedRows:
         self._file.write_batch(pa.record_batch(columns, schema=REFUSED_SCHEMA))
 
     def table(self) -> pa.Table:
-        """All refused rows, mapped from a file that has no name any more."""
-        if self._file is None:
-            return REFUSED_SCHEMA.empty_table()
-        self._file.close()
-        with pa.memory_map(str(self._path)) as mapped:
-            table = pa.ipc.open_file(mapped).read_all()
-        self.discard()
-        return table
+        """All refused rows, mapped from a file that has no name any more; no row may be added after."""
+        if self._table is None:
+            self._table = REFUSED_SCHEMA.empty_table()
+            if self._file is not None:
+                self._file.close()
+                with pa.memory_map(str(self._path)) as mapped:
+                    self._table = pa.ipc.open_file(mapped).read_all()
+                self._path.unlink()
+        return self._table
 
     def discard(self) -> None:
         """Delete the file."""
@@ -182,8 +184,7 @@ class Loader:
         for code, (reason, _) in _DETAILS.items():
             number = int(np.count_nonzero(verdict == code))
             self.counts.reasons[reason] = self.counts.reasons.get(reason, 0) + number
-        self._repeated_runs = self._remember(self._repeated_runs, ids, contents, verdict == ALREADY)
-        self.accepted_runs = self._remember(self.accepted_runs, ids, contents, verdict == ACCEPT)
+        self.remember(ids, contents, verdict)
         accepted = np.flatnonzero(verdict == ACCEPT)
         if len(accepted):
             self._write(batch if len(accepted) == batch.num_rows else batch.take(pa.array(accepted)))
@@ -199,7 +200,12 @@ class Loader:
         self.counts.erased += int(np.count_nonzero(~keep))
         return batch.filter(pa.array(keep))
 
-    def _remember(self, runs: list[Run], ids: U64, contents: U64, which: npt.NDArray[np.bool_]) -> list[Run]:
+    def remember(self, ids: U64, contents: U64, verdict: npt.NDArray[np.uint8]) -> None:
+        """Keep the ids of judged rows, for the rows that follow and for the index."""
+        self._repeated_runs = self._with_run(self._repeated_runs, ids, contents, verdict == ALREADY)
+        self.accepted_runs = self._with_run(self.accepted_runs, ids, contents, verdict == ACCEPT)
+
+    def _with_run(self, runs: list[Run], ids: U64, contents: U64, which: npt.NDArray[np.bool_]) -> list[Run]:
         if not which.any():
             return runs
         run = write_run(self._ids_folder, *sorted_pairs(ids[which], contents[which]))

@@ -103,6 +103,7 @@ class ShopStore:
         self._eraser = Eraser(
             journal,
             self._decisions,
+            self._answers,
             self._table,
             self._live,
             self._users,
@@ -240,6 +241,7 @@ class ShopStore:
             both = loader.overlap(appended[0])
             if len(both):
                 files = loader.withdraw(files, both, appended, token)
+            loader.refused.table()  # its file must be safe from the sweep that ends the change
             if not files:
                 self._table.cancel(token)
                 return self._table.latest_version()
@@ -412,7 +414,7 @@ class ShopStore:
     # ---- decisions -----------------------------------------------------------------------------------
 
     def log_decision(self, slate: Slate) -> None:
-        """Hand a slate to the decision log, on disk after 5 ms or ``flush``. Erased people are passed over."""
+        """Hand a slate to the decision log, on disk after 5 ms or ``flush``; not for erased people."""
         self._require_writer()
         if not self._tombstones or self._persons(slate.subject) not in self._tombstones:
             self._decisions.add(slate)

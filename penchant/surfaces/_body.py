@@ -35,7 +35,7 @@ class Limits:
     seconds: float = 30.0
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that HTTP itself forbids: too large, too slow, of the wrong kind."""
 
     def __init__(self, status: int, error: InputError) -> None:
@@ -56,7 +56,7 @@ async def chunks(scope: Scope, receive: Receive, most: int, seconds: float) -> A
     """The body piece by piece, never more than ``most`` bytes of it.
 
     Raises:
-        Refused: It is too large (413), or the client pauses too long (408).
+        RefusedError: It is too large (413), or the client pauses too long (408).
     """
     announced = header(scope, b"content-length")
     if announced.isdigit() and int(announced) > most:
@@ -67,7 +67,7 @@ async def chunks(scope: Scope, receive: Receive, most: int, seconds: float) -> A
             async with asyncio.timeout(seconds):
                 message = await receive()
         except TimeoutError:
-            raise Refused(
+            raise RefusedError(
                 408, InputError("the request did not arrive in time", hint="send it again")
             ) from None
         if message["type"] == "http.disconnect":
@@ -87,8 +87,8 @@ async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     return b"".join([chunk async for chunk in chunks(scope, receive, limits.body, limits.seconds)])
 
 
-def _too_large(most: int) -> Refused:
-    return Refused(
+def _too_large(most: int) -> RefusedError:
+    return RefusedError(
         413,
         InputError(
             "the request is too large", value=f"more than {most:,} bytes", hint="send it in smaller parts"
@@ -202,7 +202,7 @@ async def read_parts(
 
     Raises:
         InputError: It is not well-formed multipart, or a part has an unknown name.
-        Refused: It is too large or too slow.
+        RefusedError: It is too large or too slow.
     """
     _, options = parse_options_header(header(scope, b"content-type"))
     boundary = options.get(b"boundary", b"")

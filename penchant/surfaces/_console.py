@@ -33,7 +33,7 @@ def say(text: str) -> None:
 
 
 class ConsoleProgress:
-    """A ``core.Progress`` for people: bars on a terminal, now and then a line elsewhere, nothing when told so.
+    """A ``core.Progress`` for people: bars on a terminal, a line now and then elsewhere, or nothing.
 
     Args:
         wanted: True for bars in any case, False for silence, None to decide by the terminal.
@@ -124,9 +124,7 @@ def show_error(error: PenchantError) -> None:
         say(f"hint: {error.hint}")
     proposal = getattr(error, "proposal", None)
     if proposal is not None:
-        say(
-            "\nA proposal; add it to shop.toml and correct it, or give --write-mapping to have it written there:\n"
-        )
+        say("\nA proposal: add it to shop.toml and correct it, or let --write-mapping write it there.\n")
         say(proposal.toml() if hasattr(proposal, "toml") else msgspec.toml.encode(proposal).decode())
 
 

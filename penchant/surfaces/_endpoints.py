@@ -6,12 +6,14 @@ import asyncio
 import json
 import logging
 import mimetypes
+import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from starlette.requests import Request
@@ -19,8 +21,18 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from penchant.core.errors import InputError, PenchantError
-from penchant.engine import RESPONSE_HEADER, Engine, Jobs, Operation, problem_of, renamed, trace_of
-from penchant.surfaces._body import Limits, Parts, Refused, header, read_body, read_parts, safe_name
+from penchant.engine import (
+    RESPONSE_HEADER,
+    Engine,
+    Jobs,
+    Operation,
+    error_of,
+    problem_of,
+    renamed,
+    renamed_problem,
+    trace_of,
+)
+from penchant.surfaces._body import Limits, Parts, RefusedError, header, read_body, read_parts, safe_name
 
 log = logging.getLogger("penchant.http")
 
@@ -41,16 +53,21 @@ class Server:
         self.limits = limits
         self.quick = ThreadPoolExecutor(8, thread_name_prefix="quick")
         self.slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
+        self._jobs: Jobs | None = None
+        self._making = threading.Lock()
 
-    @cached_property
+    @property
     def jobs(self) -> Jobs:
         """The jobs of the shop; raises ``ShopError`` while the folder is no shop."""
-        return Jobs(self.engine)
+        with self._making:
+            if self._jobs is None:
+                self._jobs = Jobs(self.engine)
+        return self._jobs
 
     def close(self) -> None:
         """Stop jobs and threads, and release the shop."""
-        if "jobs" in self.__dict__:
-            self.jobs.close()
+        if self._jobs is not None:
+            self._jobs.close()
         self.quick.shutdown(wait=True)
         self.slow.shutdown(wait=True)
         self.engine.close()
@@ -74,7 +91,7 @@ class OperationEndpoint:
             await self._respond(scope, receive, send)
         except ConnectionResetError:
             return  # nobody is there to be told
-        except Refused as refused:
+        except RefusedError as refused:
             await send_problem(send, refused.error, status=refused.status)
         except PenchantError as error:
             await send_problem(send, error)
@@ -92,7 +109,7 @@ class OperationEndpoint:
             error = InputError(
                 "the request must be JSON", value=kind or None, hint=f"send Content-Type: {JSON}"
             )
-            raise Refused(415, error)
+            raise RefusedError(415, error)
         request = self.operation.parse(body)
         for name, words in self.inputs.items():
             if (given := getattr(request, name)) is not None and given not in words:
@@ -115,7 +132,7 @@ class OperationEndpoint:
     async def _with_files(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self.inputs:
             error = InputError(f"{self.operation.name} takes no files", hint=f"send {JSON}")
-            raise Refused(415, error)
+            raise RefusedError(415, error)
         loop = asyncio.get_running_loop()
         jobs = await loop.run_in_executor(self.server.slow, lambda: self.server.jobs)
         spool = jobs.make_spool()
@@ -187,15 +204,26 @@ class OperationEndpoint:
             location = (b"location", f"/v1/jobs/{status.id}".encode())
             await send_json(send, self._encode(status), status=202, headers=(location,))
             return
-        try:
-            await self._answer_now(request, names, outputs, send)
-        finally:
-            await loop.run_in_executor(self.server.slow, _remove, spool)
+        perform = partial(self._perform, request, names, outputs, spool)
+        value, written = await loop.run_in_executor(self.server.slow, perform)
+        if written is None:
+            await send_json(send, self._encode(value))
+        else:
+            with written:
+                await _send_file(send, written, {RESPONSE_HEADER: json.dumps(value, ensure_ascii=True)})
 
-    async def _answer_now(
-        self, request: msgspec.Struct, names: Mapping[str, str], outputs: Mapping[str, str], send: Send
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def _perform(
+        self,
+        request: msgspec.Struct,
+        names: Mapping[str, str],
+        outputs: Mapping[str, str],
+        spool: Path | None,
+    ) -> tuple[Any, IO[bytes] | None]:
+        """Do it with files: the answer, and the file that was written, whose name is gone already.
+
+        Raises:
+            PenchantError: As the operation does, with the caller's file names.
+        """
         folder = self.server.jobs.make_spool()
         try:
             files = {name: folder / name / wanted for name, wanted in outputs.items()}
@@ -204,18 +232,14 @@ class OperationEndpoint:
             names = {**names, **{str(path): path.name for path in files.values()}}
             request = msgspec.structs.replace(request, **{name: str(path) for name, path in files.items()})
             try:
-                answer = await loop.run_in_executor(self.server.slow, self._call, request)
+                value = renamed(msgspec.to_builtins(self._call(request)), names)
             except PenchantError as error:
-                await send_problem(send, error, names=names)
-                return
-            value = renamed(msgspec.to_builtins(answer), names)
-            written = [path for path in files.values() if path.exists()]
-            if not written:
-                await send_json(send, self._encode(value))
-                return
-            await _send_file(send, written[0], {RESPONSE_HEADER: json.dumps(value, ensure_ascii=True)})
+                raise error_of(renamed_problem(error, names)) from error
+            written = [path.open("rb") for path in files.values() if path.exists()]
+            return value, written[0] if written else None
         finally:
-            await loop.run_in_executor(self.server.slow, _remove, folder)
+            _remove(folder)
+            _remove(spool)
 
 
 def _list_fields(operation: Operation) -> dict[str, bool]:
@@ -289,23 +313,20 @@ async def send_json(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_problem(
-    send: Send, error: BaseException, *, status: int | None = None, names: Mapping[str, str] | None = None
-) -> None:
+async def send_problem(send: Send, error: BaseException, *, status: int | None = None) -> None:
     """Send an error as problem details."""
     problem = problem_of(error, status=status)
-    body = msgspec.json.encode(renamed(msgspec.to_builtins(problem), names or {}))
-    await send_json(send, body, status=problem.status, media_type=PROBLEM)
+    await send_json(send, msgspec.json.encode(problem), status=problem.status, media_type=PROBLEM)
 
 
-async def _send_file(send: Send, path: Path, headers: Mapping[str, str]) -> None:
-    """Send a file as the body of an answer."""
+async def _send_file(send: Send, file: IO[bytes], headers: Mapping[str, str]) -> None:
+    """Send an open file as the body of an answer."""
     loop = asyncio.get_running_loop()
-    length = str(path.stat().st_size).encode()
-    rows = [(b"content-type", _media_type(path).encode()), (b"content-length", length), *_HEADERS]
+    length = str(os.fstat(file.fileno()).st_size).encode()
+    media_type = _media_type(Path(file.name)).encode()
+    rows = [(b"content-type", media_type), (b"content-length", length), *_HEADERS]
     rows += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": rows})
-    with path.open("rb") as file:
-        while chunk := await loop.run_in_executor(None, file.read, 1 << 20):
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    while chunk := await loop.run_in_executor(None, file.read, 1 << 20):
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 import msgspec.inspect as mi
+
+from penchant.engine import alternatives
 
 Shape = Literal["bool", "int", "float", "str", "choice", "json"]
 
@@ -58,7 +60,7 @@ def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
 
 @cache
 def explained(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
-    """The same fields for documentation: one without a description has the comment of its line in the source."""
+    """The same fields for documentation; where there is no description, the comment in the source serves."""
     comments: dict[str, str] = {}
     for parent in reversed(struct.__mro__):
         with contextlib.suppress(OSError, TypeError):
@@ -77,7 +79,7 @@ def example_of(request: type[msgspec.Struct]) -> dict[str, Any]:
 def structs_in(*kinds: Any) -> list[type[msgspec.Struct]]:
     """Every struct that some types are made of, in order of first appearance."""
     found: dict[type[msgspec.Struct], None] = {}
-    todo: list[mi.Type] = [mi.type_info(struct) for kind in kinds for struct in alternatives(kind)]
+    todo: list[mi.Type] = [mi.type_info(one) for kind in kinds for one in alternatives(kind)]
     while todo:
         kind = todo.pop(0)
         if isinstance(kind, mi.StructType):
@@ -93,11 +95,6 @@ def structs_in(*kinds: Any) -> list[type[msgspec.Struct]]:
         elif isinstance(kind, mi.DictType):
             todo.append(kind.value_type)
     return list(found)
-
-
-def alternatives(response: Any) -> tuple[type[msgspec.Struct], ...]:
-    """The struct types a response may be: one, or several where its annotation is a union."""
-    return get_args(response) or (response,)
 
 
 def _field(row: mi.Field) -> Field:
@@ -204,7 +201,7 @@ def _choices(kind: mi.Type) -> tuple[str, ...]:
 def _limits(kind: mi.Type) -> Iterator[str]:
     for name, words in _LIMITS:
         if (value := getattr(kind, name, None)) is not None:
-            yield words.format(value)
+            yield words.format(f"{value:.15g}")
     unit = "entries" if isinstance(kind, mi.ListType) else "characters"
     for name, words in _SIZES:
         if (value := getattr(kind, name, None)) and value != 1:

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 import penchant
-from penchant.engine import OPERATIONS, RESPONSE_HEADER, JobStatus, Operation, Problem
-from penchant.surfaces._fields import alternatives
+from penchant.engine import OPERATIONS, RESPONSE_HEADER, JobStatus, Operation, Problem, alternatives
 
 _REF = "#/components/schemas/{name}"
 _SCOPES = {

@@ -12,7 +12,7 @@ import msgspec
 from penchant.core.errors import InputError, UnreadableFile
 from penchant.surfaces._fields import Field, fields_of
 
-_TYPES: dict[str, click.ParamType] = {"int": click.INT, "float": click.FLOAT}
+_TYPES: dict[str, click.ParamType[Any]] = {"int": click.INT, "float": click.FLOAT}
 _SOURCE = click.core.ParameterSource
 
 
@@ -101,7 +101,7 @@ def _help(field: Field) -> str:
     return " ".join([*words, f"[{'; '.join(notes)}]" if notes else ""]).strip()
 
 
-def _type(field: Field) -> click.ParamType:
+def _type(field: Field) -> click.ParamType[Any]:
     if field.choices:
         return click.Choice(field.choices)
     return _TYPES.get(field.shape, click.STRING)

@@ -9,11 +9,12 @@ import shlex
 from typing import Any
 
 import jinja2
+import msgspec
 from markupsafe import Markup
 
 import penchant
-from penchant.engine import OPERATIONS, JobStatus, Operation, Problem, error_classes
-from penchant.surfaces._fields import alternatives, example_of, explained, structs_in
+from penchant.engine import OPERATIONS, JobStatus, Operation, Problem, alternatives, error_classes
+from penchant.surfaces._fields import example_of, explained, structs_in
 
 _LOADER = jinja2.PackageLoader("penchant.surfaces", "templates")
 _CODE = Markup("<code>{}</code>")
@@ -76,7 +77,7 @@ def _first(text: str | None) -> str:
     return (text or "").strip().partition("\n\n")[0].replace("\n", " ")
 
 
-def _struct(struct: type[Any]) -> dict[str, Any]:
+def _struct(struct: type[msgspec.Struct]) -> dict[str, Any]:
     return {"name": struct.__name__, "text": _first(struct.__doc__), "fields": explained(struct)}
 
 

@@ -40,7 +40,7 @@ def create_app(
         engine: An embedded engine.
         limits: Sizes and times a request must keep; None for the usual ones.
         hosts: Host names a request may be addressed to; None for any. A server that listens on this machine
-            only needs the list: without it a web page could reach it through a name of its own (DNS rebinding).
+            only needs the list: else a web page could reach it through a name of its own (DNS rebinding).
     """
     server = Server(engine, limits or Limits())
     jobs = JobEndpoints(server)

@@ -2,6 +2,7 @@
 
 from penchant.testing._policies import PolicyTests
 from penchant.testing._server import running_server
+from penchant.testing._store import StoreTests
 from penchant.testing._toys import (
     checkerboard_snapshot,
     markov_snapshot,
@@ -12,6 +13,7 @@ from penchant.testing._toys import (
 
 __all__ = [
     "PolicyTests",
+    "StoreTests",
     "checkerboard_snapshot",
     "markov_snapshot",
     "running_server",

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from starlette.applications import Starlette
 
@@ -21,7 +22,8 @@ def running_server(app: Starlette) -> Iterator[str]:
     import uvicorn
 
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="critical", access_log=False, ws="none", timeout_graceful_shutdown=5)
+    quiet: dict[str, Any] = {"log_level": "critical", "access_log": False, "ws": "none"}
+    config = uvicorn.Config(app, timeout_graceful_shutdown=5, **quiet)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

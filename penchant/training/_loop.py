@@ -38,7 +38,7 @@ class Standing(msgspec.Struct):
     epoch: int = 0
     batch: int = 0  # batches done of this epoch
     step: int = 0
-    best: float = float("-inf")
+    best: float | None = None  # not minus infinity: JSON has none
     best_epoch: int = 0
     since_best: int = 0
     loss: float = 0.0  # summed over the targets of this epoch
@@ -192,7 +192,7 @@ def _epoch(work: _Work, nets: Nets, state: Standing, place: Path | None) -> None
 def _tell(work: _Work, state: Standing, done: int, total: int) -> None:
     if work.rank == 0:
         figures = {"epoch": state.epoch + 1.0, "loss": state.loss / max(1, state.targets)}
-        if np.isfinite(state.best):
+        if state.best is not None:
             figures["validation"] = state.best
         work.run.progress(
             "sequence model", state.epoch * total + done, work.epochs * total, figures
@@ -248,7 +248,7 @@ def _judge(
         return
     nets.average.eval()
     value = float(measure(nets.average))
-    if value > state.best:
+    if state.best is None or value > state.best:
         state.best, state.best_epoch, state.since_best = value, state.epoch, 0
         for name, tensor in nets.average.state_dict().items():
             nets.best[name].copy_(tensor)

@@ -14,7 +14,7 @@ import pytest
 from msgspec import Meta
 
 from penchant.core import Noun, no_progress
-from penchant.core.errors import ModelError, PenchantError, StorageError
+from penchant.core.errors import ModelError, PenchantError, StorageError, UnknownColumns
 from penchant.engine import OPERATIONS, Jobs
 from penchant.engine._operation import POSITIONAL, InFile, Operation, OutFile, operation
 from penchant.testing import running_server
@@ -45,11 +45,42 @@ class FailRequest(Noun):
     how: Annotated[str, Meta(description="the way")] = "model"
 
 
+class Proposal(Noun):
+    """A mapping somebody proposes."""
+
+    name: str = "log"
+
+    def toml(self) -> str:
+        return '[[mapping]]\nname = "log"\n'
+
+
+class Thing(Noun):
+    """A thing."""
+
+    name: Annotated[str, Meta(description="its name", examples=["cup"])]
+    size: Annotated[float, Meta(description="its size")] | None = None
+
+
+class ThingsRequest(Noun):
+    """Take things."""
+
+    things: Annotated[list[Thing], Meta(description="the things")]
+
+
+class ThingsReport(Noun):
+    """Things taken."""
+
+    names: list[str]
+    things: list[Thing]
+
+
 class CopyRequest(Noun):
     """Count the bytes of files, and copy them one after the other."""
 
     files: Annotated[list[InFile], Meta(description="files", min_length=1, extra=POSITIONAL)]
-    note: Annotated[InFile, Meta(description="one more", extra={"file": "in", "words": ["none"]})] | None = None
+    note: Annotated[InFile, Meta(description="one more", extra={"file": "in", "words": ["none"]})] | None = (
+        None
+    )
     out: Annotated[OutFile, Meta(description="the copy")] | None = None
     fail: Annotated[bool, Meta(description="name the first file in an error")] = False
 
@@ -104,6 +135,12 @@ def make_toy_engine() -> type[Any]:
             self.hold = threading.Event()  # jobs wait for it
             self.hold.set()
 
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.close()
+
         def close(self) -> None:
             self.closed = True
 
@@ -126,6 +163,12 @@ def make_toy_engine() -> type[Any]:
         @operation(scope="manage")
         def fail(self, request: FailRequest) -> AddReport | CopyReport:
             """Fail."""
+            if request.how == "ctrl-c":
+                raise KeyboardInterrupt
+            if request.how == "columns":
+                error = UnknownColumns("unknown columns", value=["a"], hint="map them")
+                error.proposal = Proposal()  # type: ignore[attr-defined]
+                raise error
             if request.how == "crash":
                 raise RuntimeError("the secret of user-4711")
             if request.how == "storage":
@@ -135,6 +178,11 @@ def make_toy_engine() -> type[Any]:
             if request.how == "copy":
                 return CopyReport(names=[], size=0, out=None, existed=False)
             raise ModelError("no model", value={"a": 1}, path="$.how", hint="train one")
+
+        @operation(scope="serve")
+        def take_things(self, request: ThingsRequest) -> ThingsReport:
+            """Take things."""
+            return ThingsReport(names=[thing.name for thing in request.things], things=request.things)
 
         @operation(scope="serve")
         def copy(self, request: CopyRequest) -> CopyReport:
@@ -216,7 +264,10 @@ def client_of(engine: Any, **options: Any) -> Iterator[httpx.Client]:
     """A client of a real server of an engine."""
     from penchant.surfaces import create_app
 
-    with running_server(create_app(engine, **options)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with (
+        running_server(create_app(engine, **options)) as url,
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
         yield client
 
 

@@ -66,7 +66,9 @@ def test_an_operation_answers(toy_client: httpx.Client) -> None:
         (b"", None, "left"),
     ],
 )
-def test_bad_requests_are_problems(toy_client: httpx.Client, body: bytes, path: str | None, word: str) -> None:
+def test_bad_requests_are_problems(
+    toy_client: httpx.Client, body: bytes, path: str | None, word: str
+) -> None:
     answer = toy_client.post("/v1/add", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
@@ -82,7 +84,9 @@ def test_bad_requests_are_problems(toy_client: httpx.Client, body: bytes, path: 
 @pytest.mark.parametrize(
     ("how", "status", "code"), [("model", 409, "model"), ("storage", 507, "storage"), ("base", 500, "error")]
 )
-def test_errors_have_the_status_of_the_tree(toy_client: httpx.Client, how: str, status: int, code: str) -> None:
+def test_errors_have_the_status_of_the_tree(
+    toy_client: httpx.Client, how: str, status: int, code: str
+) -> None:
     answer = post(toy_client, "fail", how=how)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
@@ -138,7 +142,9 @@ def left_behind(toy: Any) -> list[Path]:
 
 
 def test_files_travel_as_parts(toy: Any, toy_client: httpx.Client) -> None:
-    answer = upload(toy_client, "copy", {"note": "none"}, ("files", "../a.csv", b"12"), ("files", "b.csv", b"345"))
+    answer = upload(
+        toy_client, "copy", {"note": "none"}, ("files", "../a.csv", b"12"), ("files", "b.csv", b"345")
+    )
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"names": ["a.csv", "b.csv"], "size": 5, "out": None, "existed": True}
     assert left_behind(toy) == []
@@ -202,13 +208,15 @@ def test_a_job_is_accepted_and_found(toy_client: httpx.Client) -> None:
 
 
 def test_files_of_jobs(toy: Any, toy_client: httpx.Client) -> None:
-    answer = upload(toy_client, "load", {"out": "copy.csv"}, ("files", "a.csv", b"12"), ("files", "b.csv", b"3"))
+    answer = upload(
+        toy_client, "load", {"out": "copy.csv"}, ("files", "a.csv", b"12"), ("files", "b.csv", b"3")
+    )
     status = finished(toy_client, answer)
     assert status["result"] == {"names": ["a.csv", "b.csv"], "size": 3, "out": "copy.csv", "existed": True}
     assert status["files"] == ["out"]
     assert toy_client.get(f"/v1/jobs/{status['id']}/files/out").content == b"123"
     assert toy_client.get(f"/v1/jobs/{status['id']}/files/other").status_code == 404
-    assert toy_client.get(f"/v1/jobs/{status['id']}/files/..").status_code == 404
+    assert toy_client.get(f"/v1/jobs/{status['id']}/files/%2e%2e").status_code == 404
     html = finished(toy_client, post(toy_client, "long", steps=1, out="r.html"))
     fetched = toy_client.get(f"/v1/jobs/{html['id']}/files/out")
     assert fetched.headers["content-type"].startswith("text/html")

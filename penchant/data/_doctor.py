@@ -1,0 +1,293 @@
+"""The doctor: looks over everything stored and everything refused, and says what stands out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penchant.core import DAY, GUEST_PREFIX, KINDS, TARGET_KINDS, Store, iso
+from penchant.data._bots import HOUR, bots_in, buckets
+from penchant.data._columns import Notes, note_damage
+from penchant.data._doctor_findings import Finding, FunnelStep, Health, finding, hidden
+from penchant.data._quarantine import Quarantine
+from penchant.data._report import refusals
+from penchant.data._settings import Settings
+from penchant.data._times import ORDINAL_START
+
+_COLUMNS = ["subject", "ts", "kind", "item_id", "value", "currency", "query", "text", "seq"]
+_SERVICE = frozenset(
+    ["POST", "POSTAGE", "DOT", "D", "M", "MANUAL", "BANK", "CHARGES", "BANK_CHARGES", "AMAZONFEE", "S", "SAMPLES", "B", "C2", "CRUK", "FEE", "FEES", "SHIPPING", "DISCOUNT", "DELIVERY", "VOUCHER", "ADJUSTMENT", "DEPOSIT", "TAX", "TIP", "HANDLING", "SURCHARGE"]
+) | {"BANK CHARGES", "GIFT CARD", "GIFT WRAP"}
+
+
+def diagnose(store: Store, settings: Settings, quarantine: Quarantine, now: int) -> Health:
+    """Look over a shop's data.
+
+    Everything stored is read bucket by bucket, so that memory stays flat; besides it, one count for every item.
+
+    Args:
+        store: What is at rest.
+        settings: The limits beyond which a person is a bot.
+        quarantine: What was refused.
+        now: Microseconds.
+    """
+    seen = _Seen(now)
+    for table in buckets(store, _COLUMNS):
+        seen.add(table, settings)
+    catalog = store.catalog()["id"]
+    counts = Counter(quarantine.counts())
+    reports = quarantine.reports()
+    examples = {r.reason: r.examples for report in reports for r in report.refusals}
+    extra = [*_of_catalog(seen, catalog), *_of_reports(seen, reports)]
+    found = [*_of_events(seen, settings), *extra]
+    if not any(f.severity in {"error", "warning"} for f in found) and not counts:
+        found.append(finding("sound", 0))
+    found.sort(key=lambda f: ("error", "warning", "info", "good").index(f.severity))
+    return Health(
+        as_of=now,
+        events=seen.events,
+        people=seen.people,
+        guests=seen.guests,
+        items=len(seen.items),
+        catalog_items=len(catalog),
+        described_users=store.users().num_rows,
+        first_ts=seen.first,
+        last_ts=seen.last,
+        refused=sum(counts.values()),
+        refusals=refusals(counts, examples),
+        findings=found,
+        funnel=[
+            FunnelStep(kind=k, events=seen.kinds[k], people=seen.reached[k]) for k in KINDS if seen.kinds[k]
+        ],
+        currencies=dict(seen.currencies.most_common()),
+        repeat_share=seen.repeat_share,
+        sources=reports,
+    )
+
+
+class _Seen:
+    """Everything counted while passing over the buckets."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.events = self.people = self.guests = self.singles = 0
+        self.first: int | None = None
+        self.last: int | None = None
+        self.kinds: Counter[str] = Counter()
+        self.reached: Counter[str] = Counter()
+        self.items: Counter[str] = Counter()
+        self.currencies: Counter[str] = Counter()
+        self.hours = np.zeros(24, np.int64)
+        self.days: set[int] = set()
+        self.counts: Counter[str] = Counter()
+        self.bots: dict[str, str] = {}
+        self.bot_events = 0
+        self.targets = self.first_times = 0
+        self.notes = Notes()
+
+    @property
+    def repeat_share(self) -> float | None:
+        return round(1 - self.first_times / self.targets, 6) if self.targets else None
+
+    def add(self, table: pa.Table, settings: Settings) -> None:
+        ts = table["ts"].to_numpy().astype(np.int64)
+        self.events += table.num_rows
+        self.first = int(ts.min()) if self.first is None else min(self.first, int(ts.min()))
+        self.last = int(ts.max()) if self.last is None else max(self.last, int(ts.max()))
+        person = self._people(table)
+        self._times(ts, person, table["seq"].to_numpy())
+        kind = _codes(table["kind"])
+        self._kinds(table, kind, person)
+        self._items(table, kind, person, ts)
+        self._money(table)
+        for name in ("item_id", "query", "text"):
+            for chunk in table[name].chunks:
+                note_damage(chunk, self.notes)
+        bots = bots_in(table, settings)
+        if bots:
+            self.bots.update(bots)
+            self.bot_events += pc.sum(pc.is_in(table["subject"], pa.array(list(bots)))).as_py()
+
+    def _people(self, table: pa.Table) -> npt.NDArray[np.int64]:
+        encoded = pc.dictionary_encode(table["subject"].combine_chunks())
+        person = encoded.indices.to_numpy().astype(np.int64)
+        count = np.bincount(person)
+        self.people += len(count)
+        self.singles += int((count == 1).sum())
+        self.guests += pc.sum(pc.starts_with(encoded.dictionary, GUEST_PREFIX)).as_py() or 0
+        return person
+
+    def _times(
+        self, ts: npt.NDArray[np.int64], person: npt.NDArray[np.int64], seq: npt.NDArray[np.int64]
+    ) -> None:
+        self.counts["future"] += int((ts > self.now).sum())
+        midnight = ts % DAY == 0
+        self.counts["days_only"] += int(midnight.sum())
+        self.counts["whole_hours"] += int(((ts % HOUR == 0) & ~midnight).sum())
+        self.counts["ordinal"] += int(((ts >= ORDINAL_START) & (ts < ORDINAL_START + 400 * DAY)).sum())
+        self.hours += np.bincount(ts[~midnight] % DAY // HOUR, minlength=24)
+        self.days.update(np.unique(ts // DAY).tolist())
+        same = person[1:] == person[:-1]
+        self.counts["out_of_order"] += int((same & (seq[1:] < seq[:-1])).sum())
+        arrival = ts[np.argsort(seq, kind="stable")]
+        newest = np.maximum.accumulate(arrival)
+        self.counts["late"] += int((arrival < newest - DAY).sum())
+
+    def _kinds(self, table: pa.Table, kind: pa.DictionaryArray, person: npt.NDArray[np.int64]) -> None:
+        code = kind.indices.to_numpy().astype(np.int64)
+        for number, name in enumerate(kind.dictionary.to_pylist()):
+            mine = code == number
+            self.kinds[name] += int(mine.sum())
+            self.reached[name] += len(np.unique(person[mine]))
+
+    def _items(
+        self,
+        table: pa.Table,
+        kind: pa.DictionaryArray,
+        person: npt.NDArray[np.int64],
+        ts: npt.NDArray[np.int64],
+    ) -> None:
+        encoded = _codes(table["item_id"])
+        item = pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64)
+        names = encoded.dictionary.to_pylist()
+        counts = np.bincount(item[item >= 0], minlength=len(names))
+        for name, count in zip(names, counts.tolist(), strict=True):
+            self.items[name] += count
+        is_target = np.isin(kind.dictionary.to_pylist(), list(TARGET_KINDS))
+        code = kind.indices.to_numpy()
+        target = is_target[code] & (item >= 0)
+        self.targets += int(target.sum())
+        self.first_times += len(np.unique(person[target] * (len(names) + 1) + item[target]))
+        same = (
+            (person[1:] == person[:-1])
+            & (ts[1:] == ts[:-1])
+            & (item[1:] == item[:-1])
+            & (code[1:] == code[:-1])
+        )
+        self.counts["twins"] += int((same & (item[1:] >= 0) & (ts[1:] % DAY != 0)).sum())
+
+    def _money(self, table: pa.Table) -> None:
+        money = table.filter(pc.and_kleene(table["value"].is_valid(), pc.not_equal(table["kind"], "review")))
+        self.counts["money"] += money.num_rows
+        self.counts["missing_currency"] += money["currency"].null_count
+        for group in money["currency"].value_counts().to_pylist():
+            if group["values"] is not None:
+                self.currencies[group["values"]] += group["counts"]
+        free = pc.and_(pc.equal(money["kind"], "purchase"), pc.equal(money["value"], 0.0))
+        self.counts["zero_value"] += pc.sum(free).as_py() or 0
+
+
+def _codes(column: pa.ChunkedArray) -> Any:
+    return pc.dictionary_encode(column.combine_chunks())
+
+
+def _of_events(seen: _Seen, settings: Settings) -> list[Finding]:
+    n = seen.events
+    if not n:
+        return [finding("no_events", 0)]
+    found = []
+    if not seen.kinds["purchase"]:
+        found.append(finding("no_purchases", 0))
+    if seen.bots:
+        worst = sorted(seen.bots.items(), key=lambda b: (-_size(b[1]), b[0]))[:5]
+        told = [f"{hidden(s)}: {why}" for s, why in worst]
+        bots = finding("bots", len(seen.bots), seen.people, of="people", examples=told)
+        found.append(bots)
+    found += _of_times(seen)
+    currencies = set(seen.currencies) | ({settings.currency} if settings.currency else set())
+    if len(currencies) > 1:
+        told = [f"{c}: {k:,} events" for c, k in seen.currencies.most_common(5)]
+        found.append(finding("mixed_currencies", sum(seen.currencies.values()), n, examples=told))
+    if settings.currency is None and seen.counts["missing_currency"]:
+        found.append(finding("missing_currency", seen.counts["missing_currency"], n))
+    damaged = seen.notes.counts["encoding_damage"]
+    if damaged:
+        found.append(finding("encoding_damage", damaged, n, examples=seen.notes.examples["encoding_damage"]))
+    for code, count, total, of in (
+        ("single_event_people", seen.singles, seen.people, "people"),
+        ("guests", seen.guests, seen.people, "people"),
+        ("zero_value", seen.counts["zero_value"], seen.kinds["purchase"], "purchases"),
+        ("twins", seen.counts["twins"], n, "events"),
+    ):
+        if count:
+            found.append(finding(code, count, total, of=of))
+    return found
+
+
+def _size(why: str) -> int:
+    return int("".join(ch for ch in why if ch.isdigit()) or 0)
+
+
+def _of_times(seen: _Seen) -> list[Finding]:
+    n, counts = seen.events, seen.counts
+    found = [finding(code, counts[code], n) for code in ("future", "out_of_order", "late") if counts[code]]
+    if counts["ordinal"] == n:
+        return [*found, finding("ordinal_time", n, n)]
+    if counts["days_only"] > 0.2 * n:
+        found.append(finding("days_only", counts["days_only"], n))
+    if counts["whole_hours"] > 0.5 * n:
+        found.append(finding("whole_hours", counts["whole_hours"], n))
+    quiet = _quiet_hour(seen.hours)
+    if quiet is not None and 10 <= quiet < 18:
+        told = [f"fewest events between {quiet:02d}:00 and {quiet + 4:02d}:00 UTC"]
+        found.append(finding("zone", int(seen.hours.sum()), n, examples=told))
+    if seen.first is not None and seen.last is not None:
+        span = range(seen.first // DAY, seen.last // DAY + 1)
+        silent = [d for d in span if d not in seen.days] if len(span) < 40_000 else []
+        if len(span) >= 14 and silent and len(silent) < 0.5 * len(span):
+            told = [iso(d * DAY)[:10] for d in silent[:5]]
+            found.append(finding("silent_days", len(silent), len(span), of="days", examples=told))
+    return found
+
+
+def _quiet_hour(hours: npt.NDArray[np.int64]) -> int | None:
+    """Start of the quietest four hours; None when there is too little or too even activity to say."""
+    total = int(hours.sum())
+    if total < 1000:
+        return None
+    four = sum(np.roll(hours, -k) for k in range(4))
+    start = int(np.argmin(four))
+    return start if four[start] < 0.25 * total * 4 / 24 else None
+
+
+def _of_catalog(seen: _Seen, catalog: pa.ChunkedArray) -> list[Finding]:
+    found = []
+    if seen.events and not len(catalog):
+        found.append(finding("no_catalog", 0))
+    elif seen.events:
+        known = set(catalog.to_pylist())
+        orphans = {i: c for i, c in seen.items.items() if i not in known}
+        if orphans:
+            top = sorted(orphans.items(), key=lambda o: (-o[1], o[0]))[:5]
+            told = [f"{i}: {c:,} events" for i, c in top]
+            found.append(finding("orphans", sum(orphans.values()), sum(seen.items.values()), examples=told))
+        unseen = len(known) - sum(1 for i in seen.items if i in known)
+        if unseen:
+            found.append(finding("never_seen", unseen, len(known), of="products"))
+    service = _service_items(seen.items)
+    if service:
+        told = [f"{i}: {c:,} events" for i, c in service[:5]]
+        count = sum(c for _, c in service)
+        found.append(finding("service_items", count, sum(seen.items.values()), examples=told))
+    return found
+
+
+def _service_items(items: Counter[str]) -> list[tuple[str, int]]:
+    """Codes that are known words for fees, in a shop where nearly every code has a digit in it."""
+    if not items:
+        return []
+    wordy = [i for i in items if not any(ch.isdigit() for ch in i)]
+    if len(wordy) > 0.05 * len(items):
+        return []
+    service = [i for i in items if i.upper() in _SERVICE]
+    return sorted(((i, items[i]) for i in service), key=lambda o: (-o[1], o[0]))
+
+
+def _of_reports(seen: _Seen, reports: list[Any]) -> list[Finding]:
+    columns = sorted({c for r in reports for c in r.ignored})
+    return [finding("ignored_columns", len(columns), of="columns", examples=columns)] if columns else []

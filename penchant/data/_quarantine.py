@@ -1,0 +1,201 @@
+"""Refused rows, kept with their reason so that nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from penchant.core import EVENT_SCHEMA, GUEST_PREFIX
+from penchant.core.errors import StorageError
+from penchant.data._report import CleaningReport
+from penchant.data._source_chunks import to_json
+from penchant.store import atomic_write
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+        pa.field("subject", pa.string()),
+        pa.field("raw", pa.string()),
+    ]
+)
+_BY_STORE = ("duplicate", "conflict")  # found while storing, not while cleaning
+_UNREAD = ("damaged_row", "bad_encoding")  # nobody knows whose these are: they are searched for the id
+Refusals = Iterable[pa.Table | pa.RecordBatch]
+
+
+class Quarantine:
+    """A folder with one Parquet file of refused rows, and one report, for every source file.
+
+    Guarantee: the same file taken in twice leaves the same quarantine file. A better mapping shrinks it.
+
+    Example:
+        >>> import tempfile
+        >>> from penchant.data._clean import REFUSED_SCHEMA
+        >>> rows = pa.Table.from_pylist([{"row": 3, "reason": "missing_user"}], schema=REFUSED_SCHEMA)
+        >>> kept = Quarantine(Path(tempfile.mkdtemp()))
+        >>> kept.add("log.csv", "0" * 64, [rows]).name, kept.counts()
+        ('000000000000-log.csv.parquet', {'missing_user': 1})
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(
+        self,
+        source_name: str,
+        source_sha256: str,
+        refused: Refusals,
+        *,
+        report: CleaningReport | None = None,
+        what: Literal["events", "catalog", "users"] = "events",
+    ) -> Path:
+        """Keep the refused rows of one file, in place of those kept before.
+
+        Rows that the store refused as duplicates the first time are remembered: the second time the store knows
+        them already and says nothing about them.
+
+        Args:
+            source_name: The file's name.
+            source_sha256: Its hash; the first 12 digits are part of the quarantine file's name.
+            refused: Batches with row, reason and detail, and either raw and subject or the columns of an event.
+            report: What cleaning said, for the doctor.
+            what: Keeps a catalogue read from a log apart from the log.
+
+        Raises:
+            StorageError: The disk refused; what was kept before is untouched.
+        """
+        path = self._path(source_name, source_sha256, what)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            earlier = _stored_duplicates(path)
+            self._replace(path, _merged(refused, earlier, source_name, source_sha256))
+            if report is not None:
+                atomic_write(path.with_suffix(".json"), msgspec.json.encode(report))
+        except OSError as error:
+            raise StorageError(
+                f"cannot write the quarantine file {path.name}: {error.strerror or error}",
+                hint="free some space, then ingest the file again",
+                path=str(path),
+            ) from error
+        return path
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All refused rows, file by file, in batches of QUARANTINE_SCHEMA."""
+        for path in self._files():
+            yield from pq.ParquetFile(path).iter_batches(65_536)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows were refused for each reason."""
+        total: Counter[str] = Counter()
+        for path in self._files():
+            for group in pq.read_table(path, columns=["reason"])["reason"].value_counts().to_pylist():
+                total[group["values"]] += group["counts"]
+        return dict(total)
+
+    def reports(self) -> list[CleaningReport]:
+        """What cleaning said about each file, in order of their names."""
+        return [
+            msgspec.json.decode(path.read_bytes(), type=CleaningReport)
+            for path in sorted(self.folder.glob("*.json"))
+        ]
+
+    def erase(self, subject: str) -> int:
+        """Remove every refused row of a person; returns how many went."""
+        gone = 0
+        for path in self._files():
+            kept, removed = [], 0
+            for batch in pq.ParquetFile(path).iter_batches(65_536):
+                left = batch.filter(pa.array(~_is_of(batch, subject)))
+                removed += batch.num_rows - left.num_rows
+                kept.append(left)
+            if removed:
+                self._replace(path, kept)
+                gone += removed
+        return gone
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet"))
+
+    def _path(self, name: str, sha256: str, what: str) -> Path:
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:100].lstrip(".") or "file"
+        middle = "" if what == "events" else f"{what}-"
+        return self.folder / f"{sha256[:12]}-{middle}{safe}.parquet"
+
+    def _replace(self, path: Path, batches: Iterable[pa.RecordBatch | pa.Table]) -> None:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                with pq.ParquetWriter(file, QUARANTINE_SCHEMA, compression="zstd") as writer:
+                    for batch in batches:
+                        writer.write(batch)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        handle = os.open(self.folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def _merged(refused: Refusals, earlier: pa.Table, name: str, sha256: str) -> Iterator[pa.Table]:
+    seen: set[int] = set()
+    for part in refused:
+        table = pa.Table.from_batches([part]) if isinstance(part, pa.RecordBatch) else part
+        if table.num_rows:
+            if earlier.num_rows:
+                seen.update(table["row"].to_pylist())
+            yield _shaped(table, name, sha256)
+    if earlier.num_rows:
+        old = pa.array([row not in seen for row in earlier["row"].to_pylist()], pa.bool_())
+        yield earlier.filter(old)
+
+
+def _shaped(table: pa.Table, name: str, sha256: str) -> pa.Table:
+    if "raw" not in table.column_names:
+        columns = [c for c in EVENT_SCHEMA.names if c in table.column_names and c != "subject"]
+        items = table.select(columns).to_pylist()
+        raw = [to_json({k: v for k, v in item.items() if v is not None}) for item in items]
+        table = table.append_column("raw", pa.array(raw, pa.string()))
+    count = table.num_rows
+    given: dict[str, Any] = {"source": pa.repeat(name, count), "sha256": pa.repeat(sha256, count)}
+    columns = []
+    for field in QUARANTINE_SCHEMA:
+        column = given.get(field.name)
+        if column is None:
+            column = table[field.name] if field.name in table.column_names else pa.nulls(count, field.type)
+        columns.append(pc.cast(column, field.type))
+    return pa.table(columns, schema=QUARANTINE_SCHEMA)
+
+
+def _stored_duplicates(path: Path) -> pa.Table:
+    if not path.exists():
+        return QUARANTINE_SCHEMA.empty_table()
+    return pq.read_table(path, filters=[("reason", "in", list(_BY_STORE))], schema=QUARANTINE_SCHEMA)
+
+
+def _is_of(batch: pa.RecordBatch, subject: str) -> Any:
+    """Which rows belong to a person: by the subject, or because the raw row names exactly this id."""
+    name = subject.removeprefix(GUEST_PREFIX)
+    mine = pc.fill_null(pc.equal(batch["subject"], subject), False).to_numpy(zero_copy_only=False).copy()
+    unread = pc.is_in(batch["reason"], pa.array(_UNREAD))
+    named = pc.fill_null(pc.match_substring(batch["raw"], name), False)
+    unknown = pc.and_(batch["subject"].is_null(), pc.and_(unread, named))
+    for at in pc.indices_nonzero(unknown).to_pylist():
+        raw = batch["raw"][at].as_py()
+        mine[at] = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", raw) is not None
+    return mine

@@ -1,0 +1,115 @@
+"""An acknowledged event is never lost and never counted twice, whenever the process is killed."""
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from penchant.store import open_store
+from penchant.testing._store import batch_of, event, files_holding
+
+CHILD = Path(__file__).with_name("crash_child.py")
+
+
+def start(shop: Path, acks: Path, seed: int, die_at: int, steps: str) -> subprocess.Popen:
+    command = [sys.executable, str(CHILD), str(shop), str(acks), str(seed), str(die_at), steps]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def acknowledged(acks: Path) -> tuple[list[str], list[list[str]]]:
+    """Ids that must be there, and loads begun that must be there wholly or not at all."""
+    sure, loads = [], []
+    for line in acks.read_text().splitlines():
+        word, _, ids = line.partition(" ")
+        if word in ("append", "load"):
+            sure += ids.split(",")
+        elif word == "begin":
+            loads.append(ids.split(","))
+    return sure, loads
+
+
+def check(shop: Path, acks: Path) -> None:
+    sure, loads = acknowledged(acks)
+    with open_store(shop) as store:
+        table = store.scan()
+        counts = Counter(table["event_id"].to_pylist())
+        assert set(counts.values()) <= {1}
+        assert [i for i in sure if i not in counts] == []
+        for ids in loads:
+            assert sum(i in counts for i in ids) in (0, len(ids))
+        by_subject: dict[str, list[str]] = {}
+        for subject, event_id in zip(
+            table["subject"].to_pylist(), table["event_id"].to_pylist(), strict=True
+        ):
+            by_subject.setdefault(subject, []).append(event_id)
+        for subject, ids in by_subject.items():
+            assert store.history(subject).event_id == ids[-200:]
+        # What is there is known to be there, and nothing unfinished lies about.
+        if sure:
+            assert store.append([event(int(sure[0][1:]), "user-00000", item_id="other")]) == ["conflict"]
+        known = {f.path for f in store._table.state().all_files()}
+        lying = {str(p.relative_to(shop / "events")) for p in (shop / "events").glob("bucket=*/*")}
+        assert lying == known
+        runs = {run.name for run in store._table.ids.manifest.runs}
+        assert {p.name for p in (shop / "ids").iterdir()} == runs | {"manifest.json"}
+        assert store._table.ids.manifest.version == store._table.latest_version()
+        store.compact()
+        assert Counter(store.scan()["event_id"].to_pylist()) == counts
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_at_a_random_moment(tmp_path: Path, seed: int) -> None:
+    shop, acks = tmp_path / "shop", tmp_path / "acks"
+    rnd = random.Random(seed)
+    acks.touch()
+    child = start(shop, acks, seed, 0, "append,load,compact")
+    while "ready" not in acks.read_text():
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.01)
+    time.sleep(rnd.uniform(0.02, 0.9))
+    child.kill()
+    child.wait()
+    child.stderr.close()
+    check(shop, acks)
+
+
+@pytest.mark.parametrize("die_at", [1, 2, 5, 9, 20, 30, 31, 32, 33, 34, 36, 38])
+def test_killed_at_a_sync(tmp_path: Path, die_at: int) -> None:
+    """One step of each kind; the process dies at its n-th fsync, that is between any two durable steps."""
+    shop, acks = tmp_path / "shop", tmp_path / "acks"
+    child = start(shop, acks, 3, die_at, "append,load,append,compact,load")
+    assert child.wait() == -9, child.stderr.read()
+    child.stderr.close()
+    check(shop, acks)
+
+
+@pytest.mark.parametrize("die_at", [1, 3, 6, 8, 10, 12])
+def test_killed_while_erasing(tmp_path: Path, die_at: int) -> None:
+    shop, acks = tmp_path / "shop", tmp_path / "acks"
+    with open_store(shop) as store:
+        store.load([batch_of([event(n, f"user-{n % 12:05d}") for n in range(100)])], source="a")
+        store.append([event(n, "user-00007") for n in range(100, 120)])
+        store.history("user-00007")
+        store.put_users(pa.table({"user_id": ["user-00007", "user-00008"]}))
+    child = start(shop, acks, 3, die_at, "erase,append,append,compact,load")
+    assert child.wait() == -9, child.stderr.read()
+    child.stderr.close()
+    begun = "begin-erase" in acks.read_text()
+    with open_store(shop) as store:
+        export = store.export("user-00007")
+        if export["erased"]:
+            assert begun
+            assert (export["events"], export["attributes"]) == ([], None)
+            assert store.history("user-00007").item == []
+            assert not files_holding(shop, "user-00007")
+        else:
+            assert "erase user" not in acks.read_text().replace("begin-erase user", "")
+            assert len(export["events"]) == 28
+        others = store.scan()["subject"].to_pylist()
+        assert others.count("user-00008") >= 8
+    check(shop, acks)
