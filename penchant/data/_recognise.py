@@ -107,10 +107,10 @@ def _with_props(mapping: Mapping, source: Source, props: Sequence[str]) -> Mappi
 
 
 def _recognised(source: Source, name: str, mapping: Mapping, dialect: Dialect | None) -> Recognised:
-    used = {*mapping.columns, *mapping.ignore, *(dialect.uses if dialect else ())}
-    ignored = [c for c in source.columns if c not in used]
-    if mapping.what != "events":  # everything else rides along as attributes
-        ignored = [c for c in mapping.ignore if c in source.columns]
+    ignored = [c for c in source.columns if c in mapping.ignore]
+    if mapping.what == "events":  # in a catalogue or a table of users everything else rides along
+        used = {*mapping.columns, *(dialect.uses if dialect else ())}
+        ignored = [c for c in source.columns if c not in used]
     return Recognised(mapping.what, name, mapping, ignored, dialect.expand if dialect else None)
 
 

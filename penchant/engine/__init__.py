@@ -21,16 +21,25 @@ from penchant.engine._wire import (
 )
 
 if TYPE_CHECKING:
+    from penchant.data import Health, render_health_text
     from penchant.engine._jobs import Jobs, JobStatus
     from penchant.engine._remote import HttpRemote
     from penchant.engine._shop import ShopConfig
 
-_LAZY = {"HttpRemote": "_remote", "JobStatus": "_jobs", "Jobs": "_jobs", "ShopConfig": "_shop"}
+_LAZY = {
+    "Health": "penchant.data",
+    "HttpRemote": "penchant.engine._remote",
+    "JobStatus": "penchant.engine._jobs",
+    "Jobs": "penchant.engine._jobs",
+    "ShopConfig": "penchant.engine._shop",
+    "render_health_text": "penchant.data",
+}
 
 __all__ = [
     "OPERATIONS",
     "RESPONSE_HEADER",
     "Engine",
+    "Health",
     "HttpRemote",
     "JobStatus",
     "Jobs",
@@ -42,6 +51,7 @@ __all__ = [
     "error_classes",
     "error_of",
     "problem_of",
+    "render_health_text",
     "renamed",
     "renamed_problem",
     "trace_of",
@@ -53,4 +63,4 @@ def __getattr__(name: str) -> Any:
     """Load what only servers and clients need on first use."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penchant.core import Progress
 from penchant.core.errors import InputError, NotFound, UnknownColumns
@@ -31,6 +33,9 @@ from penchant.store import atomic_write
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
+
+
+Expected = Literal["events", "catalog"]
 
 
 def read_mappings(path: str) -> list[Mapping]:
@@ -63,7 +68,7 @@ def read_catalog_files(shop: Shop, request: rq.CatalogRequest, progress: Progres
 
 
 def _each(
-    shop: Shop, files: list[str], mapping: str | None, write: bool, expected: str, progress: Progress
+    shop: Shop, files: list[str], mapping: str | None, write: bool, expected: Expected, progress: Progress
 ) -> rq.IngestReport:
     mappings = [*(read_mappings(mapping) if mapping else []), *shop.config.mapping]
     reports = []
@@ -82,16 +87,18 @@ def _each(
     )
 
 
-def _recognise(shop: Shop, source: Source, mappings: list[Mapping], write: bool, expected: str) -> Recognised:
+def _recognise(
+    shop: Shop, source: Source, mappings: list[Mapping], write: bool, expected: Expected
+) -> Recognised:
     try:
-        recognised = recognise(source, mappings, what=expected)
+        recognised = recognise(source, mappings, what=expected, settings=shop.config.data)
     except UnknownColumns as error:
-        proposal: Mapping | None = getattr(error, "proposal", None)
-        if not write or proposal is None:
+        proposal = error.proposal
+        if not write or not isinstance(proposal, Mapping):
             raise
         shop.add_mapping(proposal)
         mappings.append(proposal)
-        recognised = recognise(source, mappings, what=expected)
+        recognised = recognise(source, mappings, what=expected, settings=shop.config.data)
     if expected == "catalog" and recognised.what != "catalog":
         raise InputError(
             f"this file holds {recognised.what}, not a catalogue", value=str(source.path),
@@ -116,28 +123,30 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
             progress(name, done, None, {})
 
     loaded = shop.store.load(counted(), source=source.path.name)
-    refused = [*stream.refused(), *([loaded.refused] if loaded.refused.num_rows else [])]
-    kept = shop.quarantine.add(source.path.name, source.sha256, refused) if refused else None
     report = stream.report
+    kept = shop.quarantine.add(
+        source.path.name, source.sha256, chain(stream.refused(), [loaded.refused]), report=report
+    )
+    refused = report.refused + loaded.refused.num_rows
     return rq.FileReport(
         file=str(source.path),
         what="events",
         dialect=recognised.dialect,
-        rows=report.rows,
+        rows=report.events,
         accepted=loaded.accepted,
         already_stored=loaded.already_stored,
-        refused=report.refused + loaded.refused.num_rows,
+        refused=refused,
         erased=loaded.erased,
         refusals=_refusals(report) + _store_refusals(loaded.refused),
         notes=[*report.notes, *([f"{loaded.late} events are more than a day late"] if loaded.late else [])],
-        quarantine=str(kept) if kept else None,
+        quarantine=str(kept) if refused else None,
     )
 
 
 def _store_refusals(refused: pa.Table) -> list[rq.Refusal]:
     found = []
     for reason in refused["reason"].unique().to_pylist() if refused.num_rows else []:
-        rows = refused.filter(pa.compute.equal(refused["reason"], reason))
+        rows = refused.filter(pc.equal(refused["reason"], reason))
         examples = [f"row {row}" for row in rows["row"].slice(0, 5).to_pylist()]
         found.append(rq.Refusal(reason=reason, count=rows.num_rows, examples=examples))
     return found
@@ -155,19 +164,19 @@ def _take_table(
 ) -> rq.FileReport:
     table, refused, report = read(source, recognised, shop.config.data)
     put(table)
-    kept = None
-    if refused.num_rows:
-        kept = shop.quarantine.add(source.path.name, source.sha256, [refused])
+    kept = shop.quarantine.add(
+        source.path.name, source.sha256, [refused], report=report, what=recognised.what
+    )
     return rq.FileReport(
         file=str(source.path),
         what=recognised.what,
         dialect=recognised.dialect,
-        rows=report.rows,
+        rows=report.events,
         accepted=table.num_rows,
         refused=report.refused,
         refusals=_refusals(report),
         notes=list(report.notes),
-        quarantine=str(kept) if kept else None,
+        quarantine=str(kept) if report.refused else None,
     )
 
 

@@ -28,21 +28,25 @@ def render(response: Any) -> str:
     """Make the text for an answer; coloured when standard output is a terminal."""
     terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal or "COLUMNS" in os.environ else _WIDTH
+    if isinstance(response, e.Health):
+        return _trimmed(e.render_health_text(response, min(width, _WIDTH), color=terminal))
     buffer = io.StringIO()
     console = Console(
         file=buffer, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False
     )
     console.print(_shown(response))
-    lines = buffer.getvalue().splitlines()
-    return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
+    return _trimmed(buffer.getvalue())
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n"
 
 
 def _shown(response: Any) -> RenderableType:
     for kind, renderer in _RENDERERS.items():
         if isinstance(response, kind):
             return renderer(response)
-    text = getattr(response, "text", None)  # a report that knows how to put itself into words
-    return Text(text()) if callable(text) else _values(response)
+    return _values(response)
 
 
 def _lines(*parts: RenderableType | None) -> Group:
