@@ -60,7 +60,10 @@ def export_shop(folder: Path) -> None:
                 ),
                 "brand": products["brand"].cast(pa.string()),
                 "category": pc.binary_join_element_wise(
-                    products["department"], products["product_category"], products["product_type"], " > ",
+                    products["department"],
+                    products["product_category"],
+                    products["product_type"],
+                    " > ",
                     null_handling="skip",
                 ),
             }
@@ -71,7 +74,9 @@ def export_shop(folder: Path) -> None:
     names = ["user_id" if name == "household_id" else name for name in people.column_names]
     people = pa.table([c.cast(pa.string()) for c in people.columns], names=names)
     pq.write_table(people, folder / "households.parquet")
-    print(f"{kept.num_rows:,} purchases, {products.num_rows:,} products, {people.num_rows:,} households with attributes")
+    print(
+        f"{kept.num_rows:,} purchases, {products.num_rows:,} products, {people.num_rows:,} households with attributes"
+    )
 
 
 def run(*words: str) -> None:

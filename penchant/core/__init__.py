@@ -25,6 +25,7 @@ from penchant.core._kinds import (
 from penchant.core._protocols import (
     Choice,
     Cipher,
+    CountedModel,
     LoadReport,
     Model,
     Policy,
@@ -84,6 +85,7 @@ __all__ = [
     "Choice",
     "Cipher",
     "Clock",
+    "CountedModel",
     "ErasureReceipt",
     "Estimate",
     "Event",

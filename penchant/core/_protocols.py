@@ -46,7 +46,10 @@ class Run:
 class Scorer(Protocol):
     """Something fitted that ranks items for people. Works on arrays alone, needs no store, is immutable."""
 
-    config: msgspec.Struct
+    @property
+    def config(self) -> Any:
+        """The configuration it was fitted with, a ``msgspec.Struct``."""
+        ...
 
     def scores(self, batch: SequenceBatch) -> Floats:
         """Score every item for every row: (B, N + 1) float32, higher is better, column 0 is -inf."""
@@ -63,14 +66,9 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Model(Scorer, Protocol):
-    """A scorer that can be fitted, stored as arrays and restored. One class a file, registered by name."""
+    """A fitted scorer that can be stored as arrays and restored. One class a file, registered by name."""
 
     Config: ClassVar[type[msgspec.Struct]]
-
-    @classmethod
-    def fit(cls, snapshot: Snapshot, config: Any, run: Run) -> Self:
-        """Learn from a snapshot. Same snapshot, config and seed give the same bits."""
-        ...
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned, as named arrays: with ``config`` enough to ``restore``."""
@@ -79,6 +77,16 @@ class Model(Scorer, Protocol):
     @classmethod
     def restore(cls, config: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
         """Rebuild from ``arrays()``; must not need torch."""
+        ...
+
+
+@runtime_checkable
+class CountedModel(Model, Protocol):
+    """A model that fits itself, by counting or in closed form; neural ones go through the training loop."""
+
+    @classmethod
+    def fit(cls, snapshot: Snapshot, config: Any, run: Run) -> Self:
+        """Learn from a snapshot. Same snapshot, config and seed give the same bits."""
         ...
 
 

@@ -287,6 +287,7 @@ def repeat_share(snapshot: Snapshot, *, block: int = 4_000_000) -> float:
         target = is_target(snapshot.kind[events], snapshot.item[events])
         row = np.repeat(np.arange(last - first), np.diff(snapshot.ptr[first : last + 1]))[target]
         key = row * (snapshot.num_items + 1) + snapshot.item[events][target]
+        key.sort()
         total += len(key)
-        repeats += len(key) - len(np.unique(key))
+        repeats += int(np.count_nonzero(key[1:] == key[:-1]))
     return repeats / total if total else 0.0

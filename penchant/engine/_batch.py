@@ -55,7 +55,9 @@ def read_users(path: str) -> list[str]:
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except FileNotFoundError:
-        raise NotFound("no such file", value=path, hint="give a file with one user id a line, or: all") from None
+        raise NotFound(
+            "no such file", value=path, hint="give a file with one user id a line, or: all"
+        ) from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise InputError("this is not a text file", value=path, hint="give one user id a line") from None
     users = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
@@ -203,7 +205,9 @@ def _batches(
     progress("recommending", counts["users"], counts["users"], {})
 
 
-def _answer(shop: Shop, ranker: Ranker, request: rq.RecommendRequest, histories: Sequence[History]) -> pa.Table:
+def _answer(
+    shop: Shop, ranker: Ranker, request: rq.RecommendRequest, histories: Sequence[History]
+) -> pa.Table:
     """The slates of some people as rows."""
     now = shop.clock()
     personal = request.purpose == "personalise"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from penchant.core.errors import InputError
 
 _CONDITION = re.compile(r"^\s*([A-Za-z_][\w.]*)\s*(<=|>=|!=|\^=|~=|==|=|<|>)\s*(.*?)\s*$", re.DOTALL)
-_HINT = 'write FIELD OPERATOR VALUE, such as: price <= 2000, brand = National, category ^= GROCERY, labels ~= vegan'
+_HINT = "write FIELD OPERATOR VALUE, such as: price <= 2000, brand = National, category ^= GROCERY, labels ~= vegan"
 
 
 def parse_filter(text: str) -> tuple[str, str, str]:
@@ -73,7 +73,9 @@ def _column(catalog: pa.Table, field: str) -> pa.ChunkedArray:
         found.append(value if value is None or isinstance(value, str) else json.dumps(value))
     if all(value is None for value in found) and catalog.num_rows:
         known = ", ".join(name for name in catalog.column_names if name != "attributes")
-        raise InputError("no item has this field", value=field, hint=f"catalogue fields: {known}", path="$.filters")
+        raise InputError(
+            "no item has this field", value=field, hint=f"catalogue fields: {known}", path="$.filters"
+        )
     return pa.chunked_array([pa.array(found, pa.string())])
 
 
@@ -82,11 +84,18 @@ def _compare_numbers(column: pa.ChunkedArray, operator: str, value: str, text: s
         number = float(value)
     except ValueError:
         raise InputError(
-            "this field holds numbers", value=text, hint="compare it with a number (money in minor units)",
+            "this field holds numbers",
+            value=text,
+            hint="compare it with a number (money in minor units)",
             path="$.filters",
         ) from None
     compare = {
-        "=": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
+        "=": pc.equal,
+        "!=": pc.not_equal,
+        "<": pc.less,
+        "<=": pc.less_equal,
+        ">": pc.greater,
+        ">=": pc.greater_equal,
     }
     if operator not in compare:
         raise InputError("this operator is for text", value=text, hint="use = != < <= > >=", path="$.filters")
@@ -102,12 +111,16 @@ def _compare_texts(column: pa.ChunkedArray, operator: str, value: str, text: str
         return pc.starts_with(column, value)
     if operator == "~=":
         return pc.match_substring(column, value, ignore_case=True)
-    raise InputError("this operator is for numbers", value=text, hint="use = != ^= ~= on text", path="$.filters")
+    raise InputError(
+        "this operator is for numbers", value=text, hint="use = != ^= ~= on text", path="$.filters"
+    )
 
 
 def _in_lists(column: pa.ChunkedArray, operator: str, value: str, text: str) -> npt.NDArray[np.bool_]:
     if operator not in ("=", "~=", "!="):
-        raise InputError("this field holds lists", value=text, hint="use ~= (has) or != (has not)", path="$.filters")
+        raise InputError(
+            "this field holds lists", value=text, hint="use ~= (has) or != (has not)", path="$.filters"
+        )
     has = np.zeros(len(column), np.bool_)
     array = column.combine_chunks()
     parents = np.asarray(pc.list_parent_indices(array))

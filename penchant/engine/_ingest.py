@@ -54,7 +54,9 @@ def read_mappings(path: str) -> list[Mapping]:
     except FileNotFoundError:
         raise NotFound("no such file", value=path, hint="give a TOML file with [[mapping]] tables") from None
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"this mapping file is wrong: {error}", value=path, hint="correct that key") from None
+        raise InputError(
+            f"this mapping file is wrong: {error}", value=path, hint="correct that key"
+        ) from None
 
 
 def ingest(shop: Shop, request: rq.IngestRequest, progress: Progress) -> rq.IngestReport:
@@ -101,12 +103,15 @@ def _recognise(
         recognised = recognise(source, mappings, what=expected, settings=shop.config.data)
     if expected == "catalog" and recognised.what != "catalog":
         raise InputError(
-            f"this file holds {recognised.what}, not a catalogue", value=str(source.path),
+            f"this file holds {recognised.what}, not a catalogue",
+            value=str(source.path),
             hint="use `penchant ingest` for it",
         )
     if expected == "events" and recognised.what == "catalog":
         raise InputError(
-            "this file holds a catalogue, not events", value=str(source.path), hint="use `penchant catalog` for it"
+            "this file holds a catalogue, not events",
+            value=str(source.path),
+            hint="use `penchant catalog` for it",
         )
     return recognised
 

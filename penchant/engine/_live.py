@@ -255,7 +255,7 @@ def similar(serving: Serving, request: rq.SimilarRequest) -> rq.SimilarReport:
     order = np.argsort(-candidates.mean_N, kind="stable")
     return rq.SimilarReport(
         item_id=request.item_id,
-        items=_companions(ranker, candidates.item_N[order], candidates.mean_N[order]),
+        items=_companions(ranker, candidates.item_N[order].tolist(), candidates.mean_N[order].tolist()),
         model_id=ranker.model_id,
         degraded=ranker.degraded,
         note=ranker.note if len(order) else "no companions are known for this item",
@@ -264,6 +264,6 @@ def similar(serving: Serving, request: rq.SimilarRequest) -> rq.SimilarReport:
 
 def _companions(ranker: Ranker, numbers: Sequence[int], scores: Sequence[float]) -> list[rq.SimilarItem]:
     return [
-        rq.SimilarItem(item_id=ranker.items.id(int(n)), score=float(s), title=ranker.shelf.titles[int(n)])
+        rq.SimilarItem(item_id=ranker.items.id(n), score=s, title=ranker.shelf.titles[n])
         for n, s in zip(numbers, scores, strict=True)
     ]

@@ -35,7 +35,9 @@ def check_artifact(shop: Shop, artifact_id: str) -> str:
     scores = loaded.model.scores(sequence_batch(sequences, np.array([0]), 1))
     if scores.shape != (1, len(loaded.items) + 1) or not np.isfinite(scores[0, 1:]).any():
         raise ArtifactError(
-            "the model gives no usable scores", value=artifact_id, hint="keep the current model and train again"
+            "the model gives no usable scores",
+            value=artifact_id,
+            hint="keep the current model and train again",
         )
     return loaded.artifact.kind
 

@@ -51,8 +51,15 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
     predicted = predicted_tags(shop, subject, events)
     if not events.num_rows:
         return rq.Profile(
-            subject=subject, events=0, first_ts=None, last_ts=None, now=[], month=[], lifetime=[],
-            predicted=predicted, note="no events of this person are stored",
+            subject=subject,
+            events=0,
+            first_ts=None,
+            last_ts=None,
+            now=[],
+            month=[],
+            lifetime=[],
+            predicted=predicted,
+            note="no events of this person are stored",
         )
     ts = events["ts"].to_numpy()
     tags = item_tags(shop)

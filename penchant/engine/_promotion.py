@@ -58,7 +58,9 @@ def step_back(artifacts: Path) -> tuple[Pointer, str]:
     """
     old = read_pointer(artifacts) or Pointer()
     if not old.previous or old.promoted is None:
-        raise ArtifactError("no model served before this one", value=old.promoted, hint="train or promote another")
+        raise ArtifactError(
+            "no model served before this one", value=old.promoted, hint="train or promote another"
+        )
     new = msgspec.structs.replace(old, promoted=old.previous[0], previous=old.previous[1:])
     write_pointer(artifacts, new)
     return new, old.promoted

@@ -75,7 +75,9 @@ def take_snapshot(shop: Shop, progress: Progress) -> Snapshot:
     """
     last = shop.store.status().last_ts
     if last is None:
-        raise ModelError("there is nothing to learn from yet", hint="ingest events first: penchant ingest FILE")
+        raise ModelError(
+            "there is nothing to learn from yet", hint="ingest events first: penchant ingest FILE"
+        )
     data = shop.config.data
     bots = tuple(sorted(bot_subjects(shop.store, data))) if data.leave_out_bots else ()
     return make_snapshot(
@@ -122,14 +124,17 @@ def run_protocol(
         rule = "allow" if repeat_share(train) > _REPEATS else "exclude"
     if len(cases) < 2:
         raise ModelError(
-            "too few people have events on both sides of a moment in time", value=len(cases),
+            "too few people have events on both sides of a moment in time",
+            value=len(cases),
             hint="wait for more events; popularity answers meanwhile",
         )
     unknown = [name for name in by if name not in cases.groups]
     if unknown:
         raise InputError(
-            "no such user attribute to report by", value=unknown[0],
-            hint=f"attributes that make groups: {', '.join(cases.groups) or 'none are stored'}", path="$.by",
+            "no such user attribute to report by",
+            value=unknown[0],
+            hint=f"attributes that make groups: {', '.join(cases.groups) or 'none are stored'}",
+            path="$.by",
         )
     order = rng(seed, "halves").permutation(len(cases))
     half = np.sort(order[: len(cases) // 2])
@@ -138,13 +143,25 @@ def run_protocol(
 
     def measure(scorer: Scorer) -> float:
         found = rank_metrics(scorer, few, ks=(10,), seen=rule)
-        return found.metrics[MEASURE].value
+        return float(found.metrics[MEASURE].value)
 
-    fitted = []
+    fitted: list[Fitted] = []
     for kind in kinds:
         progress(f"fitting {kind}", len(fitted), len(kinds), {})
         fitted.append(
-            _fit(shop, kind, train, measure, held_out, rule, by, seed=seed, size=size, device=device, progress=progress)
+            _fit(
+                shop,
+                kind,
+                train,
+                measure,
+                held_out,
+                rule,
+                by,
+                seed=seed,
+                size=size,
+                device=device,
+                progress=progress,
+            )
         )
     rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
     board = leaderboard(rows, baseline="transitions", measure=MEASURE)
@@ -185,7 +202,9 @@ def _fit(
         model = fit_model(kind, train, config, run)
         choice = measure(model)
     except (MissingExtra, ModelError) as error:
-        return Fitted(kind, None, float("-inf"), None, time.perf_counter() - started, note=f"left out: {error}")
+        return Fitted(
+            kind, None, float("-inf"), None, time.perf_counter() - started, note=f"left out: {error}"
+        )
     evaluation = rank_metrics(model, held_out, seen=seen, groups=by or None, progress=progress)
     return Fitted(kind, model, choice, evaluation, time.perf_counter() - started, curve=curve)
 
@@ -198,7 +217,9 @@ def model_config(kind: str, size: str) -> msgspec.Struct:
     try:
         return msgspec.convert({**msgspec.to_builtins(config), "size": size}, type(config))
     except msgspec.ValidationError as error:
-        raise InputError(f"no such size: {error}", value=size, hint="tiny, small, base, large or huge", path="$.size") from None
+        raise InputError(
+            f"no such size: {error}", value=size, hint="tiny, small, base, large or huge", path="$.size"
+        ) from None
 
 
 def pick_device(device: str) -> str:

@@ -104,6 +104,7 @@ class Serving:
         self._stamp: tuple[Any, ...] | None = None
         self._ranker: Ranker | None = None
         self._companions: Ranker | None = None
+        self._usual: tuple[Any, dict[str, float]] | None = None
 
     @property
     def ranker(self) -> Ranker:
@@ -145,7 +146,9 @@ class Serving:
                 note = note or f"the promoted model cannot be used ({error.message}); an older one answers"
         return self._without_model(catalog, "no trained model can be used: showing what is popular")
 
-    def _load(self, artifact_id: str, catalog: pa.Table, *, degraded: bool = False, note: str | None = None) -> Ranker:
+    def _load(
+        self, artifact_id: str, catalog: pa.Table, *, degraded: bool = False, note: str | None = None
+    ) -> Ranker:
         from penchant.training import load_artifact
 
         config = self.shop.config
@@ -186,6 +189,14 @@ class Serving:
             note=note,
             max_history=self.shop.config.serve.max_history,
         )
+
+    def usual(self, count: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The shop's usual share of each tag; counted anew when the catalogue or the event table changed."""
+        status = self.shop.store.status()
+        stamp = (_stamp_of(self.shop), status.table_version)
+        if self._usual is None or self._usual[0] != stamp:
+            self._usual = (stamp, count())
+        return self._usual[1]
 
     def observed(self, item_ids: Sequence[str]) -> None:
         """Let live events count where popularity answers; an item not known yet forces a new count."""

@@ -73,9 +73,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     return report
 
 
-def _refit(
-    shop: Shop, outcome: Outcome, fitted: Fitted, request: rq.TrainRequest, progress: Progress
-) -> str:
+def _refit(shop: Shop, outcome: Outcome, fitted: Fitted, request: rq.TrainRequest, progress: Progress) -> str:
     """Fit once more, on everything, with the settings found; save it; returns the artifact id."""
     assert fitted.model is not None
     assert fitted.evaluation is not None

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from penchant.models._ease import EASE
     from penchant.models._ials import IALS
     from penchant.models._interest import InterestModel, Negatives
-    from penchant.models._item_knn import ItemKNN
+    from penchant.models._item_knn import ItemKNN, ItemKNNConfig
     from penchant.models._popularity import Popularity, RecentPopularity
     from penchant.models._sequence import Sequence
     from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SequenceConfig, Size
-    from penchant.models._transitions import Transitions
+    from penchant.models._transitions import Transitions, TransitionsConfig
 
 _LAZY = {
     "EASE": "_ease",
@@ -28,6 +28,7 @@ _LAZY = {
     "IALS": "_ials",
     "InterestModel": "_interest",
     "ItemKNN": "_item_knn",
+    "ItemKNNConfig": "_item_knn",
     "Negatives": "_interest",
     "Popularity": "_popularity",
     "RecentPopularity": "_popularity",
@@ -35,6 +36,7 @@ _LAZY = {
     "SequenceConfig": "_sequence_config",
     "Size": "_sequence_config",
     "Transitions": "_transitions",
+    "TransitionsConfig": "_transitions",
 }
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "IALS",
     "InterestModel",
     "ItemKNN",
+    "ItemKNNConfig",
     "Negatives",
     "Popularity",
     "RecentPopularity",
@@ -50,6 +53,7 @@ __all__ = [
     "SequenceConfig",
     "Size",
     "Transitions",
+    "TransitionsConfig",
     "model_kinds",
 ]
 

@@ -124,7 +124,9 @@ class Sequence:
         """
         history_T, items_K = np.asarray(history_T, np.int64), np.asarray(items_K, np.int64)
         out_TK = np.asarray(self.transitions.affinity(history_T, items_K))
-        out_TK = out_TK + (self.config.neighbours_weight or 0.0) * self.neighbours.affinity(history_T, items_K)
+        out_TK = out_TK + (self.config.neighbours_weight or 0.0) * self.neighbours.affinity(
+            history_T, items_K
+        )
         close_TK = np.maximum(self._unit_ND[history_T] @ self._unit_ND[items_K].T - 0.3, 0.0)
         same_TK = (history_T[:, None] == items_K) * (1.0 if self.config.repeats_weight else 0.0)
         out_TK = out_TK + 0.05 * close_TK + same_TK

@@ -77,7 +77,9 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The size with this config's own values in place of the dial's."""
         size = SIZES[self.size]
         own = {name: getattr(self, name) for name in Size.__struct_fields__ if hasattr(self, name)}
-        size = msgspec.structs.replace(size, **{name: value for name, value in own.items() if value is not None})
+        size = msgspec.structs.replace(
+            size, **{name: value for name, value in own.items() if value is not None}
+        )
         if size.width % size.heads:
             raise InputError("width must be a multiple of heads", value=f"{size.width}, {size.heads}")
         return size

@@ -44,9 +44,9 @@ class _FusedSoftmax(torch.autograd.Function):
             loss += _softmax_minus_target(logits_CN, target_C1)
             for r in range(num_interests):
                 slope_CN = logits_CN if winner_CN is None else logits_CN * (winner_CN == r)
-                torch.mm(slope_CN, item_ND, out=grad_mean[start : start + chunk, r]) if num_interests == 1 else (
-                    grad_mean[start : start + chunk, r].copy_(slope_CN @ item_ND)
-                )
+                torch.mm(
+                    slope_CN, item_ND, out=grad_mean[start : start + chunk, r]
+                ) if num_interests == 1 else (grad_mean[start : start + chunk, r].copy_(slope_CN @ item_ND))
                 grad_item.addmm_(slope_CN.T, mean_CRD[:, r])
         ctx.save_for_backward(grad_mean, grad_item)
         return loss

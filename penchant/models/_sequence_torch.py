@@ -65,14 +65,18 @@ class SequenceTransformer(nn.Module):
     def forward(self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor) -> Tensor:
         """State after every event, (B, T, D). Padding on the right is harmless: nothing looks ahead."""
         step_BT = (gap_BT * 2).round().clamp(0, NUM_GAPS - 1).long()
-        x_BTD = self.item(item_BT) + self.kind(kind_BT) + self.gap(step_BT) + self.value(value_BT[..., None] / 10)
+        x_BTD = (
+            self.item(item_BT) + self.kind(kind_BT) + self.gap(step_BT) + self.value(value_BT[..., None] / 10)
+        )
         x_BTD = self.dropout(x_BTD * math.sqrt(x_BTD.shape[-1]))
         for block in self.blocks:
             x_BTD = block(x_BTD)
         return self.norm(x_BTD)
 
     def _interests(self, state_MD: Tensor) -> Tensor:
-        return self.heads(state_MD).view(-1, self.num_interests, state_MD.shape[-1])  # a free first size exports
+        return self.heads(state_MD).view(
+            -1, self.num_interests, state_MD.shape[-1]
+        )  # a free first size exports
 
     def encode(
         self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor
@@ -152,4 +156,3 @@ class Block(nn.Module):
         bias_HTT = bias_HTT.masked_fill(back_TT < 0, -torch.inf)
         mixed_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HTT[None])
         return self.out(mixed_BHTd.transpose(1, 2).reshape(b, t, d))
-

@@ -98,7 +98,7 @@ def labels_from_users(
 def next_period_labels(
     snapshot: Snapshot, at: int, horizon: int, level: int, kind: str | None = None
 ) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
-    """Tell from which catalogue categories each user takes something in a period: names (C), (U, C) of 0 and 1.
+    """Tell which categories each user takes something from in a period: names (C), (U, C) of 0 and 1.
 
     Args:
         snapshot: Holds the events of the period and the catalogue.

@@ -6,13 +6,13 @@ Letters: B rows, R validation rows, F features, C tags, H hidden units. ``weight
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Bools, Floats
+from penchant.core import Bools, Floats, rng
 
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
@@ -20,8 +20,31 @@ Weights = Mapping[str, Float32s]
 _GRID = np.linspace(0.05, 0.95, 37)  # thresholds tried
 
 
+def initial_weights(
+    num_features: int, hidden: Sequence[int], direct: bool, bias_C: Floats, seed: int
+) -> dict[str, Float32s]:
+    """Draw the first weights: He's normal for hidden layers, zero for whatever reaches the output.
+
+    The output bias starts at the log odds of the base rates, so training begins as the base-rate forecast
+    and can only improve on it.
+    """
+    draw = rng(seed, "tags", "weights")
+    weights: dict[str, Float32s] = {}
+    width = num_features
+    for layer, units in enumerate(hidden):
+        scale = np.sqrt(2.0 / max(1, width))
+        weights[f"hidden{layer}.weight"] = (draw.standard_normal((width, units)) * scale).astype(np.float32)
+        weights[f"hidden{layer}.bias"] = np.zeros(units, np.float32)
+        width = units
+    weights["output.weight"] = np.zeros((width, len(bias_C)), np.float32)
+    weights["output.bias"] = bias_C.astype(np.float32)
+    if direct:
+        weights["direct.weight"] = np.zeros((num_features, len(bias_C)), np.float32)
+    return weights
+
+
 def logits(weights: Weights, x_BF: Float32s) -> Float32s:
-    """The network: hidden ReLU layers, an output layer, and a direct linear path from the features: (B, C)."""
+    """The network: hidden ReLU layers, an output layer, and a direct path from the features: (B, C)."""
     hidden_BH = x_BF
     for layer in _layers(weights):
         hidden_BH = np.maximum(hidden_BH @ weights[f"{layer}.weight"] + weights[f"{layer}.bias"], 0)
@@ -45,7 +68,7 @@ def probabilities(logit_BC: Floats, scaling: Float64s, softmax: bool) -> Float32
 
 
 def attribution(weights: Weights, x_F: Float32s, direction_C: Float64s, steps: int = 32) -> Float64s:
-    """Share out ``direction_C @ (logits(x) - logits(0))`` over the features: (F,), their sum is that difference.
+    """Share out ``direction_C @ (logits(x) - logits(0))`` over the features: (F,), summing to it.
 
     Integrated gradients from the average person, whose features are all 0, to ``x_F`` (Sundararajan, Taly and
     Yan, "Axiomatic Attribution for Deep Networks", 2017), by the midpoint rule with ``steps`` points.

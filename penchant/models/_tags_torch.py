@@ -46,35 +46,12 @@ class Fitted:
     validation: float | None
 
 
-def initial_weights(
-    num_features: int, num_tags: int, hidden: Sequence[int], direct: bool, bias_C: Float32s, seed: int
-) -> dict[str, Float32s]:
-    """Draw the first weights: He's normal for hidden layers, zero for whatever reaches the output.
-
-    The output bias starts at the log odds of the base rates, so training begins as the base-rate forecast
-    and can only improve on it.
-    """
-    draw = rng(seed, "tags", "weights")
-    weights: dict[str, Float32s] = {}
-    width = num_features
-    for layer, units in enumerate(hidden):
-        scale = np.sqrt(2.0 / max(1, width))
-        weights[f"hidden{layer}.weight"] = (draw.standard_normal((width, units)) * scale).astype(np.float32)
-        weights[f"hidden{layer}.bias"] = np.zeros(units, np.float32)
-        width = units
-    weights["output.weight"] = np.zeros((width, num_tags), np.float32)
-    weights["output.bias"] = bias_C.astype(np.float32)
-    if direct:
-        weights["direct.weight"] = np.zeros((num_features, num_tags), np.float32)
-    return weights
-
-
 def logits(
     weights: dict[str, Tensor],
     x_BF: Tensor,
     dropout: Callable[[Tensor], Tensor] = lambda hidden_BH: hidden_BH,
 ) -> Tensor:
-    """The network: hidden ReLU layers, an output layer, and a direct linear path from the features. (B, C)."""
+    """The network: hidden ReLU layers, an output layer, and a direct path from the features: (B, C)."""
     hidden_BH = x_BF
     layer = 0
     while f"hidden{layer}.weight" in weights:

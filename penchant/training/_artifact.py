@@ -91,7 +91,9 @@ def save_artifact(
     return artifact
 
 
-def _split(arrays: Mapping[str, np.ndarray[Any, Any]]) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, bytes]]:
+def _split(
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, bytes]]:
     """Tell tensors from files that travel as byte arrays."""
     tensors = {n: np.ascontiguousarray(a) for n, a in arrays.items() if not n.startswith(FILE_PREFIX)}
     files = {n.removeprefix(FILE_PREFIX): a.tobytes() for n, a in arrays.items() if n.startswith(FILE_PREFIX)}
@@ -160,7 +162,9 @@ def load_artifact(root: Path, artifact_id: str) -> Loaded:
     files = {name: _read(root / artifact_id / name, digest) for name, digest in artifact.files.items()}
     kinds = model_kinds()
     if artifact.kind not in kinds:
-        raise ArtifactError("no installed model kind can read this", value=artifact.kind, hint="install its plug-in")
+        raise ArtifactError(
+            "no installed model kind can read this", value=artifact.kind, hint="install its plug-in"
+        )
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -176,7 +180,9 @@ def load_artifact(root: Path, artifact_id: str) -> Loaded:
         raise
     except (KeyError, ValueError, TypeError, IndexError, SafetensorError, InputError, RuntimeError) as error:
         raise ArtifactError(
-            f"the files are not a usable {artifact.kind} model: {type(error).__name__}", value=artifact_id, hint=_HINT
+            f"the files are not a usable {artifact.kind} model: {type(error).__name__}",
+            value=artifact_id,
+            hint=_HINT,
         ) from None
     return Loaded(artifact, model, items)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from penchant.core import Model, Run, Snapshot
+from penchant.core import CountedModel, Model, Run, Snapshot
 from penchant.core.errors import InputError
 from penchant.models import model_kinds
 
@@ -33,9 +33,12 @@ def fit_model(kind: str, snapshot: Snapshot, config: msgspec.Struct | Mapping[st
         try:
             config = msgspec.convert(config, kinds[kind].Config)
         except msgspec.ValidationError as error:
-            raise InputError(f"settings of {kind}: {error}", hint="see the reference page on models") from None
+            raise InputError(
+                f"settings of {kind}: {error}", hint="see the reference page on models"
+            ) from None
     if kind == "sequence":
         from penchant.training._sequence import fit_sequence
 
         return fit_sequence(snapshot, config, run)  # type: ignore[arg-type]
-    return kinds[kind].fit(snapshot, config, run)
+    counted: type[CountedModel] = kinds[kind]  # type: ignore[assignment]
+    return counted.fit(snapshot, config, run)

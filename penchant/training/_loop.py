@@ -141,7 +141,10 @@ def _optimiser(network: nn.Module, config: SequenceConfig, size: Size) -> torch.
     """AdamW; biases, norms and distance tables are not decayed."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=size.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
@@ -194,14 +197,10 @@ def _tell(work: _Work, state: Standing, done: int, total: int) -> None:
         figures = {"epoch": state.epoch + 1.0, "loss": state.loss / max(1, state.targets)}
         if state.best is not None:
             figures["validation"] = state.best
-        work.run.progress(
-            "sequence model", state.epoch * total + done, work.epochs * total, figures
-        )
+        work.run.progress("sequence model", state.epoch * total + done, work.epochs * total, figures)
 
 
-def _step(
-    work: _Work, nets: Nets, mine: Ints, negatives: Negatives | None, step: int
-) -> tuple[float, int]:
+def _step(work: _Work, nets: Nets, mine: Ints, negatives: Negatives | None, step: int) -> tuple[float, int]:
     """One update from this process's share of a batch; returns summed loss and targets of all processes."""
     network, optimiser = nets.network, nets.optimiser
     model: InterestModel = network  # type: ignore[assignment]
@@ -230,7 +229,9 @@ def _step(
         rate = 1 - min(_AVERAGE, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(nets.average.parameters()), list(network.parameters()), rate)
     if not np.isfinite(float(totals[0])):
-        raise ModelError("training diverged: the loss is no number", hint="lower learning_rate in the model's settings")
+        raise ModelError(
+            "training diverged: the loss is no number", hint="lower learning_rate in the model's settings"
+        )
     return float(totals[0]), int(totals[1])
 
 

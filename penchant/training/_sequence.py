@@ -11,7 +11,7 @@ import numpy as np
 
 from penchant.core import Run, SequenceBatch, Snapshot, no_progress
 from penchant.core.errors import MissingExtra, ModelError
-from penchant.models import ItemKNN, Sequence, SequenceConfig, Transitions
+from penchant.models import ItemKNN, ItemKNNConfig, Sequence, SequenceConfig, Transitions, TransitionsConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,8 +45,8 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
 
     quiet = replace(run, progress=no_progress, checkpoints=None)
     shell = _Shell(
-        Transitions.fit(snapshot, Transitions.Config(), quiet),
-        ItemKNN.fit(snapshot, ItemKNN.Config(), quiet),
+        Transitions.fit(snapshot, TransitionsConfig(), quiet),
+        ItemKNN.fit(snapshot, ItemKNNConfig(), quiet),
         log_share(snapshot),
     )
     validate = run.validate
@@ -67,7 +67,9 @@ def _with(config: SequenceConfig, values: dict[str, float]) -> SequenceConfig:
     return msgspec.structs.replace(config, **values)
 
 
-def search_blend(measure: Callable[[SequenceConfig], float], config: SequenceConfig, run: Run) -> SequenceConfig:
+def search_blend(
+    measure: Callable[[SequenceConfig], float], config: SequenceConfig, run: Run
+) -> SequenceConfig:
     """Find the weights of the counted part, one after the other, on validation."""
     best, value = config, measure(config)
     trials = sum(len(choices) for _, choices in _GRID)
@@ -89,7 +91,9 @@ def search_blend(measure: Callable[[SequenceConfig], float], config: SequenceCon
 def log_share(snapshot: Snapshot) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Log of each item's smoothed share of the events: (N + 1,)."""
     count = np.bincount(snapshot.item, minlength=snapshot.num_items + 1).astype(np.float64)
-    share: np.ndarray[Any, np.dtype[np.float32]] = np.log((count + 0.5) / (count.sum() + 0.5)).astype(np.float32)
+    share: np.ndarray[Any, np.dtype[np.float32]] = np.log((count + 0.5) / (count.sum() + 0.5)).astype(
+        np.float32
+    )
     return share
 
 
@@ -104,7 +108,9 @@ class _Shell:
     def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model with the torch network still in it, for validation."""
         item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
-        return _Live(config, np.empty(0, np.uint8), item_ND, self.prior, self.transitions, self.neighbours).on(network)
+        return _Live(
+            config, np.empty(0, np.uint8), item_ND, self.prior, self.transitions, self.neighbours
+        ).on(network)
 
     def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model as it serves, checked against the network."""

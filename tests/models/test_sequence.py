@@ -53,9 +53,7 @@ def test_sampled_loss_with_every_item_is_the_full_one():
     mean, item = torch.randn(20, 1, 8), torch.randn(30, 8)
     target = torch.randint(30, (20,))
     everything = torch.arange(30)
-    found = sampled_softmax_loss(
-        mean, item[target], item, torch.zeros(30), target[:, None] == everything
-    )
+    found = sampled_softmax_loss(mean, item[target], item, torch.zeros(30), target[:, None] == everything)
     assert found.item() == pytest.approx(softmax_loss(mean, item, target).item(), rel=1e-5)
 
 

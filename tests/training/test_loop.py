@@ -34,7 +34,14 @@ np.save(sys.argv[2], model.item_ND)
 
 
 def command(folder, out, slow):
-    return [sys.executable, "-c", CODE.replace("{settings!r}", repr(SETTINGS)), str(folder), str(out), str(slow)]
+    return [
+        sys.executable,
+        "-c",
+        CODE.replace("{settings!r}", repr(SETTINGS)),
+        str(folder),
+        str(out),
+        str(slow),
+    ]
 
 
 def test_killed_and_resumed_gives_the_same_bits(tmp_path):
@@ -42,7 +49,9 @@ def test_killed_and_resumed_gives_the_same_bits(tmp_path):
     whole = subprocess.run(
         command(tmp_path / "a", tmp_path / "a.npy", 0), check=True, env=env, capture_output=True, text=True
     )
-    work = subprocess.Popen(command(tmp_path / "b", tmp_path / "b.npy", 0.05), env=env, stdout=subprocess.PIPE)
+    work = subprocess.Popen(
+        command(tmp_path / "b", tmp_path / "b.npy", 0.05), env=env, stdout=subprocess.PIPE
+    )
     seen = 0
     for _ in work.stdout:
         seen += 1
