@@ -168,10 +168,12 @@ def _kept(sequences: Sequences) -> _Kept:
     return found
 
 
-def sequence_length(sequences: Sequences, rows: Ints | None = None) -> Int64s:
-    """Count the events of each row that enter a sequence: (len(rows),) or (U,)."""
-    length = np.diff(_kept(sequences).ptr)
-    return length if rows is None else length[rows]
+def sequence_length(sequences: Sequences, rows: Ints | None = None, end: Ints | None = None) -> Int64s:
+    """Count the events of each row (before position ``end``) that enter a sequence: (len(rows),) or (U,)."""
+    kept = _kept(sequences)
+    row_B = np.arange(len(kept.ptr) - 1) if rows is None else np.asarray(rows, np.int64)
+    stop = kept.ptr[row_B + 1] if end is None else np.minimum(kept.place(end), kept.ptr[row_B + 1])
+    return np.maximum(stop - kept.ptr[row_B], 0)
 
 
 def sequence_batch(

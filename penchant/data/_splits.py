@@ -41,10 +41,7 @@ class Cases:
     @cached_property
     def length_C(self) -> Int64s:
         """How many events each case's sequence holds; 0 = a cold case."""
-        if np.array_equal(self.end_C, self.history.ptr[self.user_C + 1]):
-            return sequence_length(self.history, self.user_C)
-        batch = sequence_batch(self.history, self.user_C, 2**31 - 1, end=self.end_C)
-        return batch.length_B
+        return sequence_length(self.history, self.user_C, self.end_C)
 
     @property
     def cold_C(self) -> Bools:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
 DEFAULT_KINDS = (*BASELINES, "ease", "ials", "sequence")
-MEASURE = "ndcg@10"
+MEASURE = "NDCG@10"
 _CHOICE_CASES = 3000  # enough to tell epochs apart; more only cost time
 _REPEATS = 0.2  # a shop where more than this share of events repeats an earlier item is one of habits
 

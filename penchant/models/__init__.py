@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from penchant.models._popularity import Popularity, RecentPopularity
     from penchant.models._sequence import Sequence
     from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SequenceConfig, Size
+    from penchant.models._tags import Tags, TagsConfig
+    from penchant.models._tags_fit import fit_tags
+    from penchant.models._tags_train import TrainedTags, train_tags
     from penchant.models._transitions import Transitions, TransitionsConfig
 
 _LAZY = {
@@ -35,6 +38,11 @@ _LAZY = {
     "Sequence": "_sequence",
     "SequenceConfig": "_sequence_config",
     "Size": "_sequence_config",
+    "Tags": "_tags",
+    "TagsConfig": "_tags",
+    "TrainedTags": "_tags_train",
+    "fit_tags": "_tags_fit",
+    "train_tags": "_tags_train",
     "Transitions": "_transitions",
     "TransitionsConfig": "_transitions",
 }
@@ -52,15 +60,20 @@ __all__ = [
     "Sequence",
     "SequenceConfig",
     "Size",
+    "Tags",
+    "TagsConfig",
+    "TrainedTags",
     "Transitions",
     "TransitionsConfig",
+    "fit_tags",
     "model_kinds",
+    "train_tags",
 ]
 
 
 @cache
 def model_kinds() -> dict[str, type[Model]]:
-    """All installed kinds of ranking model: the entry points of the group ``penchant.models``, by name.
+    """All installed kinds of model: the entry points of the group ``penchant.models``, by name.
 
     Example:
         >>> "transitions" in model_kinds()

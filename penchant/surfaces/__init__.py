@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penchant.surfaces._openapi import openapi
+    from penchant.surfaces._options import command_line
     from penchant.surfaces._reference import reference_pages
     from penchant.surfaces.http import create_app, serve
 
 _LAZY = {
+    "command_line": "_options",
     "create_app": "http",
     "openapi": "_openapi",
     "reference_pages": "_reference",
     "serve": "http",
 }
 
-__all__ = ["create_app", "openapi", "reference_pages", "serve"]
+__all__ = ["command_line", "create_app", "openapi", "reference_pages", "serve"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 import msgspec
 
 from penchant.core.errors import InputError, UnreadableFile
+from penchant.engine import Operation
 from penchant.surfaces._fields import Field, fields_of
 
 _TYPES: dict[str, click.ParamType[Any]] = {"int": click.INT, "float": click.FLOAT}
@@ -55,6 +57,36 @@ def request_fields(request: type[msgspec.Struct], context: click.Context) -> dic
             continue
         given[field.name] = _json_value(field, value) if field.shape == "json" else _plain(field, value)
     return given
+
+
+def command_line(operation: Operation, fields: Mapping[str, Any], *, where: str) -> list[str]:
+    """Write a request as the words of a command line, without the name of the program.
+
+    Args:
+        operation: A row of the table.
+        fields: Its request's fields, JSON-ready.
+        where: The shop's folder.
+    """
+    words = [operation.name.replace("_", "-")]
+    positional: list[str] = []
+    for field in fields_of(operation.request):
+        if fields.get(field.name) is None:
+            continue
+        value = fields[field.name]
+        if field.shape == "bool":
+            words.append(_flag(field.name) if value else "--no-" + _flag(field.name)[2:])
+            continue
+        values = value if field.many and field.shape != "json" else [value]
+        for one in values:
+            text = msgspec.json.encode(one).decode() if field.shape == "json" else str(one)
+            if field.positional:
+                positional.append(text)
+            else:
+                words += [_flag(field.name), text]
+    words += [] if operation.creates_shop else ["--shop", where]
+    positional += [where] if operation.creates_shop else []
+    dashes = ["--"] if any(text.startswith("-") for text in positional) else []
+    return [*words, *dashes, *positional]
 
 
 def _typed(context: click.Context, name: str) -> Any:

@@ -6,6 +6,7 @@ import datetime as dt
 import inspect
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 from penchant import core
 from penchant.engine import OPERATIONS, JobStatus, Operation, Problem, ShopConfig, alternatives, error_classes
 from penchant.surfaces._fields import Field, example_of, explained, structs_in
+from penchant.surfaces._options import command_line
 from penchant.surfaces._page import curl
 
 _HEAD = "<!-- Made by docs/build.py from the code: change it there. -->\n\n"
@@ -86,17 +88,13 @@ def _operation(row: Operation) -> str:
 
 
 def _command(row: Operation) -> str:
-    words = ["penchant", row.name.replace("_", "-")]
-    example = example_of(row.request)
-    where = ["DIR"] if row.creates_shop else ["--shop", "DIR"]
-    for field in explained(row.request):
-        if (value := example.get(field.name)) is None:
-            continue
-        values = value if field.many and field.shape != "json" else [value]
-        for one in values:
-            text = f"'{json.dumps(one)}'" if field.shape == "json" else str(one)
-            words += [text] if field.positional else ["--" + field.name.replace("_", "-"), text]
-    return " ".join([*words, *where])
+    words = command_line(row, example_of(row.request), where="DIR")
+    return " ".join(
+        [
+            "penchant",
+            *(word if word.isprintable() and " " not in word else shlex.quote(word) for word in words),
+        ]
+    )
 
 
 def _python(row: Operation) -> str:
@@ -140,8 +138,8 @@ there is no authentication in front of it, so put a gateway there before you ope
 **Errors** are problem details (RFC 9457, `application/problem+json`): see [`Problem`](types.md#problem) and
 [Errors](errors.md).
 
-**Jobs.** {jobs} answer 202 with a [`JobStatus`](types.md#jobstatus) and its `Location`. Jobs run one after
-another. Those that only read the store run in a process of their own, so that the serving process stays small.
+**Jobs.** {jobs} answer 202 with a [`JobStatus`](types.md#jobstatus) and its `Location`. Jobs run one
+after another. Those that only read the store run in a process of their own, so that the serving process stays small.
 A job that was running when the server stopped is `interrupted`; send the same request again. What a job says
 about a person is kept in memory only, for fifteen minutes at most.
 

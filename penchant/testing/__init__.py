@@ -1,5 +1,6 @@
 """Shipped for whoever writes plug-ins: conformance suites to subclass, and toy snapshots to run them on."""
 
+from penchant.testing._operations import OperationTests
 from penchant.testing._policies import PolicyTests
 from penchant.testing._server import running_server
 from penchant.testing._store import StoreTests
@@ -12,6 +13,7 @@ from penchant.testing._toys import (
 )
 
 __all__ = [
+    "OperationTests",
     "PolicyTests",
     "StoreTests",
     "checkerboard_snapshot",

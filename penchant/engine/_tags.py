@@ -1,0 +1,121 @@
+"""The interest tags of a shop: fitted with the recommenders, asked by ``profile``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penchant.core import KIND_CODES, USER_KEY, Catalog, History, Progress, Run, Snapshot, Vocabulary
+from penchant.core.errors import ArtifactError, MissingExtra, ModelError
+from penchant.data import live_sequences
+from penchant.engine import _requests as rq
+from penchant.engine._promotion import read_pointer
+from penchant.training import load_artifact, save_artifact
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+    from penchant.models import TrainedTags
+
+_SAID = 8  # predicted tags in a profile
+
+
+@dataclass(frozen=True, eq=False)
+class TagsOutcome:
+    """What became of the tags in a training: an artifact with its report, or the reason why there is none."""
+
+    artifact: str | None = None
+    report: rq.TagReport | None = None
+    trained: TrainedTags | None = None
+    measured: dict[str, Any] = field(default_factory=dict)  # row name -> classification of the test
+    notes: tuple[str, ...] = ()
+
+
+def train_tags(shop: Shop, snapshot: Snapshot, seed: int, progress: Progress) -> TagsOutcome:
+    """Fit the tags and measure them beside the base rate; a shop without labels and categories has none."""
+    from penchant.evaluation import classification_metrics
+    from penchant.models import train_tags as fit
+
+    progress("fitting interest tags", 0, 1, {})
+    users = shop.store.users()
+    try:
+        trained = fit(snapshot, users if users.num_rows else None, run=Run(seed=seed, progress=progress))
+    except (ModelError, MissingExtra) as error:
+        return TagsOutcome(notes=(f"no interest tags: {error}",))
+    single = trained.model.softmax
+    labels = trained.label_PC.argmax(axis=1) if single else trained.label_PC
+    rows: dict[str, Any] = {"tags": trained.probability_PC, **trained.baselines}
+    measured = {
+        name: classification_metrics(probability, labels, classes=list(trained.names))
+        for name, probability in rows.items()
+    }
+    artifact = save_artifact(
+        shop.artifacts,
+        trained.model,
+        kind="tags",
+        as_of=snapshot.as_of,
+        metrics=measured["tags"].metrics,
+        facts={"labels": trained.source, **trained.facts},
+        fingerprint=snapshot.fingerprint,
+        items=Vocabulary([]),
+    )
+    report = rq.TagReport(
+        labels=trained.source,
+        classes=list(trained.names),
+        metrics=measured["tags"].metrics,
+        base_rate=measured["base rate"].metrics,
+        users=len(trained.subjects),
+    )
+    return TagsOutcome(artifact.id, report, trained, measured)
+
+
+def predict_person(shop: Shop, subject: str, events: pa.Table) -> list[rq.PredictedTag]:
+    """The tags the classifier gives a person, likeliest first; empty where none are trained."""
+    pointer = read_pointer(shop.artifacts)
+    if pointer is None or pointer.tags is None:
+        return []
+    try:
+        model: Any = load_artifact(shop.artifacts, pointer.tags).model
+    except ArtifactError:
+        return []
+    users = shop.store.users()
+    mine = users.filter(pc.equal(users[USER_KEY], subject)) if users.num_rows else users
+    if not events.num_rows and not mine.num_rows:
+        return []
+    row = _features(shop, model, subject, events, mine)
+    probability_C = model.predict(row)[0]
+    order = np.argsort(-probability_C, kind="stable")[:_SAID]
+    return [
+        rq.PredictedTag(
+            tag=model.names[c],
+            probability=round(float(probability_C[c]), 4),
+            base_rate=round(float(model.base_rate_C[c]), 4),
+            because=[found.text for found in model.explain(row, model.names[c])],
+        )
+        for c in order
+    ]
+
+
+def _features(shop: Shop, model: Any, subject: str, events: pa.Table, mine: pa.Table) -> pa.Table:
+    """One row of raw features, as of just after the shop's last event."""
+    catalog = shop.store.catalog()
+    items = Vocabulary(catalog["id"].combine_chunks())
+    kinds = np.array([KIND_CODES.get(kind, 0) for kind in events["kind"].to_pylist()], np.uint8)
+    history = History(
+        subject,
+        events["ts"].to_numpy(),
+        kinds,
+        events["item_id"].to_pylist(),
+        np.asarray(events["value"].to_numpy(zero_copy_only=False), np.float32),
+        [],
+    )
+    sequences = live_sequences([history], items, np.zeros((1, 0), np.float32))
+    last = shop.store.status().last_ts or 0
+    attributes = mine.drop_columns([USER_KEY]) if mine.num_rows else None
+    table: pa.Table = model.describe(
+        sequences, items, Catalog(catalog), last + 1, attributes=attributes, rows_B=np.array([0])
+    )
+    return table
