@@ -79,8 +79,10 @@ def read_catalog(
             if reason is not None:
                 refused.append(_refusal(row, reason, item))
                 continue
-            if item["id"] in products:
-                before, old = products[item["id"]]
+            before, old = products.get(item["id"], (0, None))
+            if old == item:
+                tally.notes.add("same_product", 1)
+            elif old is not None:
                 refused.append(_refusal(before, "replaced", old))
             products[item["id"]] = (row, item)
     tally.accepted = len(products)
@@ -131,11 +133,28 @@ def _refusal(row: int, reason: str, item: dict[str, Any]) -> dict[str, Any]:
 def _products(
     chunk: Chunk, mapping: Mapping, settings: Settings, tally: Tally
 ) -> Iterator[tuple[int, dict[str, Any], str | None]]:
-    for row, item in zip(chunk.row.tolist(), chunk.objects, strict=True):
+    for row, item in _distinct(chunk, mapping, tally):
         found = flat_products(item) if is_nested(item) else [_mapped(item, mapping)]
         for flat in found:
             product = _product(flat, mapping, settings, tally)
             yield row, product, _problem(product)
+
+
+def _distinct(chunk: Chunk, mapping: Mapping, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows that say something new: a log read as a catalogue repeats each product thousands of times."""
+    rows, keep = chunk.row, [c for c in chunk.batch.schema.names if c not in mapping.ignore]
+    try:
+        table = pa.Table.from_batches([chunk.batch.select(keep)])
+        table = table.append_column("#at", pa.array(np.arange(len(rows))))
+        last = table.group_by(keep).aggregate([("#at", "max")])["#at_max"].to_numpy()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowKeyError):
+        last = np.arange(len(rows))  # lists and structs cannot be compared: every row is looked at
+    last = np.sort(last)
+    tally.notes.add("same_product", len(rows) - len(last))
+    if len(last) == len(rows):
+        yield from zip(rows.tolist(), chunk.objects, strict=True)
+    else:
+        yield from zip(rows[last].tolist(), chunk.batch.take(pa.array(last)).to_pylist(), strict=True)
 
 
 def _problem(product: dict[str, Any]) -> str | None:

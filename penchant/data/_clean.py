@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from penchant.core import EVENT_SCHEMA, GUEST_PREFIX, iso
 from penchant.data._draft import DRAFT_SCHEMA, ID_COLUMNS
-from penchant.data._expressions import clean_sql
+from penchant.data._expressions import PLACE, clean_sql
 from penchant.data._recognise import Recognised
 from penchant.data._repeats import Repeats, hash_keys
 from penchant.data._report import CleaningReport, Tally
@@ -112,10 +112,13 @@ class EventStream:
         if "quantity" not in empty and (pc.min(draft["quantity"]).as_py() or 0) < 0:
             columns += ["kind", "value", "quantity"]
         query = clean_sql(self._limits, tuple(columns), odd=odd, empty=empty)
-        pieces = pa.Table.from_batches(draft.to_batches(max_chunksize=_PIECE), schema=draft.schema)
-        engine.register("draft", pieces)
+        placed = draft.append_column(PLACE, pa.array(np.arange(draft.num_rows)))
+        engine.register("draft", pa.Table.from_batches(placed.to_batches(max_chunksize=_PIECE)))
         judged = engine.sql(query).to_arrow_table()
         engine.unregister("draft")
+        place = judged[PLACE].to_numpy()
+        if len(place) and (np.diff(place) != 1).any():
+            judged = judged.take(pa.array(np.argsort(place)))
         whole = {name: draft[name] for name in ACCEPTED_SCHEMA.names if name != "subject"}
         whole["subject"] = draft["user_id"]
         whole.update({name: judged[name] for name in columns})

@@ -19,6 +19,9 @@ from penchant.data._ids import HASHED, SEPARATOR
 from penchant.data._rules import RULES, Limits, is_return
 
 
+PLACE = "place"
+
+
 def clean_expression(
     draft: ir.Table, limits: Limits, *, odd: bool = True, empty: frozenset[str] = frozenset()
 ) -> ir.Table:
@@ -32,7 +35,7 @@ def clean_expression(
 
     Returns:
         EVENT_SCHEMA, ``row`` and ``part`` of the draft, ``detail``, and ``reason``: the code of the first rule
-        broken, null for an event that is accepted.
+        broken, null for an event that is accepted. Columns beyond DRAFT_SCHEMA are handed through.
     """
     t = draft.mutate(**{c: ibis.null(_type_of(c)) for c in empty}) if empty else draft
     refund = is_return(t, limits)
@@ -54,7 +57,8 @@ def clean_expression(
     t3 = t2.mutate(
         event_id=event_id, subject=ibis.coalesce(t2.user_id, guest), position=t2.position.cast("int32")
     )
-    return t3.select(*EVENT_SCHEMA.names, "row", "part", "reason", "detail")
+    further = [c for c in draft.columns if c not in DRAFT_SCHEMA.names]
+    return t3.select(*EVENT_SCHEMA.names, "row", "part", "reason", "detail", *further)
 
 
 def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.StringValue:
@@ -80,10 +84,13 @@ def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.Stri
 
 @lru_cache(maxsize=256)
 def clean_sql(limits: Limits, columns: tuple[str, ...], *, odd: bool, empty: frozenset[str]) -> str:
-    """The cleaning as one DuckDB query over a table named ``draft``, giving only some columns of the result."""
-    draft = ibis.table(_ibis_schema(), name="draft")
+    """The cleaning as one DuckDB query over a table named ``draft``, giving only some columns of the result.
+
+    The draft has one more column, ``place``, which is given back: an engine with threads keeps no order.
+    """
+    draft = ibis.table({**_ibis_schema(), PLACE: "int64"}, name="draft")
     cleaned = clean_expression(draft, limits, odd=odd, empty=empty)
-    return str(ibis.to_sql(cleaned.select(*columns), dialect="duckdb"))
+    return str(ibis.to_sql(cleaned.select(*columns, PLACE), dialect="duckdb"))
 
 
 def _ibis_schema() -> Any:

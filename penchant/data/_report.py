@@ -21,7 +21,7 @@ REMARKS: dict[str, str] = {
     "repeated_rows": "identical rows that were kept as separate events",
     "bad_price": "prices that are no amount; the product is kept without a price",
     "truncated": "texts that were too long and were cut",
-    "replaced": "rows of an id that comes again further down; the last one stays",
+    "same_product": "rows that repeat a product without a change; they count once",
     "source": "what was found out about the file",
 }
 

@@ -32,8 +32,10 @@ from penchant.core import (
     no_progress,
 )
 from penchant.core.errors import StorageError
+from penchant.data._bots import bots_in
 from penchant.data._features import RECIPE, FeatureOptions, fit_recipe
 from penchant.data._ragged import Int64s, offsets, ragged_range
+from penchant.data._settings import Settings
 from penchant.data._snapshot_files import (
     new_array,
     open_array,
@@ -61,7 +63,8 @@ class SnapshotOptions(Noun):
         24
     """
 
-    exclude: tuple[str, ...] = ()  # subjects left out, such as bots and test accounts
+    exclude: tuple[str, ...] = ()  # subjects left out, such as test accounts
+    bots: Settings | None = None  # leave out whom these limits call a bot, judged by events before `as_of`
     features: FeatureOptions = FeatureOptions()
 
 
@@ -98,7 +101,7 @@ def make_snapshot(
         except StorageError:  # damaged: it can be made again
             shutil.rmtree(place)
     with scratch_folder(folder, fingerprint) as scratch:
-        events = _read(store, as_of, frozenset(settings.exclude), scratch, progress)
+        events = _read(store, as_of, settings, scratch, progress)
         facts = {"as_of": as_of, "fingerprint": fingerprint, "settings": msgspec.to_builtins(settings)}
         _place(events, scratch, catalog, users, facts, progress)
         _describe(scratch, facts, settings.features, progress)
@@ -142,7 +145,7 @@ def drop_snapshots(folder: Path, *, keep: frozenset[str] = frozenset()) -> int:
 def _fingerprint(
     store: Store, as_of: int, settings: SnapshotOptions, catalog: pa.Table, users: pa.Table
 ) -> str:
-    """A name for exactly this content: two stores that differ in anything read here differ in it."""
+    """A name for the state of the store and everything else that a snapshot depends on."""
     status = store.status()
     told = {
         "format": FORMAT,
@@ -151,7 +154,8 @@ def _fingerprint(
         "events": status.events,
         "journal": status.journal_events,
         "version": status.table_version,
-        "detail": {name: str(value) for name, value in sorted(status.detail.items())},
+        "span": [status.first_ts, status.last_ts],
+        "erased": status.detail.get("erased_subjects"),
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for table in (catalog, users):
@@ -184,15 +188,16 @@ class _Events:
         return min(self.with_currency, key=lambda code: (-self.with_currency[code], self.currencies[code]))
 
 
-def _read(store: Store, as_of: int, exclude: frozenset[str], scratch: Path, progress: Progress) -> _Events:
+def _read(store: Store, as_of: int, settings: SnapshotOptions, scratch: Path, progress: Progress) -> _Events:
     events = _Events()
-    barred = pa.array(sorted(exclude), pa.string())
     files = {name: (scratch / f"{name}.part").open("wb") for name in _SCRATCH}
     try:
         for bucket in range(store.num_buckets):
             table = store.scan(bucket=bucket, columns=_SCANNED, as_of=as_of)
-            if exclude and table.num_rows:
-                table = table.filter(pc.invert(pc.is_in(table["subject"], value_set=barred)))
+            barred = {*settings.exclude, *(bots_in(table, settings.bots) if settings.bots else ())}
+            if barred and table.num_rows:
+                values = pa.array(sorted(barred), pa.string())
+                table = table.filter(pc.invert(pc.is_in(table["subject"], value_set=values)))
             for name, column in _bucket_columns(table, events).items():
                 column.astype(_SCRATCH[name], copy=False).tofile(files[name])
             progress("reading events", bucket + 1, store.num_buckets, {"events": events.num_events})

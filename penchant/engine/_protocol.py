@@ -164,7 +164,7 @@ def run_protocol(
             )
         )
     rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
-    board = leaderboard(rows, baseline="transitions", measure=MEASURE)
+    board = leaderboard(rows, measure=MEASURE)
     return Outcome(snapshot, train, chosen, held_out, rule, fitted, board)
 
 

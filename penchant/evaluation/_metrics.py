@@ -243,9 +243,7 @@ class _Result:
         return {label: self.estimates(part) for label, part in split}
 
 
-def _protocol(
-    cases: Cases, kept_C: Ints, shelf: Shelf, ks: Sequence[int], seen: SeenRule
-) -> RankProtocol:
+def _protocol(cases: Cases, kept_C: Ints, shelf: Shelf, ks: Sequence[int], seen: SeenRule) -> RankProtocol:
     digest = sha256(f"{seen}|{list(ks)}|{shelf.num_items}".encode())
     for array in (cases.user_C, cases.end_C, cases.target_ptr, cases.target_item):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -284,9 +282,7 @@ def _group_columns(
     return found
 
 
-def _split_groups(
-    columns: Mapping[str, npt.NDArray[np.object_]], kept_C: Ints
-) -> Iterator[tuple[str, Ints]]:
+def _split_groups(columns: Mapping[str, npt.NDArray[np.object_]], kept_C: Ints) -> Iterator[tuple[str, Ints]]:
     for name, column in columns.items():
         values = column[kept_C]
         for value in sorted(set(values)):
@@ -300,4 +296,3 @@ def _split_lengths(length_C: Ints) -> Iterator[tuple[str, Ints]]:
         part = np.flatnonzero(band_C == band)
         if len(part):
             yield f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}", part
-

@@ -6,20 +6,22 @@ E stored pairs. Item numbers run from 1 to N; rows and columns of a matrix are i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from penchant.core import Bools, Floats, Ints, SequenceBatch, Snapshot
+from penchant.core import Bools, Floats, Ints, Run, Scorer, SequenceBatch, Snapshot
+from penchant.core.errors import ModelError
 from penchant.data import is_target
 
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
 CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
+DECAYS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)  # from 'only the newest event' to 'all alike'
 NEGLIGIBLE = 1e-6  # history weights below this share of the newest event's are left out
 
 
@@ -86,6 +88,13 @@ def user_item_matrix(found: Positives, num_users: int, num_items: int, max_histo
     return sparse.csr_array((ones, (rows, columns)), shape=(num_users, width))
 
 
+def came_back(found: Positives, width: int) -> npt.NDArray[np.int64]:
+    """How many people turned to each item more than once: (width,)."""
+    key = np.sort(found.user.astype(np.int64) * width + found.item)
+    again = np.unique(key[1:][np.diff(key) == 0])
+    return np.bincount(again % width, minlength=width)
+
+
 def popularity_prior(found: Positives, num_items: int) -> npt.NDArray[np.float32]:
     """How often each item was turned to, as a share of the most frequent: (N + 1,) in [0, 1]."""
     counts = np.bincount(found.item, minlength=num_items + 1).astype(np.float64)
@@ -119,11 +128,32 @@ def strongest(block: sparse.csr_array, limit: int) -> sparse.csr_array:
     return sparse.csr_array((block.data[keep], block.indices[keep], indptr), shape=block.shape)
 
 
-class NeighbourConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every item-to-item model is asked at scoring time."""
+Fitted = TypeVar("Fitted", bound=Scorer)
 
-    decay: float
-    prior: float
+
+def best_by_validation(
+    make: Callable[[float], Fitted], values: Sequence[float], start: float, run: Run
+) -> Fitted:
+    """Climb along ordered values from ``start`` while validation improves; ``start`` without validation.
+
+    How fast a history fades differs between shops more than anything else counted models can be told:
+    the next of a series follows the last item, the next grocery basket follows them all.
+    """
+    best = make(start)
+    if run.validate is None:
+        return best
+    best_figure, place = run.validate(best), values.index(start)
+    for step in (1, -1):
+        moved = False
+        for value in values[place + step :: step] if place + step >= 0 else ():
+            model = make(value)
+            figure = run.validate(model)
+            if figure <= best_figure:
+                break
+            best, best_figure, moved = model, figure, True
+        if moved:
+            break
+    return best
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,29 +165,41 @@ class NeighbourModel:
     decides where the history is silent, so that somebody new gets the popular items.
     """
 
-    Config: ClassVar[type[msgspec.Struct]] = NeighbourConfig
+    Config: ClassVar[type[msgspec.Struct]]
 
-    config: Any
+    config: Any  # has `decay` and `prior`
     indptr: npt.NDArray[np.int64]  # (N + 2,)
     indices: npt.NDArray[np.int32]  # (E,)
     data: npt.NDArray[np.float32]  # (E,)
     popular: npt.NDArray[np.float32]  # (N + 1,)
 
     def __post_init__(self) -> None:
+        if self.config.decay is None:
+            raise ModelError(
+                "a fitted model needs the decay it was given", hint="restore with its own config"
+            )
         for array in (self.indptr, self.indices, self.data, self.popular):
             if array.flags.owndata:
                 array.flags.writeable = False
 
     @classmethod
     def from_matrix(cls, config: Any, matrix: sparse.csr_array, popular: Floats) -> Self:
-        """Wrap a fitted matrix."""
+        """Wrap a fitted matrix; a decay left open stands at 1 until ``settled``."""
         return cls(
-            config=config,
+            config=config if config.decay is not None else msgspec.structs.replace(config, decay=1.0),
             indptr=matrix.indptr.astype(np.int64),
             indices=matrix.indices.astype(np.int32),
             data=matrix.data.astype(np.float32),
             popular=np.asarray(popular, np.float32),
         )
+
+    def settled(self, decay: float | None, usual: float, run: Run) -> Self:
+        """The same with its decay decided: as asked, else by validation, else the usual one."""
+
+        def make(value: float) -> Self:
+            return replace(self, config=msgspec.structs.replace(self.config, decay=value))
+
+        return make(decay) if decay is not None else best_by_validation(make, DECAYS, usual, run)
 
     @property
     def num_items(self) -> int:

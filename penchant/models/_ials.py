@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
@@ -14,7 +14,9 @@ from msgspec import Meta
 from penchant.core import Floats, Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.models._counts import (
+    DECAYS,
     age_weights,
+    best_by_validation,
     history_weights,
     item_blocks,
     popularity_prior,
@@ -22,6 +24,7 @@ from penchant.models._counts import (
     user_item_matrix,
 )
 
+USUAL_DECAY = 0.8
 CHUNK_CELLS = 8_000_000  # of scores or of gathered vectors at once: 32 MB of float32
 
 
@@ -29,16 +32,16 @@ class IALSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Size and strength of the factors.
 
     ``confidence``: weight of an item turned to, against 1 for every other item. ``reg``: ridge penalty on
-    the vectors. ``decay``: weight of a history event for each newer one when a person is folded in.
-    ``max_history``: most recent distinct items that count of one person. ``prior``: weight of popularity
+    the vectors. ``decay``: weight of a history event for each newer one when a person is folded in; None
+    lets validation decide, 0.8 without. ``max_history``: most recent distinct items that count of one person. ``prior``: weight of popularity
     beside the evidence.
     """
 
     embedding_size: Annotated[int, Meta(ge=1, le=1024)] = 64
     reg: Annotated[float, Meta(ge=0)] = 1.0
-    confidence: Annotated[float, Meta(gt=0)] = 10.0
+    confidence: Annotated[float, Meta(gt=0)] = 30.0
     iterations: Annotated[int, Meta(ge=1, le=500)] = 15
-    decay: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    decay: Annotated[float, Meta(gt=0, le=1)] | None = None
     max_history: Annotated[int, Meta(ge=2)] = 300
     prior: Annotated[float, Meta(ge=0)] = 0.001
 
@@ -76,7 +79,17 @@ class IALS:
         if not np.isfinite(vectors).all():
             raise ModelError("the iALS vectors are not finite", value=config.reg, hint="raise reg")
         vectors[np.bincount(found.item, minlength=len(vectors)) == 0] = 0  # nothing is known of these
-        return cls._from_vectors(config, vectors, popularity_prior(found, snapshot.num_items))
+        popular = popularity_prior(found, snapshot.num_items)
+        model = cls._from_vectors(
+            msgspec.structs.replace(config, decay=config.decay or 1.0), vectors, popular
+        )
+
+        def make(decay: float) -> Self:
+            return replace(model, config=msgspec.structs.replace(config, decay=decay))
+
+        if config.decay is not None:
+            return model
+        return best_by_validation(make, DECAYS, USUAL_DECAY, run)
 
     @classmethod
     def _from_vectors(cls, config: IALSConfig, vectors: Floats, popular: Floats) -> Self:
@@ -84,9 +97,17 @@ class IALS:
         gram = wide.T @ wide + config.reg * np.eye(vectors.shape[1])
         return cls(config=config, vectors=vectors, popular=popular, gram=gram)
 
+    @property
+    def _decay(self) -> float:
+        if self.config.decay is None:
+            raise ModelError(
+                "a fitted model needs the decay it was given", hint="restore with its own config"
+            )
+        return self.config.decay
+
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """Fold each row in and score every item: (B, N + 1) float32, column 0 is -inf."""
-        weight_BT = history_weights(batch, self.config.decay)
+        weight_BT = history_weights(batch, self._decay)
         out = np.empty((len(weight_BT), len(self.vectors)), np.float32)
         size = len(self.gram)
         row_cost = max(len(self.vectors), size * size, weight_BT.shape[1] * size) / CHUNK_CELLS
@@ -131,7 +152,7 @@ class IALS:
         of the other events enter through the person's equations. May be negative.
         """
         history_1T = np.asarray(history_T, np.int64)[None]
-        left_1DD, right_1DT = self._equations(history_1T, age_weights(history_1T > 0, self.config.decay))
+        left_1DD, right_1DT = self._equations(history_1T, age_weights(history_1T > 0, self._decay))
         parts_DT = np.linalg.solve(left_1DD[0], right_1DT[0])
         return (parts_DT.T @ self.vectors[items_K].T).astype(np.float32)
 

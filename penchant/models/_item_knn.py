@@ -13,6 +13,7 @@ from scipy import sparse
 from penchant.core import Run, Snapshot
 from penchant.models._counts import (
     NeighbourModel,
+    came_back,
     item_blocks,
     popularity_prior,
     positives,
@@ -20,6 +21,7 @@ from penchant.models._counts import (
     user_item_matrix,
 )
 
+USUAL_DECAY = 0.7
 BLOCK_PAIRS = 20_000_000  # multiplications per block: at most about 250 MB of pairs at a time
 
 
@@ -27,14 +29,14 @@ class ItemKNNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How neighbours are weighed.
 
     ``shrink``: added to the cosine's denominator, so that pairs seen with few people count less.
-    ``neighbours``: pairs kept per item. ``decay``: weight of a history event for each newer one.
-    ``max_history``: most recent distinct items that count of one person. ``prior``: weight of popularity
-    beside the evidence.
+    ``neighbours``: pairs kept per item. ``decay``: weight of a history event for each newer one; None
+    lets validation decide, 0.7 without. ``max_history``: most recent distinct items that count of one
+    person. ``prior``: weight of popularity beside the evidence.
     """
 
     shrink: Annotated[float, Meta(ge=0)] = 10.0
     neighbours: Annotated[int, Meta(ge=1)] = 200
-    decay: Annotated[float, Meta(gt=0, le=1)] = 0.7
+    decay: Annotated[float, Meta(gt=0, le=1)] | None = None
     max_history: Annotated[int, Meta(ge=2)] = 300
     prior: Annotated[float, Meta(ge=0)] = 0.001
 
@@ -44,7 +46,8 @@ class ItemKNN(NeighbourModel):
     """Score the neighbours of a history's items.
 
     ``M[i, j] = both / (sqrt(n_i * n_j) + shrink)`` over people, as in Sarwar et al. 2001, "Item-based
-    collaborative filtering", with a shrinkage term.
+    collaborative filtering", with a shrinkage term. An item is as much its own neighbour as people came
+    back to it: ``M[i, i]`` is the share of its people who did, shrunk alike.
     """
 
     Config: ClassVar[type[msgspec.Struct]] = ItemKNNConfig
@@ -59,6 +62,7 @@ class ItemKNN(NeighbourModel):
         by_item = who.T.tocsr()
         people_I = np.diff(by_item.indptr)
         norm_I = np.sqrt(people_I)
+        again_I = came_back(found, width)
         # Multiplications that a row costs: the lengths of the histories of the item's people.
         cost_I = by_item @ np.diff(who.indptr).astype(np.float64)
         blocks = []
@@ -66,9 +70,11 @@ class ItemKNN(NeighbourModel):
             block = (by_item[start:end] @ who).tocsr()
             row = np.repeat(np.arange(start, end), np.diff(block.indptr))
             block.data /= (norm_I[row] * norm_I[block.indices] + config.shrink).astype(np.float32)
-            block.data[block.indices == row] = 0
+            itself = np.flatnonzero(block.indices == row)
+            block.data[itself] = again_I[row[itself]] / (people_I[row[itself]] + config.shrink)
             block.eliminate_zeros()
             blocks.append(strongest(block, config.neighbours))
             run.progress("item_knn", end, width, {})
         matrix = sparse.vstack(blocks, format="csr")
-        return cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
+        model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
+        return model.settled(config.decay, USUAL_DECAY, run)

@@ -13,11 +13,11 @@ from msgspec import Meta
 
 from penchant.core import DAY, KIND_CODES, TARGET_KINDS, Floats, Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import InputError
-from penchant.models._counts import Positives, positives
+from penchant.models._counts import Positives, best_by_validation, positives
 
 Weight = Annotated[float, Meta(ge=0)]
-HALF_LIVES = 12  # half-lives that fit into the log when the half-life is taken from the data
-SHORTEST, LONGEST = 1.0, 30.0  # days
+USUAL_DAYS = 7.0
+DAYS = (1.0, 3.0, USUAL_DAYS, 14.0, 30.0, 90.0)
 
 
 class PopularityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,8 +32,9 @@ class PopularityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class RecentPopularityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How fast popularity fades.
 
-    ``half_life_days``: after so many days an event counts half. None takes a twelfth of the time the log
-    spans, at least 1 and at most 30 days; a fitted model's config says what was taken.
+    ``half_life_days``: after so many days an event counts half. None lets validation decide between 1 and
+    90 days; without validation it is a week. Never more than a quarter of the time the log spans, unless
+    asked for. A fitted model's config says what was taken.
     ``kind_weights``: as in ``PopularityConfig``.
     """
 
@@ -114,17 +115,21 @@ class RecentPopularity(_Counted):
     def fit(cls, snapshot: Snapshot, config: RecentPopularityConfig, run: Run) -> Self:
         """Count; the returned config names the half-life used."""
         found = positives(snapshot)
-        days = config.half_life_days
-        if days is None:
-            span = float(found.ts.max() - found.ts.min()) / DAY if len(found.ts) else 0.0
-            days = round(min(max(span / HALF_LIVES, SHORTEST), LONGEST), 3)
-        newest = found.ts.max(initial=0)
-        fading = np.exp2((found.ts - newest) / (days * DAY))
-        weights = _weights(found, config.kind_weights) * fading
-        return cls(
-            config=msgspec.structs.replace(config, half_life_days=days),
-            share=_share(found, snapshot, weights),
-        )
+        if config.half_life_days is not None:
+            return cls._fading(found, snapshot, config)
+        longest = float(np.ptp(found.ts)) / DAY / 4 if len(found.ts) else 0.0
+
+        def make(days: float) -> Self:
+            days = min(days, longest) or USUAL_DAYS  # all at one moment: nothing fades
+            return cls._fading(found, snapshot, msgspec.structs.replace(config, half_life_days=days))
+
+        return best_by_validation(make, DAYS, USUAL_DAYS, run)
+
+    @classmethod
+    def _fading(cls, found: Positives, snapshot: Snapshot, config: RecentPopularityConfig) -> Self:
+        age = (found.ts.max(initial=0) - found.ts) / DAY
+        weights = _weights(found, config.kind_weights) * np.exp2(-age / (config.half_life_days or USUAL_DAYS))
+        return cls(config=config, share=_share(found, snapshot, weights))
 
 
 def _weights(found: Positives, kind_weights: Mapping[str, float]) -> npt.NDArray[np.float64]:

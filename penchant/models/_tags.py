@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -31,7 +31,7 @@ from penchant.models._tags_features import (
 )
 
 Float32s = npt.NDArray[np.float32]
-Features = pa.Table | Mapping[str, Sequence[Any]] | npt.NDArray[Any]
+Features: TypeAlias = pa.Table | Mapping[str, Sequence[Any]] | npt.NDArray[Any]
 MIN_ROWS = 20
 
 
@@ -140,8 +140,8 @@ class Tags:
         """Say which tags a person has: (B, C); the likeliest with softmax, else all above their threshold."""
         if self.softmax:
             best_B = probability_BC.argmax(axis=1)
-            return np.arange(len(self.names)) == best_B[:, None]
-        return np.asarray(probability_BC >= self.threshold_C)
+            return np.asarray(np.arange(len(self.names)) == best_B[:, None], np.bool_)
+        return np.asarray(probability_BC >= self.threshold_C, np.bool_)
 
     def normalise(self, features: Features) -> Float32s:
         """Turn raw features into what the network reads: (B, F) float32, 0 = as the average person."""
@@ -174,11 +174,9 @@ class Tags:
             attributes: One row a wanted person: what the shop says of them.
             rows_B: The rows wanted, -1 = somebody without events; None for all.
         """
-        own = (
-            {} if attributes is None else {name: attributes.column(name) for name in attributes.column_names}
-        )
+        own = pa.table({}) if attributes is None else attributes
         if self.view is None:
-            return pa.table(own)
+            return own
         every = catalog_categories(catalog, items, self.view.level)
         categories = keep_categories(every, self.view.categories)
         matrix = behaviour(events, categories, KIND_CODES[self.view.kind], at, self.view.horizon, rows_B)
@@ -289,7 +287,7 @@ def as_table(features: Features, names: Sequence[str] | None = None) -> pa.Table
     return pa.table({name: matrix[:, column] for column, name in enumerate(names)})
 
 
-def join_columns(own: Mapping[str, Any], behaviour_BF: Float32s, categories: Sequence[str]) -> pa.Table:
+def join_columns(own: pa.Table, behaviour_BF: Float32s, categories: Sequence[str]) -> pa.Table:
     """The shop's own columns and those of behaviour side by side; on equal names behaviour wins."""
     described = {name: behaviour_BF[:, column] for column, name in enumerate(behaviour_names(categories))}
-    return pa.table({**own, **described})
+    return pa.table({**dict(zip(own.column_names, own.columns, strict=True)), **described})

@@ -224,7 +224,7 @@ def _by_category(
 
 def _shares(count_BC: Float64s) -> Float64s:
     """Rows that sum to 1, or to 0 where nothing was counted."""
-    return count_BC / np.maximum(count_BC.sum(axis=1, keepdims=True), 1)
+    return np.asarray(count_BC / np.maximum(count_BC.sum(axis=1, keepdims=True), 1))
 
 
 def _regularity(part: EventPart, cell: Ints, wanted: Bools, num: int, at: int, horizon: int) -> Float64s:
@@ -235,7 +235,7 @@ def _regularity(part: EventPart, cell: Ints, wanted: Bools, num: int, at: int, h
     seen = np.bincount(marks, minlength=part.rows * num).reshape(part.rows, num)
     lived = np.ones(part.rows)
     np.maximum.at(lived, part.row, np.minimum(age + 1, PERIODS))
-    return seen / lived[:, None]
+    return np.asarray(seen / lived[:, None])
 
 
 def say(feature: str, kind: str, more: bool) -> str:

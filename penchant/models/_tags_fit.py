@@ -134,7 +134,7 @@ def _targets(labels: Labels, softmax: bool) -> Float32s:
         raise ModelError(
             "softmax needs a tag for every person", hint="use mode sigmoid, or leave those people out"
         )
-    return labels.y_RC / total_R
+    return np.asarray(labels.y_RC / total_R, np.float32)
 
 
 def _validation_rows(y_RC: Float32s, share: float, groups: Groups, seed: int) -> Bools:
@@ -161,9 +161,7 @@ def _train(
     recipe = _recipe(y_RC, int(len(x_RF) - valid_R.sum()), softmax, config, _tags_torch.Recipe)
     rate_C = (y_RC.sum(axis=0) + 0.5) / (len(y_RC) + 1)
     bias_C = np.log(rate_C) if softmax else np.log(rate_C / (1 - rate_C))
-    first = _tags_torch.initial_weights(
-        x_RF.shape[1], y_RC.shape[1], config.hidden, config.direct, bias_C, run.seed
-    )
+    first = network.initial_weights(x_RF.shape[1], config.hidden, config.direct, bias_C, run.seed)
     try:
         fitted = _tags_torch.train(x_RF, y_RC, valid_R, first, recipe, run)
     except KeyboardInterrupt as error:

@@ -49,7 +49,9 @@ def logits(weights: Weights, x_BF: Float32s) -> Float32s:
     for layer in _layers(weights):
         hidden_BH = np.maximum(hidden_BH @ weights[f"{layer}.weight"] + weights[f"{layer}.bias"], 0)
     out_BC = hidden_BH @ weights["output.weight"] + weights["output.bias"]
-    return out_BC + x_BF @ weights["direct.weight"] if "direct.weight" in weights else out_BC
+    if "direct.weight" in weights:
+        out_BC = out_BC + x_BF @ weights["direct.weight"]
+    return np.asarray(out_BC, np.float32)
 
 
 def probabilities(logit_BC: Floats, scaling: Float64s, softmax: bool) -> Float32s:
@@ -62,9 +64,9 @@ def probabilities(logit_BC: Floats, scaling: Float64s, softmax: bool) -> Float32
     """
     z_BC = logit_BC.astype(np.float64) * scaling[0]
     if not softmax:
-        return (0.5 * (1 + np.tanh(0.5 * (z_BC + scaling[1])))).astype(np.float32)
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * (z_BC + scaling[1]))), np.float32)
     odds_BC = np.exp(z_BC - z_BC.max(axis=1, keepdims=True))
-    return (odds_BC / odds_BC.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(odds_BC / odds_BC.sum(axis=1, keepdims=True), np.float32)
 
 
 def attribution(weights: Weights, x_F: Float32s, direction_C: Float64s, steps: int = 32) -> Float64s:
@@ -89,7 +91,7 @@ def attribution(weights: Weights, x_F: Float32s, direction_C: Float64s, steps: i
 
 
 def _layers(weights: Weights) -> list[str]:
-    names = []
+    names: list[str] = []
     for number in count():
         if f"hidden{number}.weight" not in weights:
             return names

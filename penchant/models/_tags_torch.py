@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +70,7 @@ def _loss(recipe: Recipe, out_BC: Tensor, y_BC: Tensor, weight_C: Tensor | None)
 
 
 def _optimiser(recipe: Recipe, weights: dict[str, Tensor]) -> torch.optim.Optimizer:
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [w for name, w in weights.items() if name.endswith(".weight")]},
         {"params": [w for name, w in weights.items() if name.endswith(".bias")], "weight_decay": 0.0},
     ]

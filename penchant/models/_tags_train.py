@@ -110,7 +110,7 @@ def _on_labels(
     probability_PC = model.predict(table.take(pa.array(test)))
     return TrainedTags(
         model=refit_tags(model, table, labels, run),
-        source=INTEREST_LABEL,
+        source="interest_label",
         names=labels.names,
         subjects=[subjects[row] for row in test],
         probability_PC=probability_PC,
@@ -206,7 +206,7 @@ class _Lookout:
             rows = np.sort(rng(self.seed, "tags", "sample").choice(rows, self.max_rows, replace=False))
         return rows
 
-    def labels(self, at: int, rows_B: Ints) -> npt.NDArray[np.float32]:
+    def labels(self, at: int, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """What people took in the period from ``at`` on: (B, C)."""
         kind = KIND_CODES[self.view.kind]
         return period_labels(self.snapshot, self.categories, kind, at, self.view.horizon, rows_B)
@@ -310,4 +310,4 @@ def _persistence(seen: _Rows, test: _Rows) -> npt.NDArray[np.float64]:
     base_C = y.mean(axis=0)
     again_C = ((y * had).sum(axis=0) + base_C) / (had.sum(axis=0) + 1)
     fresh_C = ((y * (1 - had)).sum(axis=0) + base_C) / ((1 - had).sum(axis=0) + 1)
-    return np.where(test.earlier_RC > 0, again_C, fresh_C)
+    return np.asarray(np.where(test.earlier_RC > 0, again_C, fresh_C), np.float64)

@@ -20,6 +20,7 @@ from penchant.models._counts import (
     strongest,
 )
 
+USUAL_DECAY = 0.6
 BLOCK_PAIRS = 8_000_000  # pairs counted at once: about 200 MB while they are summed
 
 
@@ -27,12 +28,14 @@ class TransitionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """How transitions are counted and how a history is weighed.
 
     ``window``: how many later events of the same person an event is paired with, each pair weighing
-    1 / distance. ``decay``: weight of a history event for each newer one. ``neighbours``: pairs kept per
-    item. ``prior``: weight of popularity beside the evidence.
+    1 / distance. ``shrink``: added to a row's sum, so that items seen rarely say less. ``decay``: weight of a
+    history event for each newer one; None lets validation decide, 0.6 without. ``neighbours``: pairs kept
+    per item. ``prior``: weight of popularity beside the evidence.
     """
 
     window: Annotated[int, Meta(ge=1, le=50)] = 5
-    decay: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    shrink: Annotated[float, Meta(ge=0)] = 1.0
+    decay: Annotated[float, Meta(gt=0, le=1)] | None = None
     neighbours: Annotated[int, Meta(ge=1)] = 500
     prior: Annotated[float, Meta(ge=0)] = 0.001
 
@@ -42,7 +45,7 @@ class Transitions(NeighbourModel):
     """Score what followed the last items of a history, counted over everybody.
 
     ``M[i, j]`` is the sum of 1 / distance over all times somebody turned to j within ``window`` events
-    after i, divided by the square root of the row's sum: halfway between counts (which favour items with
+    after i, divided by the square root of the row's sum plus ``shrink``: halfway between counts (which favour items with
     many events) and shares (which trust items with few). Cost: one pass over the events per distance.
     """
 
@@ -57,17 +60,19 @@ class Transitions(NeighbourModel):
         counts = np.bincount(found.item, minlength=width)
         blocks = []
         for start, end in item_blocks(counts * config.window, BLOCK_PAIRS):
-            blocks.append(strongest(_block(found, start, end, width, config.window), config.neighbours))
+            block = _block(found, start, end, width, config)
+            blocks.append(strongest(block, config.neighbours))
             run.progress("transitions", end, width, {})
         matrix = sparse.vstack(blocks, format="csr")
-        return cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
+        model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
+        return model.settled(config.decay, USUAL_DECAY, run)
 
 
-def _block(found: Positives, start: int, end: int, width: int, window: int) -> sparse.csr_array:
+def _block(found: Positives, start: int, end: int, width: int, config: TransitionsConfig) -> sparse.csr_array:
     """Count the rows of the items from ``start`` to ``end``: (end - start, N + 1), rows scaled."""
     source = np.flatnonzero((found.item >= start) & (found.item < end))
     rows, columns, weights = [], [], []
-    for distance in range(1, window + 1):
+    for distance in range(1, config.window + 1):
         here = source[source < len(found.item) - distance]
         here = here[found.user[here] == found.user[here + distance]]
         rows.append(found.item[here] - start)
@@ -75,6 +80,6 @@ def _block(found: Positives, start: int, end: int, width: int, window: int) -> s
         weights.append(np.full(len(here), 1.0 / distance, np.float32))
     pairs = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
     block = sparse.coo_array(pairs, shape=(end - start, width)).tocsr()
-    scale = 1.0 / np.sqrt(np.maximum(block.sum(axis=1), 1e-12))
+    scale = 1.0 / np.sqrt(np.maximum(block.sum(axis=1) + config.shrink, 1e-12))
     block.data *= np.repeat(scale.astype(np.float32), np.diff(block.indptr))
     return block

@@ -195,7 +195,8 @@ def _cast(table: pa.Table, fields: list[pa.Field]) -> pa.Table:
         try:
             if pa.types.is_dictionary(column.type):
                 column = column.cast(column.type.value_type)
-            columns.append(column.cast(field.type))
+            whole = pa.types.is_uint64(column.type)  # beyond 2^53 not every one fits a decimal exactly
+            columns.append(column.cast(field.type, safe=not whole))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(f"column {field.name} must be {field.type}", value=str(column.type)) from error
     nullable = [pa.field(field.name, field.type) for field in fields]

@@ -130,7 +130,7 @@ def _window(columns: tuple[Any, Any, Any, list[str | None], list[str]], start: i
 class _Environment:
     """One LMDB file, opened once a process however many stores use it (LMDB forbids more)."""
 
-    opened: dict[str, _Environment] = {}  # noqa: RUF012
+    opened: dict[str, _Environment] = {}
     guard = threading.Lock()
 
     def __init__(self, path: str) -> None:

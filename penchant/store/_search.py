@@ -20,7 +20,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_WORD = rb"[0-9A-Za-z_.\-]"
+_WORD = rb"[0-9A-Za-z_\-]"
 _SHORTEST_IN_BINARY = 6
 _ITEM_COLUMNS = {"item_id", "id", "item_group_id", "gtin"}
 _OWN_COLUMNS = (
@@ -51,7 +51,7 @@ class Needle:
     def in_column(self, column: pa.ChunkedArray, *, exact: bool) -> bool:
         """Whether an id is a cell of a text column or, unless ``exact``, stands within one."""
         if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
+            column = pa.chunked_array([chunk.dictionary for chunk in column.chunks], column.type.value_type)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             column = pc.list_flatten(column)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -118,7 +118,7 @@ def _in_parquet(path: Path, needle: Needle, *, own: bool) -> bool:
     import pyarrow.parquet as pq
 
     with open(path, "rb") as raw:
-        file = pq.ParquetFile(raw)
+        file = pq.ParquetFile(raw, read_dictionary=list(_OWN_COLUMNS) if own else None)  # each id once
         names = [c for c in _OWN_COLUMNS if c in file.schema_arrow.names] if own else None
         for group in range(file.metadata.num_row_groups):
             table = file.read_row_group(group, columns=names)

@@ -5,26 +5,29 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penchant.store._hashing import buckets_of
 
 Order = npt.NDArray[np.int64]
 
 
-def _encode(subjects: pa.ChunkedArray | pa.Array) -> tuple[list[str], Order]:
-    """Distinct subjects, and for every row the place of its subject among them."""
+def _encode(subjects: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, Order]:
+    """Distinct subjects, and for every row the index of its subject among them."""
     array = subjects.combine_chunks() if isinstance(subjects, pa.ChunkedArray) else subjects
     if isinstance(array, pa.ChunkedArray):  # more than 2 GB of text: pyarrow keeps the chunks
         array = pa.chunked_array([array.unify_dictionaries()])
     encoded = array.dictionary_encode()
-    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+    return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
 
 
-def _rank(keys: list[tuple[int, str]] | list[str]) -> Order:
-    """Place of every key in ascending order; text compares by code point, which is UTF-8 byte order."""
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    rank = np.empty(len(keys), np.int64)
-    rank[order] = np.arange(len(keys))
+def _rank(distinct: pa.Array, buckets: Order | None = None) -> Order:
+    """Place of every subject by UTF-8 bytes, after its bucket if given."""
+    order = pc.sort_indices(distinct).to_numpy().astype(np.int64)
+    if buckets is not None:
+        order = order[np.argsort(buckets[order], kind="stable")]
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
     return rank
 
 
@@ -49,8 +52,8 @@ def bucket_order(subjects: pa.Array, ts: Order) -> tuple[Order, list[tuple[int, 
         The permutation, and (bucket, start, end) of every bucket that has rows.
     """
     distinct, code = _encode(subjects)
-    buckets = buckets_of(distinct)
-    rank = _rank(list(zip(buckets.tolist(), distinct, strict=True)))
+    buckets = buckets_of(distinct.to_pylist())
+    rank = _rank(distinct, buckets)
     order = _argsort(rank[code], ts, None)
     of_row = buckets[code][order]
     starts = np.flatnonzero(np.diff(of_row, prepend=-1))

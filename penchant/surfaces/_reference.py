@@ -63,9 +63,9 @@ def _index() -> str:
 
 def _operations() -> str:
     parts = [
-        "# Operations\n\nOne table of operations is the Python methods of `Engine`, the commands of `penchant`, "
-        "the paths of the server and the methods of the remote client. The request's fields are keyword "
-        "arguments in Python, options on the command line and JSON over HTTP.\n",
+        "# Operations\n\nOne table of operations is the Python methods of `Engine`, the commands of "
+        "`penchant`, the paths of the server and the methods of the remote client. The request's fields are "
+        "keyword arguments in Python, options on the command line and JSON over HTTP.\n",
     ]
     for scope, title in _SCOPES.items():
         parts.append(f"## {title}\n")
@@ -208,7 +208,7 @@ def _arrow(kind: pa.DataType) -> str:
 
 def _settings() -> str:
     parts = [
-        "# Settings\n\nEvery key of `shop.toml`; an unknown one, or one of the wrong type, is refused by name.\n"
+        "# Settings\n\nEvery key of `shop.toml`. One that is unknown or of the wrong type is refused by name.\n"
     ]
     tables: list[tuple[str, type[msgspec.Struct]]] = [("", ShopConfig)]
     for field in msgspec.structs.fields(ShopConfig):

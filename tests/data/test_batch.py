@@ -43,7 +43,9 @@ def snapshot_of(rows: list[tuple[str, str | None, int, str, float]]) -> Snapshot
     )
 
 
-def slow_row(snapshot: Snapshot, row: int, length: int, end: int | None = None) -> list[tuple[int, int, float, float]]:
+def slow_row(
+    snapshot: Snapshot, row: int, length: int, end: int | None = None
+) -> list[tuple[int, int, float, float]]:
     kept = [
         m
         for m in range(snapshot.ptr[row], snapshot.ptr[row + 1])
@@ -85,7 +87,11 @@ def test_batch_equals_the_loop(rows: list, length: int, data: st.DataObject) -> 
         for padding in (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT):
             assert not padding[b, n:].any()
     assert np.array_equal(batch.user_BF, snapshot.features[index])
-    assert (batch.item_BT.dtype, batch.gap_BT.dtype, batch.value_BT.dtype) == (np.int64, np.float32, np.float32)
+    assert (batch.item_BT.dtype, batch.gap_BT.dtype, batch.value_BT.dtype) == (
+        np.int64,
+        np.float32,
+        np.float32,
+    )
 
 
 @given(events, st.integers(1, 8))
@@ -104,7 +110,7 @@ def test_targets_are_the_next_kept_events(rows: list, length: int) -> None:
 
 
 @given(events, st.integers(1, 6), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_windows_ask_for_every_event_once(rows: list, length: int, data: st.DataObject) -> None:
     snapshot = snapshot_of(rows)
     overlap = data.draw(st.integers(0, length - 1))
@@ -114,14 +120,13 @@ def test_windows_ask_for_every_event_once(rows: list, length: int, data: st.Data
         batch = window_batch(snapshot, windows, np.array([w]))
         assert batch.length_B[0] == windows.length_W[w] <= length
         assert batch.target_BT is not None
-        full = slow_row(snapshot, int(windows.row_W[w]), 99)
         for place in range(int(batch.length_B[0])):
             target = int(batch.target_BT[0, place])
             if target:
                 shown = tuple(batch.item_BT[0, : place + 1].tolist())
                 asked.append((int(windows.row_W[w]), shown, target))
-                if windows.start_W[w] > snapshot.ptr[windows.row_W[w]]:
-                    assert place >= min(overlap, len(full) - 1)  # later windows bring context
+                if w and windows.row_W[w] == windows.row_W[w - 1]:
+                    assert place >= overlap  # later windows bring context
     expected = sum(
         sum(kind in TARGET_CODES for _, kind, _, _ in slow_row(snapshot, u, 99)[1:])
         for u in range(snapshot.num_users)
@@ -157,7 +162,9 @@ def test_live_sequences_leave_out_what_the_model_does_not_know() -> None:
     assert sequence_batch(live, np.array([1, 0]), 5).item_BT.tolist() == [[2], [2]]
     with pytest.raises(InputError, match="features"):
         live_sequences([history], toy.items, np.zeros((2, 0), np.float32))
-    assert sequence_batch(live_sequences([], toy.items, np.zeros((0, 3))), np.zeros(0, int), 5).item_BT.shape == (0, 1)
+    assert sequence_batch(
+        live_sequences([], toy.items, np.zeros((0, 3))), np.zeros(0, int), 5
+    ).item_BT.shape == (0, 1)
 
 
 def test_toys_have_the_structure_they_promise() -> None:

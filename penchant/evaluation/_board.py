@@ -1,0 +1,85 @@
+"""Models side by side: paired differences, and an honest sentence about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from penchant.core import Estimate
+from penchant.core.errors import InputError
+from penchant.evaluation._estimate import bootstrap_means
+from penchant.evaluation._metrics import Evaluation
+
+BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
+NEURAL = "sequence"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One model: its figures, and its difference from the reference row, paired by person."""
+
+    name: str
+    evaluation: Evaluation
+    difference: dict[str, Estimate]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Rows measured under one protocol, best first, and what they say about the neural one."""
+
+    rows: list[Row]
+    measure: str
+    reference: str
+    verdict: str
+
+
+def paired_difference(first: Evaluation, second: Evaluation, *, seed: int = 0) -> dict[str, Estimate]:
+    """First minus second for every metric that exists per case, with bootstrap intervals over people.
+
+    Raises:
+        InputError: They were not measured on the same cases under the same rule.
+    """
+    if first.protocol.fingerprint != second.protocol.fingerprint:
+        raise InputError("only figures of the same cases under the same rule can be compared")
+    names = [name for name in first.per_case if name in second.per_case]
+    gap_CV = np.stack([first.per_case[n] - second.per_case[n] for n in names], axis=1)
+    found = bootstrap_means(gap_CV, first.user_C, seed=seed)
+    return dict(zip(names, found, strict=True))
+
+
+def leaderboard(
+    evaluations: Mapping[str, Evaluation], *, reference: str = "transitions", measure: str = "NDCG@10"
+) -> Leaderboard:
+    """Order evaluations by a measure and compare each with a reference row.
+
+    Raises:
+        InputError: A baseline is missing: popularity, recent popularity, item-kNN and counted transitions
+            belong on every leaderboard.
+    """
+    missing = [name for name in BASELINES if name not in evaluations]
+    if missing:
+        raise InputError("a leaderboard without its baselines says little", value=", ".join(missing))
+    base = evaluations[reference]
+    rows = [
+        Row(name, found, {} if name == reference else paired_difference(found, base))
+        for name, found in evaluations.items()
+    ]
+    rows.sort(key=lambda row: -row.evaluation.metrics[measure].value)
+    return Leaderboard(rows, measure, reference, _verdict(rows, reference, measure))
+
+
+def _verdict(rows: list[Row], reference: str, measure: str) -> str:
+    best = rows[0]
+    lead = f"Best by {measure}: {best.name} with {best.evaluation.metrics[measure]}."
+    neural = next((row for row in rows if row.name == NEURAL), None)
+    if neural is None:
+        return f"{lead} The sequence model was not measured."
+    gap = neural.difference[measure]
+    figures = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    if gap.low > 0:
+        return f"{lead} The sequence model beats counted {reference}: {figures}."
+    if gap.high < 0:
+        return f"{lead} The sequence model does NOT beat counted {reference}; it is behind: {figures}."
+    return f"{lead} The sequence model and counted {reference} cannot be told apart: {figures}."
