@@ -98,6 +98,11 @@ class Estimate(Noun):
     method: str
     level: float = 0.95
 
+    def __post_init__(self) -> None:
+        """Figures often come from numpy; JSON takes plain numbers only."""
+        for name in ("value", "low", "high"):
+            msgspec.structs.force_setattr(self, name, float(getattr(self, name)))
+
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 

@@ -151,10 +151,7 @@ def _distinct(chunk: Chunk, mapping: Mapping, tally: Tally) -> Iterator[tuple[in
         last = np.arange(len(rows))  # lists and structs cannot be compared: every row is looked at
     last = np.sort(last)
     tally.notes.add("same_product", len(rows) - len(last))
-    if len(last) == len(rows):
-        yield from zip(rows.tolist(), chunk.objects, strict=True)
-    else:
-        yield from zip(rows[last].tolist(), chunk.batch.take(pa.array(last)).to_pylist(), strict=True)
+    yield from zip(rows[last].tolist(), chunk.pick(last), strict=True)
 
 
 def _problem(product: dict[str, Any]) -> str | None:

@@ -1,9 +1,9 @@
 """What a person's behaviour comes to: one row of figures a person, as Ibis expressions.
 
 The expressions run on any Ibis backend (DuckDB embedded by default) over a plain table of events:
-``row`` (of the person), ``item`` (number, 0 = none), ``kind`` (code), ``ts`` (microseconds), ``amount``
-(hundredths of a minor unit of the main currency, or of a star; null = none) and ``category`` (1 to K, 0 =
-other or none).
+``row`` (of the person), ``item`` (number, 0 = none), ``kind`` (code), ``ts`` (microseconds), ``ago``
+(microseconds from the event to the ``as_of`` of the snapshot), ``amount`` (hundredths of a minor unit of the
+main currency, or of a star; null = none) and ``category`` (1 to K, 0 = other or none).
 Everything is summed as integers, so that the result does not depend on the order of rows, the number of
 threads or the backend. Times of day and week are UTC.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -37,6 +38,15 @@ RECENT_DAYS = (7, 30)
 DAY_PARTS = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _MONDAY = 4  # days from Thursday 1 January 1970 to the next Monday
+EVENT_COLUMNS = {
+    "row": "int32",
+    "item": "int32",
+    "kind": "int16",
+    "ts": "int64",
+    "ago": "int64",
+    "amount": "int64",
+    "category": "int16",
+}
 NOT_FEATURES = frozenset({USER_KEY, INTEREST_LABEL})  # who it is, and what is to be learned
 RECIPE = "recipe"  # key of the recipe in the facts of a snapshot
 
@@ -76,23 +86,22 @@ def feature_recipe(snapshot: Snapshot) -> FeatureRecipe | None:
     return None if facts is None else msgspec.convert(facts, FeatureRecipe)
 
 
-def behaviour(events: ir.Table, as_of: int, categories: Sequence[str]) -> ir.Table:
+def behaviour(events: ir.Table, categories: Sequence[str]) -> ir.Table:
     """The figures of each row that has events, as one Ibis expression: ``row`` and ``behaviour_names``.
 
     Args:
-        events: Columns as the head of this module says, all before ``as_of``.
-        as_of: Microseconds; times count back from here.
+        events: Columns as the head of this module says.
         categories: Names of categories 1 to K.
     """
-    sums = _sums(events, as_of, len(categories))
+    sums = _sums(events, len(categories))
     no_targets, no_events = sums.targets.nullif(0), sums.events.nullif(0)
     figures = {f"{kind} count": sums[f"kind {code}"] for kind, code in KIND_CODES.items()}
     figures |= {f"events in {days} days": sums[f"recent {days}"] for days in RECENT_DAYS}
     figures |= {
         "active days": sums.days,
-        "days since last event": (as_of - sums.last) / DAY,
-        "days since first event": (as_of - sums.first) / DAY,
-        "days since last purchase": (as_of - sums.last_purchase) / DAY,
+        "days since last event": sums.last / DAY,
+        "days since first event": sums.first / DAY,
+        "days since last purchase": sums.last_purchase / DAY,
         "spend": sums.spend / CENTS,
         "refunded": sums.refunded / CENTS,
         "baskets": sums.baskets,
@@ -110,14 +119,14 @@ def behaviour(events: ir.Table, as_of: int, categories: Sequence[str]) -> ir.Tab
     return sums.select("row", **{name: value.cast("float64") for name, value in figures.items()})
 
 
-def _sums(events: ir.Table, as_of: int, num_categories: int) -> ir.Table:
+def _sums(events: ir.Table, num_categories: int) -> ir.Table:
     """The whole numbers that all figures come from, a row a person."""
     day = events.ts - events.ts % DAY
     hour, weekday = events.ts % DAY, (day - _MONDAY * DAY) % WEEK
     bought = events.kind == KIND_CODES["purchase"]
     turned = events.kind.isin(TARGET_CODES) & (events.item > 0)
     wanted = {f"kind {code}": events.kind == code for code in KIND_CODES.values()}
-    wanted |= {f"recent {days}": events.ts >= as_of - days * DAY for days in RECENT_DAYS}
+    wanted |= {f"recent {days}": events.ago <= days * DAY for days in RECENT_DAYS}
     wanted |= {
         f"part {name}": (hour >= first * HOUR) & (hour < last * HOUR)
         for name, (first, last) in DAY_PARTS.items()
@@ -129,9 +138,9 @@ def _sums(events: ir.Table, as_of: int, num_categories: int) -> ir.Table:
     return events.group_by("row").aggregate(
         events=events.count(),
         targets=events.count(where=turned),
-        first=events.ts.min(),
-        last=events.ts.max(),
-        last_purchase=events.ts.max(where=bought),
+        first=events.ago.max(),
+        last=events.ago.min(),
+        last_purchase=events.ago.min(where=bought),
         spend=events.amount.sum(where=bought),
         refunded=events.amount.abs().sum(where=events.kind == KIND_CODES["refund"]),
         stars=events.amount.sum(where=events.kind == KIND_CODES["review"]),
@@ -176,7 +185,7 @@ def behaviour_names(categories: Sequence[str]) -> tuple[str, ...]:
 def event_table(snapshot: Snapshot, first: int, last: int, category_N: Ints) -> pa.Table:
     """The events of rows ``first`` to ``last`` in the form that ``behaviour`` reads."""
     begin, end = int(snapshot.ptr[first]), int(snapshot.ptr[last])
-    item = np.asarray(snapshot.item[begin:end])
+    item, ts = np.asarray(snapshot.item[begin:end]), np.asarray(snapshot.ts[begin:end])
     money = np.asarray(snapshot.value[begin:end], np.float64) * CENTS
     unknown = ~np.isfinite(money)
     if snapshot.foreign is not None and len(snapshot.foreign):
@@ -189,11 +198,34 @@ def event_table(snapshot: Snapshot, first: int, last: int, category_N: Ints) -> 
             "row": row,
             "item": item,
             "kind": np.asarray(snapshot.kind[begin:end], np.int16),
-            "ts": np.asarray(snapshot.ts[begin:end]),
+            "ts": ts,
+            "ago": snapshot.as_of - ts,
             "amount": pa.array(amount, mask=unknown),
             "category": np.asarray(category_N[item], np.int16),
         }
     )
+
+
+def _run_on(backend: Any, events: pa.Table, categories: tuple[str, ...]) -> pa.Table:
+    import ibis
+
+    return backend.to_pyarrow(behaviour(ibis.memtable(events), categories))
+
+
+def _run_embedded(events: pa.Table, categories: tuple[str, ...]) -> pa.Table:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.register("events", events)
+        return connection.sql(_behaviour_sql(categories)).to_arrow_table()
+
+
+@lru_cache(maxsize=64)
+def _behaviour_sql(categories: tuple[str, ...]) -> str:
+    """The expression in DuckDB's words; making it takes longer than running it on a small shop."""
+    import ibis
+
+    return str(ibis.to_sql(behaviour(ibis.table(EVENT_COLUMNS, name="events"), categories), dialect="duckdb"))
 
 
 def raw_features(
@@ -210,12 +242,10 @@ def raw_features(
         snapshot: Its events, catalogue and attributes are read; its features are not.
         options: What to use.
         categories: Names of the categories to share the events out to.
-        backend: An Ibis backend; None = DuckDB, embedded.
+        backend: An Ibis backend to run on; None = DuckDB, embedded.
         block: Events handed to the backend at a time, whole persons each; bounds the memory.
     """
-    import ibis
-
-    backend = ibis.duckdb.connect() if backend is None else backend
+    run = partial(_run_on, backend) if backend is not None else _run_embedded
     category_N = _category_numbers(snapshot, options.category_level, categories)
     names = behaviour_names(categories)
     figures = {
@@ -225,7 +255,7 @@ def raw_features(
         table = event_table(snapshot, first, last, category_N)
         if not table.num_rows:
             continue
-        found = backend.to_pyarrow(behaviour(ibis.memtable(table), snapshot.as_of, categories))
+        found = run(table, tuple(categories))
         row = found["row"].to_numpy()
         for name in names:
             figure = found[name].to_numpy()

@@ -66,12 +66,15 @@ class Chunk:
             return self._objects
         return self.batch.to_pylist()  # type: ignore[no-any-return]
 
+    def pick(self, positions: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The rows at these positions as Python objects."""
+        if self._objects is not None:
+            return [self._objects[p] for p in positions]
+        return self.batch.take(pa.array(positions)).to_pylist()  # type: ignore[no-any-return]
+
     def raw(self, positions: npt.NDArray[np.int64]) -> list[str]:
         """The rows at these positions as JSON, for the quarantine."""
-        if self._objects is not None:
-            return [to_json(self._objects[p]) for p in positions]
-        wanted = self.batch.take(pa.array(positions))
-        return [to_json({k: v for k, v in item.items() if v is not None}) for item in wanted.to_pylist()]
+        return [to_json({k: v for k, v in row.items() if v is not None}) for row in self.pick(positions)]
 
 
 class Reader(Protocol):

@@ -67,7 +67,7 @@ def numbered(events: list[Event]) -> list[Event]:
 
 
 @given(early, late, options, st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_later_events_change_nothing(
     memory_store: Callable[..., Any],
     past: list[Event],
@@ -90,7 +90,7 @@ def test_later_events_change_nothing(
 
 
 @given(early, late)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_past_of_a_snapshot_is_the_snapshot_of_the_past(
     memory_store: Callable[..., Any], past: list[Event], future: list[Event]
 ) -> None:
@@ -112,7 +112,7 @@ def test_the_past_of_a_snapshot_is_the_snapshot_of_the_past(
 
 
 @given(early.filter(lambda rows: len(rows) > 3), late)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_training_does_not_see_what_comes_after_the_split(
     memory_store: Callable[..., Any], past: list[Event], future: list[Event]
 ) -> None:

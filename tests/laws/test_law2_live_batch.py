@@ -50,7 +50,7 @@ def assert_law(store: Store, folder: Path, length: int) -> None:
 
 
 @given(st.lists(event, max_size=40), st.integers(1, 12))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_live_equals_offline(memory_store: Callable[..., Any], events: list[Event], length: int) -> None:
     store = memory_store(catalog_ids=["b"])
     for place, one in enumerate(events):
@@ -61,7 +61,7 @@ def test_live_equals_offline(memory_store: Callable[..., Any], events: list[Even
 
 
 @given(st.lists(event, min_size=1, max_size=40), st.integers(1, 12))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_live_equals_offline_in_a_shop_on_disk(events: list[Event], length: int) -> None:
     with tempfile.TemporaryDirectory() as folder, open_store(Path(folder) / "shop") as store:
         for place, one in enumerate(events):

@@ -1,0 +1,183 @@
+"""The doctor: it finds what is wrong, says what it costs, and never names anybody."""
+
+from __future__ import annotations
+
+import html.parser
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from penchant.core import CATALOG_SCHEMA, EVENT_SCHEMA
+from penchant.core.errors import UnknownColumns
+from penchant.data import (
+    Health,
+    Quarantine,
+    Settings,
+    bot_subjects,
+    clean_events,
+    diagnose,
+    open_source,
+    read_catalog,
+    recognise,
+    render_health_html,
+    render_health_text,
+)
+from penchant.store import open_store
+
+NOW = 1_730_000_000_000_000
+DAY = 86_400_000_000
+MINUTE = 60_000_000
+START = NOW - 100 * DAY - NOW % DAY
+
+
+def event(user, ts, kind="view", item="i1", **more):
+    return {"user_id": user, "ts": int(ts), "kind": kind, "item_id": item, **more}
+
+
+def load(store, rows, source="test"):
+    items = [{**r, "event_id": f"{source}{n}", "subject": r["user_id"], "row": n} for n, r in enumerate(rows)]
+    schema = EVENT_SCHEMA.append(pa.field("row", pa.int64()))
+    store.load(pa.Table.from_pylist(items, schema=schema).to_batches(), source=source)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    store = open_store(tmp_path / "shop", clock=lambda: NOW)
+    yield store, Quarantine(tmp_path / "quarantine")
+    store.close()
+
+
+def found(health: Health) -> dict[str, int]:
+    return {f.code: f.count for f in health.findings}
+
+
+def test_an_empty_shop_is_told_what_to_do(shop):
+    health = diagnose(*[shop[0], Settings(), shop[1]], NOW)
+    assert found(health) == {"no_events": 0}
+    assert health.worst == "error"
+    assert "nothing is stored yet" in render_health_text(health)
+    assert "No events yet" in render_health_html(health)
+
+
+def test_bots_are_flagged_by_rates_no_human_has(shop):
+    store, quarantine = shop
+    rows = [event("robot", START + DAY + n * 1000 + 1) for n in range(200)]
+    rows += [event("tireless", START + DAY + n * MINUTE * 4 + 1) for n in range(360)]
+    rows += [event("daily", START + DAY) for n in range(150)]  # no time of day: only the day counts
+    rows += [event("wholesale", START + DAY + 7, kind="purchase", item=f"i{n}") for n in range(500)]
+    rows += [event("human", START + DAY + n * MINUTE + 3) for n in range(60)]
+    load(store, rows)
+    assert bot_subjects(store, Settings()) == {"robot", "tireless"}
+    health = diagnose(store, Settings(), quarantine, NOW)
+    (bots,) = [f for f in health.findings if f.code == "bots"]
+    assert (bots.count, bots.severity) == (2, "warning")
+    assert any("200 events in one minute" in e for e in bots.examples)
+    text = render_health_text(health) + render_health_html(health) + msgspec.json.encode(health).decode()
+    assert "robot" not in text.replace("robots can outvote", "")
+    assert "tireless" not in text
+
+
+def test_what_stands_out_is_counted(shop):
+    store, quarantine = shop
+    noon = START + 12 * 3_600_000_000
+    rows = [event(f"u{n}", noon + n * MINUTE + 1, item=f"sku-{n}") for n in range(50)]
+    rows += [event("u1", noon + 40 * DAY + n, "purchase", "sku-1", value=100.0, currency="EUR") for n in (5, 6)]
+    rows += [event("u1", noon + 41 * DAY + 9, "purchase", "sku-2", value=0.0, currency="USD")]
+    rows += [event("u2", noon + 42 * DAY + 9, "search", None, query="CafÃ©")]
+    rows += [event("u3", noon + 43 * DAY + 9, "purchase", "POST", value=100.0)]
+    rows += [event("u4", noon + 44 * DAY + 7), event("u4", noon + 44 * DAY + 7)]
+    rows += [event("u5", NOW + DAY // 2 + 1)]
+    load(store, rows)
+    load(store, [event("u1", START - DAY + 5, item="old-1")], "late")
+    known = [{"id": f"sku-{n}"} for n in range(40)] + [{"id": "never-1"}]
+    store.put_catalog(pa.Table.from_pylist(known, schema=CATALOG_SCHEMA))
+    health = diagnose(store, Settings(currency="EUR"), quarantine, NOW)
+    counts = found(health)
+    assert counts["future"] == 1
+    assert counts["out_of_order"] == 1
+    assert counts["late"] == 1
+    assert counts["mixed_currencies"] == 3
+    assert counts["encoding_damage"] == 1
+    assert counts["twins"] == 1
+    assert counts["zero_value"] == 1
+    assert counts["service_items"] == 1
+    assert counts["never_seen"] == 1
+    assert counts["silent_days"] > 30
+    assert counts["orphans"] == sum(r["item_id"] not in {k["id"] for k in known} for r in rows if r["item_id"]) + 1
+    assert health.currencies == {"EUR": 2, "USD": 1}
+    assert {s.kind: (s.events, s.people) for s in health.funnel}["purchase"] == (4, 2)
+    assert health.repeat_share == pytest.approx(1 - len({(r["user_id"], r["item_id"]) for r in rows}) / len(rows), abs=0.02)
+    assert msgspec.json.decode(msgspec.json.encode(health), type=Health) == health
+
+
+def test_rounded_and_shifted_times_are_suspected(shop):
+    store, quarantine = shop
+    draw = np.random.default_rng(0)
+    hour = draw.choice([22, 23, 0, 1, 2, 3, 4, 5, 6, 7], 3000)  # busy while Europe sleeps
+    rows = [event(f"u{n % 50}", START + n % 40 * DAY + h * 3_600_000_000) for n, h in enumerate(hour.tolist())]
+    load(store, rows)
+    counts = found(diagnose(store, Settings(), quarantine, NOW))
+    assert {"whole_hours", "zone"} <= set(counts)
+
+
+def test_refusals_show_with_their_words_and_are_escaped(shop, tmp_path):
+    store, quarantine = shop
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,kind,ts,<b>\nu1,i,<script>alert(1)</script>,2024-05-01,x\nu1,i,view,2024-05-01,x\n")
+    source = open_source(path)
+    stream = clean_events(source, recognise(source), Settings(), NOW)
+    store.load(stream.accepted(), source=path.name)
+    quarantine.add(path.name, source.sha256, stream.refused(), report=stream.report)
+    health = diagnose(store, Settings(), quarantine, NOW)
+    assert [(r.reason, r.count, r.examples) for r in health.refusals] == [
+        ("unknown_kind", 1, ["row 1: <script>alert(1)</script>"])
+    ]
+    page = render_health_html(health)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert found(health)["ignored_columns"] == 1
+    Checker().feed(page)
+    assert "http" not in page
+
+
+class Checker(html.parser.HTMLParser):
+    """Every tag that is opened is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_doctor_is_right_about_a_real_shop(shop, real):
+    store, quarantine = shop
+    path = real("uci-online-retail/transactions.parquet")
+    source = open_source(path)
+    mappings = []
+    for what in ("events", "catalog"):
+        with pytest.raises(UnknownColumns) as caught:
+            recognise(source, what=what)
+        mappings.append(caught.value.proposal)
+    settings = Settings(currency="GBP")
+    stream = clean_events(source, recognise(source, mappings), settings, NOW)
+    loaded = store.load(stream.accepted(), source=path.name)
+    quarantine.add(path.name, source.sha256, [*stream.refused(), loaded.refused], report=stream.report)
+    store.put_catalog(read_catalog(source, recognise(source, mappings, what="catalog"), settings)[0])
+    health = diagnose(store, settings, quarantine, NOW)
+    assert {r.reason: r.count for r in health.refusals} == {"missing_user": 135_080, "duplicate": 5_227}
+    assert health.events == 401_602
+    assert health.people == 4_372
+    assert {s.kind for s in health.funnel} == {"purchase", "refund"}
+    counts = found(health)
+    assert "orphans" not in counts
+    assert "bots" not in counts
+    assert counts["service_items"] > 1_000
+    assert counts["silent_days"] > 50  # closed on Saturdays
