@@ -39,7 +39,7 @@ class Vocabulary:
     @cached_property
     def ids(self) -> list[str]:
         """All ids, in order of their numbers from 1 (N long)."""
-        return self.array.to_pylist()
+        return list(self.array.to_pylist())
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -51,8 +51,8 @@ class Vocabulary:
 
     def numbers(self, keys: Sequence[str | None]) -> npt.NDArray[np.int64]:
         """Numbers of ids, (len(keys),) int64; 0 where unknown."""
-        get = self._index.get
-        return np.fromiter((get(k, 0) for k in keys), np.int64, count=len(keys))  # type: ignore[call-overload]
+        index: dict[str | None, int] = self._index  # type: ignore[assignment]
+        return np.fromiter((index.get(k, 0) for k in keys), np.int64, count=len(keys))
 
     def id(self, number: int) -> str:
         """Id of a number from 1 to N."""

@@ -19,7 +19,7 @@ class Noun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of all JSON nouns: frozen, strict, keyword-only."""
 
 
-class Event(Noun):
+class Event(Noun, frozen=True):
     """Something a person did. Needs ``user_id`` or ``anonymous_id``.
 
     ``ts`` None means now. ``value`` is the money of the whole line in minor units (cents), or the stars
@@ -49,7 +49,7 @@ class Event(Noun):
     props: dict[str, Any] | None = None
 
 
-class Reason(Noun):
+class Reason(Noun, frozen=True):
     """Why an item is in a slate: a short sentence and what it rests on."""
 
     text: str
@@ -58,7 +58,7 @@ class Reason(Noun):
     weight: float | None = None
 
 
-class SlateItem(Noun):
+class SlateItem(Noun, frozen=True):
     """One slot of a slate."""
 
     item_id: str
@@ -68,7 +68,7 @@ class SlateItem(Noun):
     reasons: list[Reason] = []
 
 
-class Slate(Noun):
+class Slate(Noun, frozen=True):
     """An answer, and at the same time its row in the decision log."""
 
     recommendation_id: str
@@ -83,7 +83,7 @@ class Slate(Noun):
     note: str | None = None  # why the answer is degraded or empty
 
 
-class Estimate(Noun):
+class Estimate(Noun, frozen=True):
     """A number with its uncertainty; metrics, gaps and forecasts are never bare floats.
 
     Example:
@@ -107,7 +107,7 @@ class Estimate(Noun):
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
-class Artifact(Noun):
+class Artifact(Noun, frozen=True):
     """The manifest of something learned. ``id`` is the hash of everything else in it and of its files."""
 
     id: str
@@ -122,7 +122,7 @@ class Artifact(Noun):
     fingerprint: str = ""  # of the snapshot it learned from
 
 
-class ErasureReceipt(Noun):
+class ErasureReceipt(Noun, frozen=True):
     """What an erasure removed, store by store, and that a byte search found nothing left."""
 
     subject: str

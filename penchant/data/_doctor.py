@@ -251,7 +251,8 @@ def _quiet_hour(hours: npt.NDArray[np.int64]) -> int | None:
     if total < 1000:
         return None
     four = sum(np.roll(hours, -k) for k in range(4))
-    start = int(np.argmin(four))
+    least = np.flatnonzero(four == four.min())
+    start = int(least[len(least) // 2])
     return start if four[start] < 0.25 * total * 4 / 24 else None
 
 

@@ -11,7 +11,7 @@ from penchant.data._report import CleaningReport, Refused
 SEVERITIES = ("error", "warning", "info", "good")
 
 
-class Finding(Noun):
+class Finding(Noun, frozen=True):
     """One thing found: how much of it, what it costs and what to do. ``share`` is of ``of``, from 0 to 1."""
 
     code: str
@@ -25,7 +25,7 @@ class Finding(Noun):
     examples: list[str] = []
 
 
-class FunnelStep(Noun):
+class FunnelStep(Noun, frozen=True):
     """How many events and how many people reached a kind of event."""
 
     kind: str
@@ -33,7 +33,7 @@ class FunnelStep(Noun):
     people: int
 
 
-class Health(Noun):
+class Health(Noun, frozen=True):
     """The state of a shop's data: what is stored, what was refused, and what stands out.
 
     People appear only as short hashes. ``sources`` are the reports of the files taken in.

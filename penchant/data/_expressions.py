@@ -18,7 +18,6 @@ from penchant.data._draft import DRAFT_SCHEMA
 from penchant.data._ids import HASHED, SEPARATOR
 from penchant.data._rules import RULES, Limits, is_return
 
-
 PLACE = "place"
 
 

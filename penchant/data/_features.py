@@ -51,7 +51,7 @@ NOT_FEATURES = frozenset({USER_KEY, INTEREST_LABEL})  # who it is, and what is t
 RECIPE = "recipe"  # key of the recipe in the facts of a snapshot
 
 
-class FeatureOptions(Noun):
+class FeatureOptions(Noun, frozen=True):
     """What to know of a person beside the sequence of events."""
 
     num_categories: Annotated[int, Meta(ge=0, le=500)] = 24  # commonest categories that get a share each
@@ -59,7 +59,7 @@ class FeatureOptions(Noun):
     attributes: bool = True  # use what the shop says of its users
 
 
-class FeatureRecipe(Noun):
+class FeatureRecipe(Noun, frozen=True):
     """How the features of a snapshot were made, so that the same can be made of other events.
 
     ``categories`` are the commonest of training time, by number of target events.

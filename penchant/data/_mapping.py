@@ -64,7 +64,7 @@ KIND_WORDS: dict[str, str] = {
 }
 
 
-class Mapping(Noun):
+class Mapping(Noun, frozen=True):
     """Which column of a file is what.
 
     ``fields`` maps our name to the file's column (a list of columns for ``category`` and ``labels``). The

@@ -26,7 +26,7 @@ REMARKS: dict[str, str] = {
 }
 
 
-class Refused(Noun):
+class Refused(Noun, frozen=True):
     """How many rows were refused for one reason, and what that means."""
 
     reason: str
@@ -38,7 +38,7 @@ class Refused(Noun):
     examples: list[str] = []  # "row 17: the offending value", never who it was
 
 
-class Remark(Noun):
+class Remark(Noun, frozen=True):
     """Something noticed, with a count and examples."""
 
     code: str
@@ -47,7 +47,7 @@ class Remark(Noun):
     examples: list[str] = []
 
 
-class CleaningReport(Noun):
+class CleaningReport(Noun, frozen=True):
     """What became of a file: events = accepted + refused, and every reason has its count.
 
     ``rows`` are lines of the file; one row of an order with three products is three events. ``ignored``

@@ -32,7 +32,7 @@ def minor_units(currency: str | None) -> int:
     return 1000 if currency in _THREE_DIGITS else 100
 
 
-class Settings(Noun, dict=True):
+class Settings(Noun, frozen=True, dict=True):
     """What the shop says about its data, and the limits beyond which a row is not believed.
 
     Example:

@@ -55,7 +55,7 @@ _SCRATCH: dict[str, Any] = _COLUMNS | {"currency": np.int16}
 _TABLES = ("users", "items", "catalog", "attributes")
 
 
-class SnapshotOptions(Noun):
+class SnapshotOptions(Noun, frozen=True):
     """What becomes part of a snapshot.
 
     Example:

@@ -35,7 +35,7 @@ Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
 
-class ColumnRule(Noun):
+class ColumnRule(Noun, frozen=True):
     """How one raw column becomes feature columns."""
 
     name: str
@@ -54,7 +54,7 @@ class ColumnRule(Noun):
         return [f"{self.name} = {value}" for value in [*self.values, "other"]]
 
 
-class FeatureTransform(Noun):
+class FeatureTransform(Noun, frozen=True):
     """Raw columns to normalised features; fitted once, on training time only, and applied everywhere.
 
     Example:

@@ -134,6 +134,11 @@ class Engine:
                     self._serving = Serving(shop)
         return self._serving
 
+    def _look(self) -> None:
+        """Take up at once what this engine itself has promoted."""
+        if self._serving is not None:
+            self._serving.refresh()
+
     def warm(self) -> None:
         """Load the promoted model and the live histories ahead of the first request."""
         self.shop.store.warm(self.progress)
@@ -169,8 +174,7 @@ class Engine:
         """Read catalogue files into the shop; rows replace earlier rows of the same id."""
         from penchant.engine._ingest import read_catalog_files
 
-        report = read_catalog_files(self.shop, request, self.progress)
-        return report
+        return read_catalog_files(self.shop, request, self.progress)
 
     @operation(scope="manage", job=True, isolated=True)
     def doctor(self, request: rq.DoctorRequest) -> Health:
@@ -221,14 +225,18 @@ class Engine:
         """Let a model serve. It is checked first; running servers take it up within a second."""
         from penchant.engine._models import promote
 
-        return promote(self.shop, request)
+        report = promote(self.shop, request)
+        self._look()
+        return report
 
     @operation(scope="manage")
     def rollback(self, request: rq.RollbackRequest) -> rq.PromotionReport:
         """Return to the model that served before."""
         from penchant.engine._models import rollback
 
-        return rollback(self.shop, request)
+        report = rollback(self.shop, request)
+        self._look()
+        return report
 
     # -- serve ----------------------------------------------------------------------------------------
 
@@ -239,8 +247,8 @@ class Engine:
         One person: a slate with odds and reasons, fresh to the last observed event, for a known user, a
         guest or somebody brand new. Many (``users``): a Parquet file with user_id, rank, item_id and score.
         """
-        from penchant.engine._live import recommend
         from penchant.engine._batch import recommend_many
+        from penchant.engine._live import recommend
 
         if request.users is not None:
             return recommend_many(self.shop, self.serving, request, self.progress)
@@ -274,7 +282,10 @@ class Engine:
         """Remove a person from everything, and prove it by a byte search."""
         from penchant.engine._govern import erase_user
 
-        return erase_user(self.shop, request)
+        receipt = erase_user(self.shop, request)
+        if self._serving is not None:
+            self._serving.forget()
+        return receipt
 
     @operation(scope="govern", job=True)
     def export_user(self, request: rq.ExportRequest) -> rq.ExportReport:

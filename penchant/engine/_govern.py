@@ -10,8 +10,8 @@ import msgspec
 
 from penchant.core import ErasureReceipt, Slate
 from penchant.engine import _requests as rq
+from penchant.engine._batch import batch_decisions
 from penchant.engine._jobs import forget_jobs
-from penchant.engine._batch import batch_decisions, drop_batch_decisions
 from penchant.engine._live import subject_from
 from penchant.engine._profile import profile
 from penchant.engine._serving import Serving
@@ -56,7 +56,7 @@ def export_user(shop: Shop, serving: Serving, request: rq.ExportRequest) -> rq.E
         events=kept["events"],
         decisions=msgspec.convert(kept["decisions"], list[Slate]),
         batch_decisions=batch_decisions(shop, subject),
-        attributes=kept["attributes"],
+        attributes=kept["attributes"] or {},
         profile=profile(shop, serving, who),
         erased=bool(kept["erased"]),
     )

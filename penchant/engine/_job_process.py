@@ -31,7 +31,7 @@ _PATIENCE = 15.0  # seconds a job has to end after it was told to
 _EVERY = 0.2  # seconds between two reports of progress
 
 
-class Order(Noun):
+class Order(Noun, frozen=True):
     """What to run, and on which shop."""
 
     shop: str
@@ -39,7 +39,7 @@ class Order(Noun):
     request: dict[str, Any]
 
 
-class Message(Noun, omit_defaults=True):
+class Message(Noun, frozen=True, omit_defaults=True):
     """One line from the process: progress, or the end."""
 
     task: str | None = None

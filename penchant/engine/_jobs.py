@@ -43,7 +43,7 @@ _PERSONAL_SECONDS = 900.0  # how long an answer about a person is kept in memory
 SEND_AGAIN = "send the same request again; finished steps are not repeated"
 
 
-class JobStatus(Noun):
+class JobStatus(Noun, frozen=True):
     """How a job stands. ``result`` is the operation's response; ``files`` names what can be fetched."""
 
     id: str

@@ -78,6 +78,7 @@ def status(shop: Shop, serving: Serving) -> rq.Status:
     """Count what is stored and tell what serves."""
     from penchant.training import list_artifacts
 
+    shop.store.flush()
     stored = shop.store.status()
     pointer = read_pointer(shop.artifacts) or Pointer()
     try:

@@ -13,7 +13,7 @@ from penchant.store import atomic_write
 _NAME = "promoted.json"
 
 
-class Pointer(Noun):
+class Pointer(Noun, frozen=True):
     """The serving model, those before it (newest first), what to fall back on, and the tags model."""
 
     promoted: str | None = None

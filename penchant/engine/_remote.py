@@ -150,7 +150,7 @@ class HttpRemote:
 
     def _decode(self, operation: Operation, sent: _Sent, value: Any) -> Any:
         try:
-            return decode_response(operation.response, sent.outputs_in(value))
+            return decode_response(operation.response, sent.named(value))
         except msgspec.ValidationError as error:
             raise ShopError(
                 f"the server's answer to {operation.name} is not understood: {error}",
@@ -193,23 +193,31 @@ class _Sent:
                 self.outputs[name] = Path(fields[name])
                 fields[name] = self.outputs[name].name
         self._given = {name: getattr(request, name) for name in self.outputs}
+        names = [path.name for _, path in self.inputs]
+        self._paths = {path.name: str(path) for _, path in self.inputs if names.count(path.name) == 1}
         self.body = msgspec.json.encode(fields)
 
-    def outputs_in(self, value: Any) -> Any:
-        """Where an answer names an output file, name it as the caller did."""
+    def named(self, value: Any) -> Any:
+        """Where an answer names a file, name it as the caller did."""
+        value = _renamed_exactly(value, self._paths)
         if isinstance(value, dict):
-            return {
-                **value,
-                **{name: path for name, path in self._given.items() if isinstance(value.get(name), str)},
-            }
+            given = {name: path for name, path in self._given.items() if isinstance(value.get(name), str)}
+            return {**value, **given}
         return value
 
     def restore(self, error: PenchantError) -> PenchantError:
         """Where an error shows a file that was sent, show the caller's path."""
-        for path in [*(path for _, path in self.inputs), *self.outputs.values()]:
-            if error.value == path.name:
-                error.value = str(path)
+        error.value = _renamed_exactly(error.value, self._paths)
+        error.path = _renamed_exactly(error.path, self._paths)
         return error
+
+
+def _renamed_exactly(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, dict):
+        return {key: _renamed_exactly(inner, names) for key, inner in value.items()}
+    return [_renamed_exactly(inner, names) for inner in value] if isinstance(value, list) else value
 
 
 def _open(path: Path) -> Any:

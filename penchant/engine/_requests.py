@@ -15,7 +15,7 @@ Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bi
 ItemIds = list[Id]
 
 
-class InitRequest(Noun):
+class InitRequest(Noun, frozen=True):
     """Make a folder into a shop."""
 
     name: Annotated[str, Meta(max_length=200, description="the shop's name")] | None = None
@@ -24,7 +24,7 @@ class InitRequest(Noun):
     ] = "USD"
 
 
-class InitReport(Noun):
+class InitReport(Noun, frozen=True):
     """Where the shop is and what it is called."""
 
     path: str
@@ -32,7 +32,7 @@ class InitReport(Noun):
     next: list[str]
 
 
-class IngestRequest(Noun):
+class IngestRequest(Noun, frozen=True):
     """Read event files or user tables into the shop."""
 
     files: Annotated[
@@ -53,7 +53,7 @@ class IngestRequest(Noun):
     ] = False
 
 
-class CatalogRequest(Noun):
+class CatalogRequest(Noun, frozen=True):
     """Read catalogue files into the shop."""
 
     files: Annotated[
@@ -74,7 +74,7 @@ class CatalogRequest(Noun):
     ] = False
 
 
-class Refusal(Noun):
+class Refusal(Noun, frozen=True):
     """Rows set aside for one reason, with examples."""
 
     reason: str
@@ -82,7 +82,7 @@ class Refusal(Noun):
     examples: list[str] = []
 
 
-class FileReport(Noun):
+class FileReport(Noun, frozen=True):
     """What became of one file. rows = accepted + already_stored + refused + erased."""
 
     file: str
@@ -99,7 +99,7 @@ class FileReport(Noun):
     seconds: float = 0.0
 
 
-class IngestReport(Noun):
+class IngestReport(Noun, frozen=True):
     """What became of the files."""
 
     files: list[FileReport]
@@ -108,13 +108,13 @@ class IngestReport(Noun):
     refused: int
 
 
-class DoctorRequest(Noun):
+class DoctorRequest(Noun, frozen=True):
     """Examine the data at rest."""
 
     html: Annotated[OutFile, Meta(description="also write the report as HTML here")] | None = None
 
 
-class ObserveRequest(Noun):
+class ObserveRequest(Noun, frozen=True):
     """Tell the shop what just happened."""
 
     events: Annotated[
@@ -128,7 +128,7 @@ class ObserveRequest(Noun):
     ]
 
 
-class EventResult(Noun):
+class EventResult(Noun, frozen=True):
     """What became of one event."""
 
     event_id: str | None
@@ -145,14 +145,14 @@ class EventResult(Noun):
         return msgspec.convert({"event_id": event_id, "status": word, "error": errors.get(word)}, cls)
 
 
-class ObserveReport(Noun):
+class ObserveReport(Noun, frozen=True):
     """What became of the events, one result each, in order."""
 
     results: list[EventResult]
     stored: int
 
 
-class TrainRequest(Noun):
+class TrainRequest(Noun, frozen=True):
     """Learn from everything stored, choose on a held-out time window, and promote the best."""
 
     models: Annotated[
@@ -169,7 +169,7 @@ class TrainRequest(Noun):
     promote: Annotated[bool, Meta(description="let the best model serve at once")] = True
 
 
-class MetricRow(Noun):
+class MetricRow(Noun, frozen=True):
     """One model on the leaderboard."""
 
     model: str
@@ -181,7 +181,7 @@ class MetricRow(Noun):
     by_length: dict[str, dict[str, Estimate]] = {}
 
 
-class LeaderboardReport(Noun):
+class LeaderboardReport(Noun, frozen=True):
     """Models side by side under one protocol."""
 
     protocol: str
@@ -192,7 +192,7 @@ class LeaderboardReport(Noun):
     verdict: str
 
 
-class TagReport(Noun):
+class TagReport(Noun, frozen=True):
     """How well the interest tags are known, beside the base rate."""
 
     labels: str  # where the labels come from
@@ -202,7 +202,7 @@ class TagReport(Noun):
     users: int
 
 
-class TrainReport(Noun):
+class TrainReport(Noun, frozen=True):
     """What was learned and what serves now."""
 
     leaderboard: LeaderboardReport
@@ -214,7 +214,7 @@ class TrainReport(Noun):
     seconds: float = 0.0
 
 
-class EvaluateRequest(Noun):
+class EvaluateRequest(Noun, frozen=True):
     """Measure on the newest time window, which nothing was fitted or chosen on."""
 
     models: Annotated[list[str], Meta(description="model kinds; empty means the promoted one")] = []
@@ -229,11 +229,11 @@ class EvaluateRequest(Noun):
     html: Annotated[OutFile, Meta(description="also write the report as HTML here")] | None = None
 
 
-class CompareRequest(EvaluateRequest):
+class CompareRequest(EvaluateRequest, frozen=True):
     """Measure several models side by side, with paired differences."""
 
 
-class RecommendRequest(Noun):
+class RecommendRequest(Noun, frozen=True):
     """Ask for items for one person, or for many at once."""
 
     user_id: Annotated[Id, Meta(description="the person", examples=["u1"])] | None = None
@@ -266,7 +266,7 @@ class RecommendRequest(Noun):
     out: Annotated[OutFile, Meta(description="Parquet file for the answers of many people")] | None = None
 
 
-class BatchReport(Noun):
+class BatchReport(Noun, frozen=True):
     """What a batch of recommendations wrote."""
 
     out: str
@@ -279,7 +279,7 @@ class BatchReport(Noun):
     seconds: float
 
 
-class SimilarRequest(Noun):
+class SimilarRequest(Noun, frozen=True):
     """Ask for the companions of an item."""
 
     item_id: Annotated[Id, Meta(description="the item", examples=["shoe-7"], extra=POSITIONAL)]
@@ -289,7 +289,7 @@ class SimilarRequest(Noun):
     ] = []
 
 
-class SimilarItem(Noun):
+class SimilarItem(Noun, frozen=True):
     """A companion and how strongly it goes with the item."""
 
     item_id: str
@@ -297,7 +297,7 @@ class SimilarItem(Noun):
     title: str | None = None
 
 
-class SimilarReport(Noun):
+class SimilarReport(Noun, frozen=True):
     """The companions of an item, best first."""
 
     item_id: str
@@ -307,7 +307,7 @@ class SimilarReport(Noun):
     note: str | None = None
 
 
-class ProfileRequest(Noun):
+class ProfileRequest(Noun, frozen=True):
     """Ask what a person is interested in."""
 
     user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
@@ -315,7 +315,7 @@ class ProfileRequest(Noun):
     k: Annotated[int, Meta(ge=1, le=100, description="interests per horizon")] = 8
 
 
-class Evidence(Noun):
+class Evidence(Noun, frozen=True):
     """An event an interest rests on."""
 
     kind: str
@@ -324,7 +324,7 @@ class Evidence(Noun):
     ts: Micros
 
 
-class Interest(Noun):
+class Interest(Noun, frozen=True):
     """One interest: a readable tag, its share of the attention, how unusual that is, and its evidence."""
 
     tag: str
@@ -334,7 +334,7 @@ class Interest(Noun):
     evidence: list[Evidence] = []
 
 
-class PredictedTag(Noun):
+class PredictedTag(Noun, frozen=True):
     """A tag the classifier gives the person, with its calibrated probability."""
 
     tag: str
@@ -343,7 +343,7 @@ class PredictedTag(Noun):
     because: list[str] = []
 
 
-class Profile(Noun):
+class Profile(Noun, frozen=True):
     """What a person is interested in: now (last days), this month, and over the lifetime."""
 
     subject: str
@@ -357,11 +357,11 @@ class Profile(Noun):
     note: str | None = None
 
 
-class StatusRequest(Noun):
+class StatusRequest(Noun, frozen=True):
     """Ask how the shop stands."""
 
 
-class ModelStatus(Noun):
+class ModelStatus(Noun, frozen=True):
     """One artifact on disk."""
 
     id: str
@@ -371,7 +371,7 @@ class ModelStatus(Noun):
     metrics: dict[str, Estimate] = {}
 
 
-class Status(Noun):
+class Status(Noun, frozen=True):
     """How the shop stands."""
 
     path: str
@@ -390,7 +390,7 @@ class Status(Noun):
     note: str | None = None
 
 
-class PromoteRequest(Noun):
+class PromoteRequest(Noun, frozen=True):
     """Let a model serve."""
 
     artifact: Annotated[
@@ -399,11 +399,11 @@ class PromoteRequest(Noun):
     ]
 
 
-class RollbackRequest(Noun):
+class RollbackRequest(Noun, frozen=True):
     """Return to the model that served before."""
 
 
-class PromotionReport(Noun):
+class PromotionReport(Noun, frozen=True):
     """Which model serves now and which did before."""
 
     promoted: str
@@ -411,14 +411,14 @@ class PromotionReport(Noun):
     previous: str | None
 
 
-class EraseRequest(Noun):
+class EraseRequest(Noun, frozen=True):
     """Remove a person from everything."""
 
     user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
     anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
 
 
-class ExportRequest(Noun):
+class ExportRequest(Noun, frozen=True):
     """Give out everything kept about a person."""
 
     user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
@@ -426,7 +426,7 @@ class ExportRequest(Noun):
     out: Annotated[OutFile, Meta(description="also write it as JSON here")] | None = None
 
 
-class ExportReport(Noun):
+class ExportReport(Noun, frozen=True):
     """Everything kept about a person."""
 
     subject: str

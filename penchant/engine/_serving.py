@@ -198,6 +198,12 @@ class Serving:
             self._usual = (stamp, count())
         return self._usual[1]
 
+    def forget(self) -> None:
+        """Build everything anew at the next request: what was counted may have been erased."""
+        with self._lock:
+            self._stamp = self._usual = None
+            self._looked = 0.0
+
     def observed(self, item_ids: Sequence[str]) -> None:
         """Let live events count where popularity answers; an item not known yet forces a new count."""
         ranker = self._ranker

@@ -22,7 +22,7 @@ from penchant.store import ShopStore, atomic_write, open_store
 CONFIG = "shop.toml"
 
 
-class ServeSettings(Noun):
+class ServeSettings(Noun, frozen=True):
     """How the shop answers: the ``[serve]`` table."""
 
     max_history: Annotated[int, Meta(ge=1, le=200, description="events of a person a model looks at")] = 200
@@ -31,7 +31,7 @@ class ServeSettings(Noun):
     reasons: Annotated[int, Meta(ge=0, le=5, description="reasons per item")] = 1
 
 
-class TrainSettings(Noun):
+class TrainSettings(Noun, frozen=True):
     """How the shop learns: the ``[train]`` table."""
 
     models: Annotated[list[str], Meta(description="model kinds to try; empty: all that fit")] = []
@@ -39,7 +39,7 @@ class TrainSettings(Noun):
     keep: Annotated[int, Meta(ge=1, le=1000, description="artifacts kept per model kind")] = 5
 
 
-class ShopConfig(Noun):
+class ShopConfig(Noun, frozen=True):
     """All of ``shop.toml``. An unknown or mistyped key is refused at the start, by name."""
 
     name: str

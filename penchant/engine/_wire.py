@@ -21,7 +21,7 @@ UNEXPECTED = "something went wrong inside penchant"
 _LONGEST = 500  # characters of a value that travels
 
 
-class Problem(Noun, omit_defaults=True):
+class Problem(Noun, frozen=True, omit_defaults=True):
     """One error as JSON (``application/problem+json``).
 
     ``type`` points at the entry of the reference page; ``code`` names the class of the error tree; ``detail``

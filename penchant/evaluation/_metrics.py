@@ -29,7 +29,7 @@ BANDS = (0, 1, 3, 6, 11, 21, 51)  # first history length of each band
 Column = Sequence[Any]  # one value a case; anything that can be turned into a list
 
 
-class RankProtocol(Noun):
+class RankProtocol(Noun, frozen=True):
     """What exactly was measured: two evaluations may be compared only when all of this is equal."""
 
     split: str

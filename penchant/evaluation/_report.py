@@ -56,7 +56,7 @@ def render_report_html(
     engine.filters["figure"] = lambda e: f"{e.value:.4f}"
     engine.filters["interval"] = lambda e: f"{e.low:.4f} to {e.high:.4f}"
     plots = [_plot_board(board), _plot_lengths(board), _plot_curves(curves or {}), _plot_tags(tags or {})]
-    groups = {name: found for name, found in board.rows[0].evaluation.by_group.items()}
+    groups = board.rows[0].evaluation.by_group
     return engine.get_template("report.html").render(
         title=title,
         protocol=protocol,

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from penchant.models._popularity import Popularity, RecentPopularity
     from penchant.models._sequence import Sequence
     from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SequenceConfig, Size
-    from penchant.models._tags import Tags, TagsConfig
+    from penchant.models._tags import BehaviourView, TagEvidence, Tags, TagsConfig
     from penchant.models._tags_fit import fit_tags
+    from penchant.models._tags_labels import labels_from_users, next_period_labels
     from penchant.models._tags_train import TrainedTags, train_tags
     from penchant.models._transitions import Transitions, TransitionsConfig
 

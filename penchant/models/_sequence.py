@@ -105,7 +105,8 @@ class Sequence:
     @cached_property
     def _unit_ND(self) -> npt.NDArray[np.float32]:
         norm = np.linalg.norm(self.item_ND, axis=1, keepdims=True)
-        return (self.item_ND / np.maximum(norm, 1e-12)).astype(np.float32)
+        unit_ND: npt.NDArray[np.float32] = (self.item_ND / np.maximum(norm, 1e-12)).astype(np.float32)
+        return unit_ND
 
     def related(self, items_Q: Ints) -> npt.NDArray[np.float32]:
         """Companions: cosine of the vectors, lifted by what was counted; (Q, N + 1), column 0 is -inf."""
@@ -131,7 +132,7 @@ class Sequence:
         same_TK = (history_T[:, None] == items_K) * (1.0 if self.config.repeats_weight else 0.0)
         out_TK = out_TK + 0.05 * close_TK + same_TK
         out_TK[history_T == 0] = 0.0
-        return out_TK.astype(np.float32)
+        return np.asarray(out_TK, np.float32)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned; the encoder travels as a file of its own."""

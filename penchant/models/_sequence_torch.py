@@ -10,8 +10,10 @@ MIND), and an item's score is its best dot product with them.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -71,12 +73,12 @@ class SequenceTransformer(nn.Module):
         x_BTD = self.dropout(x_BTD * math.sqrt(x_BTD.shape[-1]))
         for block in self.blocks:
             x_BTD = block(x_BTD)
-        return self.norm(x_BTD)
+        state_BTD: Tensor = self.norm(x_BTD)
+        return state_BTD
 
     def _interests(self, state_MD: Tensor) -> Tensor:
-        return self.heads(state_MD).view(
-            -1, self.num_interests, state_MD.shape[-1]
-        )  # a free first size exports
+        mean_MRD: Tensor = self.heads(state_MD).view(-1, self.num_interests, state_MD.shape[-1])
+        return mean_MRD
 
     def encode(
         self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor
@@ -119,7 +121,7 @@ class SequenceTransformer(nn.Module):
             )
         return total / max(1, len(target_M))
 
-    def _tensor(self, array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.item.weight.device)
 
     def _inputs(self, batch: SequenceBatch) -> tuple[Tensor, ...]:
@@ -145,7 +147,8 @@ class Block(nn.Module):
         """(B, T, D) to (B, T, D)."""
         x_BTD = x_BTD + self.dropout(self._attend(self.attention_norm(x_BTD)))
         up, gate = self.up(self.forward_norm(x_BTD)).chunk(2, -1)
-        return x_BTD + self.dropout(self.down(up * F.silu(gate)))
+        out_BTD: Tensor = x_BTD + self.dropout(self.down(up * F.silu(gate)))
+        return out_BTD
 
     def _attend(self, x_BTD: Tensor) -> Tensor:
         b, t, d = x_BTD.shape
@@ -155,4 +158,5 @@ class Block(nn.Module):
         bias_HTT = self.distance_HT[:, back_TT.clamp(min=0, max=self.distance_HT.shape[1] - 1)]
         bias_HTT = bias_HTT.masked_fill(back_TT < 0, -torch.inf)
         mixed_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HTT[None])
-        return self.out(mixed_BHTd.transpose(1, 2).reshape(b, t, d))
+        out_BTD: Tensor = self.out(mixed_BHTd.transpose(1, 2).reshape(b, t, d))
+        return out_BTD

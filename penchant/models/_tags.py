@@ -73,7 +73,7 @@ class TagsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     attributes: bool = True
 
 
-class BehaviourView(Noun):
+class BehaviourView(Noun, frozen=True):
     """How a model looks at events: kind predicted, level and names of categories, length of a period (us)."""
 
     kind: str
@@ -82,7 +82,7 @@ class BehaviourView(Noun):
     horizon: int
 
 
-class TagEvidence(Noun):
+class TagEvidence(Noun, frozen=True):
     """One feature that speaks for a tag: its weight in log odds against the average person, and in words."""
 
     feature: str
@@ -90,7 +90,7 @@ class TagEvidence(Noun):
     text: str
 
 
-class _Meta(Noun):
+class _Meta(Noun, frozen=True):
     """Everything learned that is not a number, kept as JSON bytes among the arrays."""
 
     names: tuple[str, ...]

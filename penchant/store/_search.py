@@ -2,7 +2,7 @@
 
 Files whose form is known are decoded, because a byte search sees nothing in compressed pages and too much in
 concatenated strings: Parquet and Arrow files by their text columns, JSON by its strings. All others are
-searched byte by byte for the id with no letter, digit or `-_.` beside it; in binary files only for ids of 6
+searched byte by byte for the id with no letter, digit, `-` or `_` beside it; in binary files only ids of 6
 bytes and more, since shorter ones turn up in random bytes by chance. Item vocabularies and the catalogue are
 passed over: an item may bear the same id as a person. The journal and the live histories are the eraser's.
 """

@@ -117,7 +117,7 @@ def _leaderboard(report: e.LeaderboardReport) -> RenderableType:
     return _lines(head, table, *notes, _differences(report), Text(report.verdict, style=_HUE))
 
 
-_HEADLINES = ("hr@10", "ndcg@10", "mrr", "recall@10", "coverage@10")
+_HEADLINES = ("HR@10", "NDCG@10", "MRR", "coverage@10")
 
 
 def _differences(report: e.LeaderboardReport) -> RenderableType | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,8 +16,8 @@ class PolicyTests:
         ``class TestGreedy(PolicyTests): make = staticmethod(lambda n: Greedy())``
     """
 
-    make: ClassVar[Callable[[int], Policy]]
-    """Gives a policy ready to choose among items 1 to ``num_items``; a subclass sets it."""
+    make: Callable[[int], Policy]
+    """Gives a policy ready to choose among items 1 to ``num_items``; a subclass sets it as a static method."""
 
     @staticmethod
     def candidates(num_items: int, seed: int = 0) -> Candidates:

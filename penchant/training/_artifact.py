@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -28,6 +28,19 @@ FILE_PREFIX = "file:"  # an array of this name is a file of its own: "file:encod
 _HINT = "promote another model or train again"
 
 
+class Storable(Protocol):
+    """What an artifact is made from: a ``Model``, or anything else with a configuration and arrays."""
+
+    @property
+    def config(self) -> Any:
+        """Its configuration, a ``msgspec.Struct``."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All that was learned."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """An artifact, ready to use."""
@@ -39,7 +52,7 @@ class Loaded:
 
 def save_artifact(
     root: Path,
-    model: Model,
+    model: Storable,
     *,
     kind: str,
     as_of: int,

@@ -217,7 +217,7 @@ def _step(work: _Work, nets: Nets, mine: Ints, negatives: Negatives | None, step
         dist.all_reduce(totals)
     everyone = max(1.0, float(totals[1]))
     if count:
-        (loss / everyone).backward()
+        torch.autograd.backward(loss / everyone)
     if work.world > 1:
         for parameter in network.parameters():
             if parameter.grad is None:

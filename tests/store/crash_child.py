@@ -9,45 +9,53 @@ import signal
 import sys
 from pathlib import Path
 
-from penchant.store import open_store
+from penchant.store import ShopStore, open_store
 from penchant.testing._store import batch_of, event
 
-path, acks, seed, die_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-steps = sys.argv[5].split(",") if len(sys.argv) > 5 else ["append", "load", "compact"]
-rnd = random.Random(seed)
-store = open_store(path)
-number = 1_000_000 * (seed + 1)
 
-syncs = 0
-real_fsync = os.fsync
+def die_at_sync(number: int) -> None:
+    """Kill this process at its n-th fsync."""
+    real, done = os.fsync, 0
 
+    def deadly(handle: int) -> None:
+        nonlocal done
+        done += 1
+        if done == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(handle)
 
-def deadly_fsync(handle: int) -> None:
-    global syncs
-    syncs += 1
-    if syncs == die_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real_fsync(handle)
+    os.fsync = deadly
 
 
-os.fsync = deadly_fsync
-log = open(acks, "a", buffering=1)  # noqa: SIM115 - open until the end
-log.write("ready\n")
-for step in range(200):
-    what = steps[step % len(steps)] if die_at else rnd.choice(steps)
-    events = [event(number + n, f"user-{rnd.randrange(30):05d}") for n in range(rnd.randrange(1, 60))]
-    number += 100
-    ids = ",".join(e.event_id for e in events)
-    if what == "append":
-        assert set(store.append(events)) <= {"stored", "erased"}
-        log.write(f"append {ids}\n")
-    elif what == "load":
-        log.write(f"begin {ids}\n")
-        store.load([batch_of(events[:20]), batch_of(events[20:], 20)], source="x")
-        log.write(f"load {ids}\n")
-    elif what == "erase":
-        log.write("begin-erase user-00007\n")
-        store.erase("user-00007")
-        log.write("erase user-00007\n")
-    else:
-        store.compact()
+def work(store: ShopStore, acks: Path, seed: int, steps: list[str], in_turn: bool) -> None:
+    """Take 200 steps, writing down what was acknowledged."""
+    rnd = random.Random(seed)
+    number = 1_000_000 * (seed + 1)
+    with open(acks, "a", buffering=1) as log:
+        log.write("ready\n")
+        for step in range(200):
+            what = steps[step % len(steps)] if in_turn else rnd.choice(steps)
+            events = [event(number + n, f"user-{rnd.randrange(30):05d}") for n in range(rnd.randrange(1, 60))]
+            number += 100
+            ids = ",".join(e.event_id for e in events)
+            if what == "append":
+                assert set(store.append(events)) <= {"stored", "erased"}
+                log.write(f"append {ids}\n")
+            elif what == "load":
+                log.write(f"begin {ids}\n")
+                store.load([batch_of(events[:20]), batch_of(events[20:], 20)], source="x")
+                log.write(f"load {ids}\n")
+            elif what == "erase":
+                log.write("begin-erase user-00007\n")
+                store.erase("user-00007")
+                log.write("erased user-00007\n")
+            else:
+                store.compact()
+
+
+if __name__ == "__main__":
+    shop, acks, seed, die_at, steps = sys.argv[1:]
+    opened = open_store(Path(shop))
+    if int(die_at):
+        die_at_sync(int(die_at))
+    work(opened, Path(acks), int(seed), steps.split(","), in_turn=int(die_at) > 0)

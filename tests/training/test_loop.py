@@ -52,9 +52,7 @@ def test_killed_and_resumed_gives_the_same_bits(tmp_path):
     work = subprocess.Popen(
         command(tmp_path / "b", tmp_path / "b.npy", 0.05), env=env, stdout=subprocess.PIPE
     )
-    seen = 0
-    for _ in work.stdout:
-        seen += 1
+    for seen, _ in enumerate(work.stdout, 1):
         if seen == 6:
             break
     time.sleep(0.07)
