@@ -7,6 +7,7 @@ python docs/build.py --check     fail if a committed page differs from the code
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def build() -> int:
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort
 
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         mkdocs_build(load_config(str(ROOT / "mkdocs.yml"), strict=True))
     except Abort:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penchant.core import KIND_CODES, History, Progress, Query, bucket_of, rng
@@ -121,7 +119,7 @@ def recommend_many(
                 table = _answer(shop, ranker, request, histories)
                 counts["rows"] += table.num_rows
                 writer.write_table(table)
-        keep_batch(shop, temporary)
+        shop.store.log_batch(temporary)
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -135,37 +133,6 @@ def recommend_many(
         degraded=ranker.degraded,
         seconds=round(time.perf_counter() - started, 3),
     )
-
-
-def keep_batch(shop: Shop, answers: Path) -> None:
-    """Put a batch's answers into the decision log, beside the single ones."""
-    folder = shop.path / "decisions"
-    folder.mkdir(exist_ok=True)
-    place = folder / f"{shop.clock()}-{secrets.token_hex(4)}.parquet"
-    scratch = place.with_suffix(".tmp")
-    shutil.copyfile(answers, scratch)
-    os.replace(scratch, place)
-
-
-def batch_decisions(shop: Shop, subject: str) -> list[dict[str, object]]:
-    """The rows of all batches that answered a person, oldest batch first."""
-    rows: list[dict[str, object]] = []
-    for file in sorted((shop.path / "decisions").glob("*.parquet")):
-        rows += pq.read_table(file, filters=[("user_id", "=", subject)]).to_pylist()
-    return rows
-
-
-def drop_batch_decisions(shop: Shop, subject: str) -> int:
-    """Rewrite the batches without a person; returns how many rows went."""
-    gone = 0
-    for file in sorted((shop.path / "decisions").glob("*.parquet")):
-        table = pq.read_table(file)
-        kept = table.filter(pc.not_equal(table["user_id"], subject))
-        if kept.num_rows < table.num_rows:
-            gone += table.num_rows - kept.num_rows
-            pq.write_table(kept, file.with_suffix(".tmp"), compression="zstd")
-            os.replace(file.with_suffix(".tmp"), file)
-    return gone
 
 
 def _batches(

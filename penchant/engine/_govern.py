@@ -10,7 +10,6 @@ import msgspec
 
 from penchant.core import ErasureReceipt, Slate
 from penchant.engine import _requests as rq
-from penchant.engine._batch import batch_decisions
 from penchant.engine._jobs import forget_jobs
 from penchant.engine._live import subject_from
 from penchant.engine._profile import profile
@@ -55,7 +54,6 @@ def export_user(shop: Shop, serving: Serving, request: rq.ExportRequest) -> rq.E
         subject=subject,
         events=kept["events"],
         decisions=msgspec.convert(kept["decisions"], list[Slate]),
-        batch_decisions=batch_decisions(shop, subject),
         attributes=kept["attributes"] or {},
         profile=profile(shop, serving, who),
         erased=bool(kept["erased"]),

@@ -432,7 +432,6 @@ class ExportReport(Noun, frozen=True):
     subject: str
     events: list[dict[str, Any]]
     decisions: list[Slate]
-    batch_decisions: list[dict[str, Any]]
     attributes: dict[str, Any]
     profile: Profile
     erased: bool = False

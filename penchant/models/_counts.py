@@ -16,7 +16,6 @@ import numpy.typing as npt
 from scipy import sparse
 
 from penchant.core import Bools, Floats, Ints, Run, Scorer, SequenceBatch, Snapshot
-from penchant.core.errors import ModelError
 from penchant.data import is_target
 
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
@@ -166,6 +165,7 @@ class NeighbourModel:
     """
 
     Config: ClassVar[type[msgspec.Struct]]
+    usual_decay: ClassVar[float]  # where nobody asked for one and there is no validation
 
     config: Any  # has `decay` and `prior`
     indptr: npt.NDArray[np.int64]  # (N + 2,)
@@ -174,32 +174,34 @@ class NeighbourModel:
     popular: npt.NDArray[np.float32]  # (N + 1,)
 
     def __post_init__(self) -> None:
-        if self.config.decay is None:
-            raise ModelError(
-                "a fitted model needs the decay it was given", hint="restore with its own config"
-            )
         for array in (self.indptr, self.indices, self.data, self.popular):
             if array.flags.owndata:
                 array.flags.writeable = False
 
     @classmethod
     def from_matrix(cls, config: Any, matrix: sparse.csr_array, popular: Floats) -> Self:
-        """Wrap a fitted matrix; a decay left open stands at 1 until ``settled``."""
+        """Wrap a fitted matrix; a decay left open becomes the usual one."""
         return cls(
-            config=config if config.decay is not None else msgspec.structs.replace(config, decay=1.0),
+            config=cls._closed(config, cls.usual_decay),
             indptr=matrix.indptr.astype(np.int64),
             indices=matrix.indices.astype(np.int32),
             data=matrix.data.astype(np.float32),
             popular=np.asarray(popular, np.float32),
         )
 
-    def settled(self, decay: float | None, usual: float, run: Run) -> Self:
+    @staticmethod
+    def _closed(config: Any, decay: float) -> Any:
+        return config if config.decay is not None else msgspec.structs.replace(config, decay=decay)
+
+    def with_decay(self, decay: float) -> Self:
+        """The same matrix with histories that fade otherwise."""
+        return replace(self, config=msgspec.structs.replace(self.config, decay=decay))
+
+    def settled(self, decay: float | None, run: Run) -> Self:
         """The same with its decay decided: as asked, else by validation, else the usual one."""
-
-        def make(value: float) -> Self:
-            return replace(self, config=msgspec.structs.replace(self.config, decay=value))
-
-        return make(decay) if decay is not None else best_by_validation(make, DECAYS, usual, run)
+        if decay is not None:
+            return self.with_decay(decay)
+        return best_by_validation(self.with_decay, DECAYS, self.usual_decay, run)
 
     @property
     def num_items(self) -> int:
@@ -238,7 +240,7 @@ class NeighbourModel:
     def weighted_rows(
         self, item_BT: Ints, weight_BT: Floats, prior: Floats | None = None
     ) -> npt.NDArray[np.float32]:
-        """Sum matrix rows, ``out[b] = prior + sum over t of weight[b, t] * M[item[b, t]]``: (B, N + 1) float32.
+        """Sum rows of ``M``: prior + sum over t of ``weight[b, t] * M[item[b, t]]``, (B, N + 1) float32.
 
         Each cell is summed in float64 in the order of the history, whatever else is in the batch: one row
         alone gives the same bits as the same row among others. Memory: a fixed block beside the answer.
@@ -270,8 +272,9 @@ class NeighbourModel:
         return flat.reshape(len(item_BT), width).astype(np.float64, copy=False)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """All that was learned: ``indptr``, ``indices``, ``data``, ``popular``."""
+        """All that was learned: ``indptr``, ``indices``, ``data``, ``popular``, ``decay``."""
         return {
+            "decay": np.array([self.config.decay], np.float64),
             "indptr": self.indptr,
             "indices": self.indices,
             "data": self.data,
@@ -280,9 +283,9 @@ class NeighbourModel:
 
     @classmethod
     def restore(cls, config: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
-        """Rebuild from ``arrays()``."""
+        """Rebuild from ``arrays()``; a decay that ``config`` leaves open is the one that was learned."""
         return cls(
-            config=config,
+            config=cls._closed(config, float(arrays["decay"][0])),
             indptr=arrays["indptr"],
             indices=arrays["indices"],
             data=arrays["data"],

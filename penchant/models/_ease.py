@@ -21,7 +21,6 @@ from penchant.models._counts import (
     user_item_matrix,
 )
 
-USUAL_DECAY = 0.7
 BLOCK_ROWS = 512
 
 
@@ -54,6 +53,7 @@ class EASE(NeighbourModel):
     """
 
     Config: ClassVar[type[msgspec.Struct]] = EASEConfig
+    usual_decay: ClassVar[float] = 0.7
     config: EASEConfig
 
     @classmethod
@@ -79,7 +79,7 @@ class EASE(NeighbourModel):
             places = (small.data, (chosen[small.coords[0]], chosen[small.coords[1]]))
             matrix = sparse.coo_array(places, shape=(width, width)).tocsr()
         model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
-        return model.settled(config.decay, USUAL_DECAY, run)
+        return model.settled(config.decay, run)
 
 
 def _gram(who: sparse.csr_array) -> npt.NDArray[np.float32]:

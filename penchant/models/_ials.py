@@ -33,13 +33,13 @@ class IALSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``confidence``: weight of an item turned to, against 1 for every other item. ``reg``: ridge penalty on
     the vectors. ``decay``: weight of a history event for each newer one when a person is folded in; None
-    lets validation decide, 0.8 without. ``max_history``: most recent distinct items that count of one person. ``prior``: weight of popularity
-    beside the evidence.
+    lets validation decide, 0.8 without. ``max_history``: most recent distinct items that count of one
+    person. ``prior``: weight of popularity beside the evidence.
     """
 
     embedding_size: Annotated[int, Meta(ge=1, le=1024)] = 64
     reg: Annotated[float, Meta(ge=0)] = 1.0
-    confidence: Annotated[float, Meta(gt=0)] = 30.0
+    confidence: Annotated[float, Meta(gt=0)] = 10.0
     iterations: Annotated[int, Meta(ge=1, le=500)] = 15
     decay: Annotated[float, Meta(gt=0, le=1)] | None = None
     max_history: Annotated[int, Meta(ge=2)] = 300
@@ -80,16 +80,14 @@ class IALS:
             raise ModelError("the iALS vectors are not finite", value=config.reg, hint="raise reg")
         vectors[np.bincount(found.item, minlength=len(vectors)) == 0] = 0  # nothing is known of these
         popular = popularity_prior(found, snapshot.num_items)
-        model = cls._from_vectors(
-            msgspec.structs.replace(config, decay=config.decay or 1.0), vectors, popular
-        )
-
-        def make(decay: float) -> Self:
-            return replace(model, config=msgspec.structs.replace(config, decay=decay))
-
+        decay = USUAL_DECAY if config.decay is None else config.decay
+        model = cls._from_vectors(msgspec.structs.replace(config, decay=decay), vectors, popular)
         if config.decay is not None:
             return model
-        return best_by_validation(make, DECAYS, USUAL_DECAY, run)
+        return best_by_validation(model._with_decay, DECAYS, USUAL_DECAY, run)
+
+    def _with_decay(self, decay: float) -> Self:
+        return replace(self, config=msgspec.structs.replace(self.config, decay=decay))
 
     @classmethod
     def _from_vectors(cls, config: IALSConfig, vectors: Floats, popular: Floats) -> Self:
@@ -97,17 +95,9 @@ class IALS:
         gram = wide.T @ wide + config.reg * np.eye(vectors.shape[1])
         return cls(config=config, vectors=vectors, popular=popular, gram=gram)
 
-    @property
-    def _decay(self) -> float:
-        if self.config.decay is None:
-            raise ModelError(
-                "a fitted model needs the decay it was given", hint="restore with its own config"
-            )
-        return self.config.decay
-
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """Fold each row in and score every item: (B, N + 1) float32, column 0 is -inf."""
-        weight_BT = history_weights(batch, self._decay)
+        weight_BT = history_weights(batch, self.config.decay or USUAL_DECAY)
         out = np.empty((len(weight_BT), len(self.vectors)), np.float32)
         size = len(self.gram)
         row_cost = max(len(self.vectors), size * size, weight_BT.shape[1] * size) / CHUNK_CELLS
@@ -152,7 +142,9 @@ class IALS:
         of the other events enter through the person's equations. May be negative.
         """
         history_1T = np.asarray(history_T, np.int64)[None]
-        left_1DD, right_1DT = self._equations(history_1T, age_weights(history_1T > 0, self._decay))
+        left_1DD, right_1DT = self._equations(
+            history_1T, age_weights(history_1T > 0, self.config.decay or USUAL_DECAY)
+        )
         parts_DT = np.linalg.solve(left_1DD[0], right_1DT[0])
         return (parts_DT.T @ self.vectors[items_K].T).astype(np.float32)
 

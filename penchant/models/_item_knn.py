@@ -21,7 +21,6 @@ from penchant.models._counts import (
     user_item_matrix,
 )
 
-USUAL_DECAY = 0.7
 BLOCK_PAIRS = 20_000_000  # multiplications per block: at most about 250 MB of pairs at a time
 
 
@@ -51,6 +50,7 @@ class ItemKNN(NeighbourModel):
     """
 
     Config: ClassVar[type[msgspec.Struct]] = ItemKNNConfig
+    usual_decay: ClassVar[float] = 0.7
     config: ItemKNNConfig
 
     @classmethod
@@ -77,4 +77,4 @@ class ItemKNN(NeighbourModel):
             run.progress("item_knn", end, width, {})
         matrix = sparse.vstack(blocks, format="csr")
         model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
-        return model.settled(config.decay, USUAL_DECAY, run)
+        return model.settled(config.decay, run)

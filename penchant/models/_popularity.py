@@ -119,11 +119,15 @@ class RecentPopularity(_Counted):
             return cls._fading(found, snapshot, config)
         longest = float(np.ptp(found.ts)) / DAY / 4 if len(found.ts) else 0.0
 
-        def make(days: float) -> Self:
-            days = min(days, longest) or USUAL_DAYS  # all at one moment: nothing fades
-            return cls._fading(found, snapshot, msgspec.structs.replace(config, half_life_days=days))
-
-        return best_by_validation(make, DAYS, USUAL_DAYS, run)
+        # Where all happened at one moment nothing can fade, and any half-life will do.
+        choices = sorted({min(days, longest) or USUAL_DAYS for days in DAYS})
+        usual = min(USUAL_DAYS, longest) or USUAL_DAYS
+        return best_by_validation(
+            lambda days: cls._fading(found, snapshot, msgspec.structs.replace(config, half_life_days=days)),
+            choices,
+            usual,
+            run,
+        )
 
     @classmethod
     def _fading(cls, found: Positives, snapshot: Snapshot, config: RecentPopularityConfig) -> Self:

@@ -20,7 +20,6 @@ from penchant.models._counts import (
     strongest,
 )
 
-USUAL_DECAY = 0.6
 BLOCK_PAIRS = 8_000_000  # pairs counted at once: about 200 MB while they are summed
 
 
@@ -45,11 +44,13 @@ class Transitions(NeighbourModel):
     """Score what followed the last items of a history, counted over everybody.
 
     ``M[i, j]`` is the sum of 1 / distance over all times somebody turned to j within ``window`` events
-    after i, divided by the square root of the row's sum plus ``shrink``: halfway between counts (which favour items with
-    many events) and shares (which trust items with few). Cost: one pass over the events per distance.
+    after i, divided by the square root of the row's sum plus ``shrink``: halfway between counts (which
+    favour items with many events) and shares (which trust items with few). Going back to the same item
+    counts as well. Cost: one pass over the events per distance.
     """
 
     Config: ClassVar[type[msgspec.Struct]] = TransitionsConfig
+    usual_decay: ClassVar[float] = 0.6
     config: TransitionsConfig
 
     @classmethod
@@ -65,7 +66,7 @@ class Transitions(NeighbourModel):
             run.progress("transitions", end, width, {})
         matrix = sparse.vstack(blocks, format="csr")
         model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
-        return model.settled(config.decay, USUAL_DECAY, run)
+        return model.settled(config.decay, run)
 
 
 def _block(found: Positives, start: int, end: int, width: int, config: TransitionsConfig) -> sparse.csr_array:

@@ -185,7 +185,7 @@ STEPS: tuple[Step, ...] = (
     ("empty file", "ingest", lambda s: {"files": [str(s.files / "empty.csv")]}),
     ("doctor", "doctor", lambda s: {"html": str(s.out / "health.html")}),
     ("popular", "recommend", lambda s: {**_ME, "k": 5}),
-    ("train", "train", lambda s: {"models": list(s.models), "seed": 1}),
+    ("train", "train", lambda s: {"models": list(s.models), "seed": 1, "device": "cpu"}),
     ("before", "recommend", lambda s: {**_ME, "k": 5}),
     ("observe", "observe", lambda s: {"events": _NEWS}),
     ("observe again", "observe", lambda s: {"events": _NEWS[:2]}),

@@ -1,4 +1,4 @@
-"""Works on a shop until it is killed: by the parent at some moment, or by itself at its n-th fsync.
+"""Works on a shop until it is killed: by the parent at some moment, or by itself at a certain fsync.
 
 Every acknowledgement is written to a file before the next step, so the parent knows what must be there.
 """
@@ -13,13 +13,13 @@ from penchant.store import ShopStore, open_store
 from penchant.testing._store import batch_of, event
 
 
-def die_at_sync(number: int) -> None:
-    """Kill this process at its n-th fsync."""
+def die_at_sync(number: int, name: str) -> None:
+    """Kill this process when it syncs, for the n-th time, a file with this in its path."""
     real, done = os.fsync, 0
 
     def deadly(handle: int) -> None:
         nonlocal done
-        done += 1
+        done += name in os.readlink(f"/proc/self/fd/{handle}")
         if done == number:
             os.kill(os.getpid(), signal.SIGKILL)
         real(handle)
@@ -56,6 +56,7 @@ def work(store: ShopStore, acks: Path, seed: int, steps: list[str], in_turn: boo
 if __name__ == "__main__":
     shop, acks, seed, die_at, steps = sys.argv[1:]
     opened = open_store(Path(shop))
-    if int(die_at):
-        die_at_sync(int(die_at))
-    work(opened, Path(acks), int(seed), steps.split(","), in_turn=int(die_at) > 0)
+    if die_at:
+        number, name = die_at.split(":")
+        die_at_sync(int(number), name)
+    work(opened, Path(acks), int(seed), steps.split(","), in_turn=bool(die_at))

@@ -123,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings(
-    max_examples=12, stateful_step_count=14, deadline=None, derandomize=True,
+    max_examples=8, stateful_step_count=14, deadline=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 

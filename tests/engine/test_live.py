@@ -1,0 +1,247 @@
+"""What a shop sees: fresh events act at once, whoever the person is, and nothing fails for want of a model."""
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from penchant import Engine
+from penchant.core import DAY
+from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError
+
+NOW = 1_750_000_000_000_000
+ITEMS = 12
+
+
+def clock():
+    return NOW
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    rows = [
+        {
+            "event_id": f"{user}-{step}",
+            "user_id": f"u{user}",
+            "kind": "view" if step % 2 else "purchase",
+            "item_id": f"i{(user + step) % ITEMS}",
+            "ts": NOW - (10 - step) * DAY - user,
+            "value": 500.0,
+            "currency": "EUR",
+        }
+        for user in range(60)
+        for step in range(6)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "events.parquet")
+    catalog = [
+        {
+            "id": f"i{n}",
+            "title": f"Item {n}",
+            "category": f"Even > C{n % 4}" if n % 2 == 0 else f"Odd > C{n % 4}",
+            "price": f"{n + 1}.00 EUR",
+            "availability": "out_of_stock" if n == 11 else "in_stock",
+        }
+        for n in range(ITEMS)
+    ]
+    pq.write_table(pa.Table.from_pylist(catalog), folder / "items.parquet")
+    with Engine.open(folder / "shop", clock=clock) as engine:
+        engine.init(currency="EUR")
+        engine.catalog(files=[str(folder / "items.parquet")])
+        engine.ingest(files=[str(folder / "events.parquet")])
+        engine.promote(artifact=engine.train(models=["transitions"]).artifacts["transitions"])
+    return folder / "shop"
+
+
+@pytest.fixture
+def engine(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "shop")
+    with Engine.open(tmp_path / "shop", clock=clock) as engine:
+        yield engine
+
+
+def ids(slate):
+    return [item.item_id for item in slate.items]
+
+
+@pytest.mark.parametrize("who", [{"user_id": "u3"}, {"anonymous_id": "guest"}, {"user_id": "brand-new"}])
+def test_an_event_changes_the_very_next_answer(engine, who):
+    before = engine.recommend(**who, k=3, seen="allow")
+    told = engine.observe(events=[{"kind": "view", "item_id": "i5", **who}])
+    assert told.stored == 1
+    after = engine.recommend(**who, k=3, seen="allow")
+    assert ids(after)[0] == "i6", "i6 follows i5 everywhere"
+    assert after.items[0].reasons[0].item_id == "i5"
+    assert ids(before) != ids(after)
+
+
+def test_an_answer_carries_what_it_needs(engine):
+    slate = engine.recommend(user_id="u1", k=4)
+    assert slate.recommendation_id
+    assert slate.policy_id == "greedy/1"
+    assert slate.model_id == engine.status().serving
+    assert all(item.odds == 1 and item.reasons for item in slate.items)
+    engine.shop.store.flush()
+    assert [d.recommendation_id for d in engine.shop.store.decisions("u1")] == [slate.recommendation_id]
+
+
+def test_allow_deny_filters_and_stock(engine):
+    assert set(ids(engine.recommend(user_id="u1", k=12, seen="allow"))) == {f"i{n}" for n in range(11)}
+    assert set(ids(engine.recommend(user_id="u1", k=9, allow=["i1", "i2", "i11"], seen="allow"))) == {"i1", "i2"}
+    assert "i2" not in ids(engine.recommend(user_id="u1", k=12, deny=["i2"], seen="allow"))
+    even = engine.recommend(user_id="u1", k=12, filters=["category ^= Even"], seen="allow")
+    assert {int(i[1:]) % 2 for i in ids(even)} == {0}
+    cheap = engine.recommend(user_id="u1", k=12, filters=["price <= 300"], seen="allow")
+    assert set(ids(cheap)) == {"i0", "i1", "i2"}
+
+
+def test_seen_items_can_be_excluded(engine):
+    own = {f"i{(7 + step) % ITEMS}" for step in range(6)}
+    assert not own & set(ids(engine.recommend(user_id="u7", k=12, seen="exclude")))
+
+
+def test_nothing_to_show_is_an_empty_slate_with_a_note(engine):
+    slate = engine.recommend(user_id="u1", filters=["price > 999999"])
+    assert slate.items == []
+    assert "filters" in slate.note
+
+
+def test_the_purpose_analytics_uses_no_history(engine):
+    engine.observe(events=[{"kind": "view", "item_id": "i5", "user_id": "u3"}])
+    plain = engine.recommend(user_id="u3", k=3, purpose="analytics", seen="allow")
+    nobody = engine.recommend(k=3, seen="allow")
+    assert ids(plain) == ids(nobody)
+
+
+def test_bad_events_are_refused_alone(engine):
+    told = engine.observe(
+        events=[
+            {"kind": "view", "item_id": "i1", "user_id": "u1", "event_id": "x"},
+            {"kind": "view", "item_id": "i1"},
+            {"kind": "view", "item_id": "i1", "user_id": "u1", "event_id": "x"},
+            {"kind": "view", "item_id": "i2", "user_id": "u1", "event_id": "x"},
+            {"kind": "purchase", "item_id": "i1", "user_id": "u1", "value": -5.0},
+        ]
+    )
+    assert [r.status for r in told.results] == ["stored", "refused", "duplicate", "conflict", "refused"]
+    assert told.stored == 1
+    assert engine.observe(events=[]).results == []
+
+
+def test_similar(engine):
+    assert engine.similar(item_id="i4", k=1).items[0].item_id == "i5"
+    with pytest.raises(NotFound, match="no such item"):
+        engine.similar(item_id="nothing")
+
+
+def test_profile(engine):
+    found = engine.profile(user_id="u2")
+    assert found.events == 6
+    tags = {interest.tag for interest in found.lifetime}
+    assert tags <= {f"{a} > C{n}" for a in ("Even", "Odd") for n in range(4)}
+    assert sum(interest.weight for interest in found.lifetime) == pytest.approx(1, abs=0.01)
+    assert found.lifetime[0].evidence[0].title.startswith("Item")
+    assert engine.profile(user_id="stranger").events == 0
+    with pytest.raises(InputError, match="whom"):
+        engine.profile()
+
+
+def test_a_broken_model_means_popularity_not_an_error(engine):
+    pointer = engine.status().serving
+    for folder in (engine.path / "artifacts").iterdir():
+        if folder.is_dir():
+            (folder / "tensors.safetensors").write_bytes(b"broken")
+    engine.serving._stamp = None
+    engine.serving.refresh()
+    slate = engine.recommend(user_id="u1", k=3)
+    assert slate.degraded
+    assert slate.note
+    assert len(slate.items) == 3
+    assert engine.status().degraded
+    with pytest.raises(ModelError):
+        engine.promote(artifact=pointer)
+
+
+def test_promote_and_rollback_act_at_once(engine):
+    models = {m.kind: m.id for m in engine.status().models}
+    first = engine.status().serving
+    assert engine.promote(artifact=models["popularity"][:12]).previous == first
+    engine.serving.refresh()
+    assert engine.recommend(user_id="u1").model_id == models["popularity"]
+    assert engine.rollback().promoted == first
+    engine.serving.refresh()
+    assert engine.recommend(user_id="u1").model_id == first
+    with pytest.raises(NotFound):
+        engine.promote(artifact="zzzz")
+
+
+def test_many_people_at_once(engine, tmp_path):
+    (tmp_path / "users.txt").write_text("u1\nu2\n\nnobody\nu1\n")
+    out = tmp_path / "recs.parquet"
+    report = engine.recommend(users=str(tmp_path / "users.txt"), k=3, seen="allow", out=str(out))
+    assert (report.users, report.unknown_users, report.rows) == (3, 1, 9)
+    table = pq.read_table(out)
+    for user in ("u1", "u2", "nobody"):
+        mine = [row for row in table.to_pylist() if row["user_id"] == user]
+        assert [row["rank"] for row in mine] == [1, 2, 3]
+        assert [row["item_id"] for row in mine] == ids(engine.recommend(user_id=user, k=3, seen="allow"))
+    everybody = engine.recommend(users="all", k=2, out=str(out))
+    assert everybody.users == 60
+    with pytest.raises(InputError, match="where shall"):
+        engine.recommend(users="all")
+    with pytest.raises(NotFound):
+        engine.recommend(users=str(tmp_path / "none.txt"), out=str(out))
+
+
+def test_erase_and_export(engine, tmp_path):
+    engine.observe(events=[{"kind": "view", "item_id": "i1", "user_id": "u9", "text": "secret"}])
+    engine.recommend(user_id="u9")
+    engine.recommend(users="all", k=2, out=str(tmp_path / "all.parquet"))
+    kept = engine.export_user(user_id="u9", out=str(tmp_path / "u9.json"))
+    assert len(kept.events) == 7
+    assert sorted(len(slate.items) for slate in kept.decisions) == [2, 6]
+    assert "secret" in (tmp_path / "u9.json").read_text()
+    receipt = engine.erase_user(user_id="u9")
+    assert receipt.remaining == []
+    assert receipt.bytes_searched > 0
+    assert engine.export_user(user_id="u9").events == []
+    assert engine.observe(events=[{"kind": "view", "item_id": "i1", "user_id": "u9"}]).results[0].status == "erased"
+    again = engine.recommend(users="all", k=2, out=str(tmp_path / "all.parquet"))
+    assert again.users == 59
+
+
+def test_evaluate_keeps_the_baselines_beside_it(engine):
+    report = engine.evaluate(share=0.2)
+    assert {"popularity", "recent_popularity", "item_knn", "transitions"} <= {r.model for r in report.rows}
+    assert report.rows[0].metrics["NDCG@10"].low <= report.rows[0].metrics["NDCG@10"].value
+    with pytest.raises(InputError, match="no such model kind"):
+        engine.evaluate(models=["magic"])
+
+
+def test_a_folder_that_is_no_shop(tmp_path):
+    with Engine.open(tmp_path / "no") as engine, pytest.raises(ShopError, match="not a shop"):
+        engine.status()
+    with Engine.open(tmp_path / "yes") as engine:
+        engine.init()
+        with pytest.raises(ShopError, match="already"):
+            engine.init()
+        with pytest.raises(ModelError, match="nothing to learn"):
+            engine.train()
+        assert engine.recommend(user_id="u").items == []
+
+
+def test_a_mistyped_setting_is_named(tmp_path):
+    with Engine.open(tmp_path / "shop") as engine:
+        engine.init()
+    file = tmp_path / "shop" / "shop.toml"
+    file.write_text(file.read_text().replace("max_history", "max_histroy"))
+    with Engine.open(tmp_path / "shop") as engine, pytest.raises(ShopError, match="max_histroy"):
+        engine.status()
+
+
+def test_every_error_is_of_the_tree(engine):
+    with pytest.raises(PenchantError):
+        engine.recommend(user_id="u1", k=0)
+    with pytest.raises(PenchantError):
+        engine.recommend(user_id="u1", colour="red")
