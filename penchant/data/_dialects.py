@@ -184,10 +184,34 @@ def _amount(value: Any) -> tuple[float | None, str | None]:
 
 
 # What other people call the id of a product, the best word first.
-ITEM_WORDS = (
-    ["product_id", "item_id", "sku", "productid", "itemid", "product_code", "item", "stockcode", "stock_code", "asin", "article_id", "articleid", "product", "id"]
-)
-USER_WORDS = ["user_id", "household_id", "customer_id", "userid", "customerid", "householdid", "visitor_id", "member_id", "user", "customer"]
+ITEM_WORDS = [
+    "product_id",
+    "item_id",
+    "sku",
+    "productid",
+    "itemid",
+    "product_code",
+    "item",
+    "stockcode",
+    "stock_code",
+    "asin",
+    "article_id",
+    "articleid",
+    "product",
+    "id",
+]
+USER_WORDS = [
+    "user_id",
+    "household_id",
+    "customer_id",
+    "userid",
+    "customerid",
+    "householdid",
+    "visitor_id",
+    "member_id",
+    "user",
+    "customer",
+]
 _CATALOG_WORDS: dict[str, tuple[str, ...]] = {
     "title": ("title", "name", "product_name", "productname", "item_name", "product_title"),
     "description": ("description", "product_description", "body_html"),

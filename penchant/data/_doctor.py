@@ -21,7 +21,35 @@ from penchant.data._times import ORDINAL_START
 
 _COLUMNS = ["subject", "ts", "kind", "item_id", "value", "currency", "query", "text", "seq"]
 _SERVICE = frozenset(
-    ["POST", "POSTAGE", "DOT", "D", "M", "MANUAL", "BANK", "CHARGES", "BANK_CHARGES", "AMAZONFEE", "S", "SAMPLES", "B", "C2", "CRUK", "FEE", "FEES", "SHIPPING", "DISCOUNT", "DELIVERY", "VOUCHER", "ADJUSTMENT", "DEPOSIT", "TAX", "TIP", "HANDLING", "SURCHARGE"]
+    [
+        "POST",
+        "POSTAGE",
+        "DOT",
+        "D",
+        "M",
+        "MANUAL",
+        "BANK",
+        "CHARGES",
+        "BANK_CHARGES",
+        "AMAZONFEE",
+        "S",
+        "SAMPLES",
+        "B",
+        "C2",
+        "CRUK",
+        "FEE",
+        "FEES",
+        "SHIPPING",
+        "DISCOUNT",
+        "DELIVERY",
+        "VOUCHER",
+        "ADJUSTMENT",
+        "DEPOSIT",
+        "TAX",
+        "TIP",
+        "HANDLING",
+        "SURCHARGE",
+    ]
 ) | {"BANK CHARGES", "GIFT CARD", "GIFT WRAP"}
 
 
@@ -115,7 +143,7 @@ class _Seen:
 
     def _people(self, table: pa.Table) -> npt.NDArray[np.int64]:
         encoded = pc.dictionary_encode(table["subject"].combine_chunks())
-        person = encoded.indices.to_numpy().astype(np.int64)
+        person: npt.NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64)
         count = np.bincount(person)
         self.people += len(count)
         self.singles += int((count == 1).sum())
@@ -194,10 +222,10 @@ def _of_events(seen: _Seen, settings: Settings) -> list[Finding]:
     if not seen.kinds["purchase"]:
         found.append(finding("no_purchases", 0))
     if seen.bots:
-        worst = sorted(seen.bots.items(), key=lambda b: (-_size(b[1]), b[0]))[:5]
+        worst = sorted(seen.bots.items(), key=lambda b: (-_size(b[1]), b[0]))[:4]
         told = [f"{hidden(s)}: {why}" for s, why in worst]
-        bots = finding("bots", len(seen.bots), seen.people, of="people", examples=told)
-        found.append(bots)
+        told.append(f"all of them: {seen.bot_events:,} events, {seen.bot_events / n:.1%} of the log")
+        found.append(finding("bots", len(seen.bots), seen.people, of="people", examples=told))
     found += _of_times(seen)
     currencies = set(seen.currencies) | ({settings.currency} if settings.currency else set())
     if len(currencies) > 1:
@@ -250,7 +278,7 @@ def _quiet_hour(hours: npt.NDArray[np.int64]) -> int | None:
     total = int(hours.sum())
     if total < 1000:
         return None
-    four = sum(np.roll(hours, -k) for k in range(4))
+    four = np.sum([np.roll(hours, -k) for k in range(4)], axis=0)
     least = np.flatnonzero(four == four.min())
     start = int(least[len(least) // 2])
     return start if four[start] < 0.25 * total * 4 / 24 else None

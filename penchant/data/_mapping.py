@@ -31,26 +31,61 @@ _LISTS = frozenset({"category", "labels"})  # fields that may be filled from sev
 KIND_WORDS: dict[str, str] = {
     **{kind: kind for kind in KINDS},
     **dict.fromkeys(
-        ["product_view", "item_view", "view_item", "detail_view", "detail_page_view", "pageview_product", "viewed", "browse", "read", "watch", "product_viewed", "pv", "item_viewed", "product_detail"],
+        [
+            "product_view",
+            "item_view",
+            "view_item",
+            "detail_view",
+            "detail_page_view",
+            "pageview_product",
+            "viewed",
+            "browse",
+            "read",
+            "watch",
+            "product_viewed",
+            "pv",
+            "item_viewed",
+            "product_detail",
+        ],
         "view",
     ),
     **dict.fromkeys(
-        ["clicked", "product_click", "item_click", "select_item", "product_clicked", "click_item", "open"], "click"
+        ["clicked", "product_click", "item_click", "select_item", "product_clicked", "click_item", "open"],
+        "click",
     ),
-    **dict.fromkeys(["shown", "impressions", "exposure", "expose", "display", "view_item_list"], "impression"),
-    **dict.fromkeys(["buy", "bought", "order", "ordered", "transaction", "sale", "sold", "purchased", "pay", "paid"], "purchase"),
+    **dict.fromkeys(
+        ["shown", "impressions", "exposure", "expose", "display", "view_item_list"], "impression"
+    ),
+    **dict.fromkeys(
+        ["buy", "bought", "order", "ordered", "transaction", "sale", "sold", "purchased", "pay", "paid"],
+        "purchase",
+    ),
     **dict.fromkeys(["conversion", "order_completed", "purchase_complete", "checkout_completed"], "purchase"),
     **dict.fromkeys(
-        ["cart", "addtocart", "add_to_cart", "add_cart", "basket", "cart_added", "product_added", "atc"], "cart_add"
+        ["cart", "addtocart", "add_to_cart", "add_cart", "basket", "cart_added", "product_added", "atc"],
+        "cart_add",
     ),
     **dict.fromkeys(["add_to_basket", "basket_add", "added_to_cart", "product_added_to_cart"], "cart_add"),
     **dict.fromkeys(
-        ["removefromcart", "remove_from_cart", "product_removed", "cart_removed", "remove_cart"], "cart_remove"
+        ["removefromcart", "remove_from_cart", "product_removed", "cart_removed", "remove_cart"],
+        "cart_remove",
     ),
     **dict.fromkeys(["view_cart", "cart_viewed", "shopping_cart_page_view"], "cart_view"),
     **dict.fromkeys(["begin_checkout", "checkout_started", "checkout_start", "start_checkout"], "checkout"),
     **dict.fromkeys(
-        ["collect", "fav", "favorite", "favourite", "like", "liked", "wish", "save", "star", "add_to_wishlist"], "wishlist"
+        [
+            "collect",
+            "fav",
+            "favorite",
+            "favourite",
+            "like",
+            "liked",
+            "wish",
+            "save",
+            "star",
+            "add_to_wishlist",
+        ],
+        "wishlist",
     ),
     **dict.fromkeys(["return", "returned", "refunded", "order_refunded", "chargeback"], "refund"),
     **dict.fromkeys(["rate", "rating", "rated", "comment", "product_reviewed", "reviewed"], "review"),

@@ -40,7 +40,19 @@ _NAMES: dict[str, str] = {
     "impressions": "impressions impression shownitems",
     "event_id": "eventid messageid uuid",
 }
-_ORDER = ["rowinfile", "row", "rownumber", "step", "pos", "position", "index", "order", "seq", "sequence", "line"]
+_ORDER = [
+    "rowinfile",
+    "row",
+    "rownumber",
+    "step",
+    "pos",
+    "position",
+    "index",
+    "order",
+    "seq",
+    "sequence",
+    "line",
+]
 _GUESSES: tuple[tuple[str, str], ...] = (
     ("remove", "cart_remove"),
     ("unfav", "-"),

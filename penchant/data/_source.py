@@ -202,7 +202,7 @@ def _seekable(path: Path, compression: str | None) -> Path | tempfile.SpooledTem
     """Parquet is read from its end; a compressed one is unpacked into a nameless temporary file."""
     if compression is None:
         return path
-    unpacked: tempfile.SpooledTemporaryFile[bytes] = tempfile.SpooledTemporaryFile(max_size=64 << 20)
+    unpacked: tempfile.SpooledTemporaryFile[bytes] = tempfile.SpooledTemporaryFile(64 << 20)  # noqa: SIM115
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
             shutil.copyfileobj(stream, unpacked, 1 << 20)

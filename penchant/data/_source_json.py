@@ -52,12 +52,13 @@ class JsonReader:
 
     def _chunks(self, size: int) -> Iterator[Chunk]:
         stream = self._text.open()
-        lines, objects = Lines(), []
+        lines = Lines()
+        objects: list[dict[str, Any]] = []
         try:
             for raw, problem in _records(stream):
-                item, problem = (None, problem) if problem else _object(raw)
-                if problem:
-                    lines.bad(problem, raw)
+                item, wrong = (None, problem) if problem else _object(raw)
+                if wrong or item is None:
+                    lines.bad(wrong or "empty", raw)
                 else:
                     lines.good()
                     objects.append(item)
@@ -70,7 +71,7 @@ class JsonReader:
             yield Chunk(lines.rows(), objects=objects, damaged=lines.damaged)
 
 
-def _object(raw: bytes) -> tuple[Any, str | None]:
+def _object(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
     try:
         item = _decode(raw)
     except RecursionError:
@@ -151,7 +152,7 @@ def _json_lines(stream: Any, carry: bytes) -> Iterator[tuple[bytes, str | None]]
 
 
 def _elements(stream: Any, data: bytes) -> Iterator[tuple[bytes, str | None]]:
-    """The elements of one big array. After a damaged element reading goes on at the next line that starts an object."""
+    """The elements of one big array; after a damaged one reading goes on at the next line that starts an object."""
     text = data.decode("utf-8", "surrogateescape")
     at = text.index("[") + 1
     scan = json.JSONDecoder().raw_decode

@@ -7,6 +7,8 @@ target, ``tied`` the items scored the same, itself included, so that its rank is
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import digamma, gammaln
@@ -34,7 +36,7 @@ def place_targets(scores_BI: Floats, owner_P: Ints, target_P: Ints) -> tuple[Rea
         tied[shown] = np.count_nonzero(scores_BI == own_P[:, None], axis=1)[shown]
         return better, tied
     first = np.searchsorted(owner_P[shown], np.arange(len(scores_BI) + 1))
-    for row, (start, end) in enumerate(zip(first[:-1], first[1:], strict=True)):
+    for row, (start, end) in enumerate(pairwise(first)):
         if start == end:
             continue
         pairs = shown[start:end]
@@ -62,7 +64,8 @@ def gain_within(better: Reals, tied: Reals, k: int) -> Reals:
     """Expected discounted gain 1 / log2(1 + rank) of a target among the first k."""
     first = np.minimum(better, k).astype(np.int64)
     last = np.minimum(better + tied, k).astype(np.int64)
-    return (_DISCOUNT[last] - _DISCOUNT[first]) / tied
+    gain: Reals = (_DISCOUNT[last] - _DISCOUNT[first]) / tied
+    return gain
 
 
 def ideal_gain(relevant: Ints, k: int) -> Reals:

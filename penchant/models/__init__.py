@@ -11,13 +11,20 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from penchant.core import Model
+from penchant.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from penchant.models._ease import EASE
-    from penchant.models._ials import IALS
+    from penchant.models._counts import NeighbourModel
+    from penchant.models._ease import EASE, EASEConfig
+    from penchant.models._ials import IALS, IALSConfig
     from penchant.models._interest import InterestModel, Negatives
     from penchant.models._item_knn import ItemKNN, ItemKNNConfig
-    from penchant.models._popularity import Popularity, RecentPopularity
+    from penchant.models._popularity import (
+        Popularity,
+        PopularityConfig,
+        RecentPopularity,
+        RecentPopularityConfig,
+    )
     from penchant.models._sequence import Sequence
     from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SequenceConfig, Size
     from penchant.models._tags import BehaviourView, TagEvidence, Tags, TagsConfig
@@ -28,15 +35,20 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "EASE": "_ease",
+    "EASEConfig": "_ease",
     "FULL_SOFTMAX_ITEMS": "_sequence_config",
     "IALS": "_ials",
+    "IALSConfig": "_ials",
     "BehaviourView": "_tags",
     "InterestModel": "_interest",
     "ItemKNN": "_item_knn",
     "ItemKNNConfig": "_item_knn",
     "Negatives": "_interest",
+    "NeighbourModel": "_counts",
     "Popularity": "_popularity",
+    "PopularityConfig": "_popularity",
     "RecentPopularity": "_popularity",
+    "RecentPopularityConfig": "_popularity",
     "Sequence": "_sequence",
     "SequenceConfig": "_sequence_config",
     "Size": "_sequence_config",
@@ -57,12 +69,17 @@ __all__ = [
     "FULL_SOFTMAX_ITEMS",
     "IALS",
     "BehaviourView",
+    "EASEConfig",
+    "IALSConfig",
     "InterestModel",
     "ItemKNN",
     "ItemKNNConfig",
     "Negatives",
+    "NeighbourModel",
     "Popularity",
+    "PopularityConfig",
     "RecentPopularity",
+    "RecentPopularityConfig",
     "Sequence",
     "SequenceConfig",
     "Size",
@@ -84,11 +101,29 @@ __all__ = [
 def model_kinds() -> dict[str, type[Model]]:
     """All installed kinds of model: the entry points of the group ``penchant.models``, by name.
 
+    Raises:
+        ModelError: Two packages claim the same name, or one cannot be imported: the message names it.
+
     Example:
         >>> "transitions" in model_kinds()
         True
     """
-    return {point.name: point.load() for point in entry_points(group="penchant.models")}
+    found: dict[str, type[Model]] = {}
+    for point in entry_points(group="penchant.models"):
+        origin = point.dist.name if point.dist else point.value
+        if point.name in found:
+            raise ModelError(
+                "two packages bring a model of this name", value=point.name, hint=f"remove {origin}"
+            )
+        try:
+            found[point.name] = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ModelError(
+                f"the model {point.name} cannot be loaded: {error}",
+                value=point.value,
+                hint=f"remove {origin}",
+            ) from error
+    return found
 
 
 def __getattr__(name: str) -> Any:

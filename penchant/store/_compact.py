@@ -20,7 +20,7 @@ from penchant.store._sorting import bucket_order, sort_events
 from penchant.store._table import EventTable
 
 _PAGE = 100_000  # journal rows in memory at a time
-_MAX_FILES = 8  # of one bucket, before the small ones are merged
+_MAX_FILES = 8  # small ones of one bucket, before they are merged
 _SMALL = 250_000  # rows
 
 Exclusive = Callable[[], AbstractContextManager[Any]]
@@ -78,22 +78,18 @@ def _pages(journal: Journal, after: int, last: int, cipher: Cipher | None) -> It
 
 def merge_small_files(table: EventTable, exclusive: Exclusive, changed: Callable[[], None]) -> int:
     """Merge the small files of buckets that have many; returns how many files went."""
-    crowded = [
-        [file for file in files if file.rows <= _SMALL]
-        for files in table.state().files.values()
-        if len(files) > _MAX_FILES
-    ]
-    removed = [file for files in crowded if len(files) > 1 for file in files]
+    small = [[file for file in files if file.rows <= _SMALL] for files in table.state().files.values()]
+    crowded = [files for files in small if len(files) > _MAX_FILES]
+    removed = [file for files in crowded for file in files]
     if not removed:
         return 0
     token = table.begin()
     added: list[DataFile] = []
     try:
         for files in crowded:
-            if len(files) > 1:
-                parts = [read_file(table.folder, file, FILE_SCHEMA.names) for file in files]
-                merged = sort_events(pa.concat_tables(parts))
-                added += rewrite(table.folder, f"{token}-{files[0].bucket}", files[0].bucket, merged)
+            parts = [read_file(table.folder, file, FILE_SCHEMA.names) for file in files]
+            merged = sort_events(pa.concat_tables(parts))
+            added += rewrite(table.folder, f"{token}-{files[0].bucket}", files[0].bucket, merged)
         with exclusive():
             table.commit(token, added, removed, table.ids.manifest.runs, data_change=False)
             changed()

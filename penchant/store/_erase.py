@@ -7,9 +7,11 @@ when the shop is next opened. Every step may be repeated.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,6 +180,7 @@ class Eraser:
     def close(self, target: Target, *, rewrite_journal: bool) -> bool:
         """Mark the erasure as done and clear the journal's files; False when a reader hinders it."""
         with self._journal.transaction("cannot finish the erasure") as db:
+            db.execute("DELETE FROM decisions WHERE person = ?", (target.person,))  # queued meanwhile
             db.execute("DELETE FROM erasures WHERE person = ?", (target.person,))
         if rewrite_journal:
             self._journal.vacuum()
@@ -191,13 +194,13 @@ class Eraser:
             person is left, its write-ahead log when another process reads and keeps it from being emptied.
         """
         path, log = self._journal.path, self._journal.path.with_name(self._journal.path.name + "-wal")
-        if needle.in_bytes(path.read_bytes()):
+        if _in_file(path, needle):
             self._journal.vacuum()
         size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
         held = []
         if self._rows_left(needle):
             held.append(path.name)
-        if log.exists() and needle.in_bytes(log.read_bytes()):
+        if log.exists() and _in_file(log, needle):
             held.append(log.name)
         return size, held
 
@@ -216,3 +219,10 @@ class Eraser:
     def unfinished(self) -> list[Target]:
         """Erasures that a crash interrupted."""
         return [Target(*row) for row in self._journal.query("SELECT person, device, bucket FROM erasures")]
+
+
+def _in_file(path: Path, needle: Needle) -> bool:
+    if path.stat().st_size == 0:
+        return False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return needle.in_bytes(content)

@@ -94,6 +94,11 @@ class Journal:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        log = self.path.with_name(self.path.name + "-wal")
+        if mode == "ro" and not log.exists() and not os.access(self.path.parent, os.W_OK):
+            uri += (
+                "&immutable=1"  # on a read-only disk nobody writes, and SQLite cannot make its shared memory
+            )
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
         db.execute("PRAGMA temp_store=MEMORY")
         return db

@@ -89,7 +89,6 @@ class ShopStore:
         self._decisions = DecisionLog(journal, persons, self._cipher)
         self._answers = BatchAnswers(self.path / "decisions")
         if self.readonly:
-            self._table.open_index()
             self._live = LiveHistories(self.path / "live", persons, readonly=True)
             return
         rebuilt = self._table.recover()
@@ -168,6 +167,13 @@ class ShopStore:
             for request in requests:
                 request.error = error
             return
+        except (
+            BaseException
+        ):  # interrupted: the other callers take over, and nobody trusts what was half done
+            self._queue.extendleft(reversed(requests))
+            for bucket in {event.bucket for request in requests for event in request.events}:
+                self._live.drop(bucket)
+            raise
         for bucket, rows in stored.items():
             self._next_seq = max(self._next_seq, rows[-1].seq + 1)
             try:
@@ -223,6 +229,10 @@ class ShopStore:
                 loader.abort()
                 self._table.cancel(token)
                 raise
+            if files:
+                with contextlib.suppress(StorageError):  # housekeeping: the load stands without it
+                    _compact.merge_small_files(self._table, self._exclusive, self._changed)
+                version = self._table.latest_version()
             counts = loader.counts
             refused = loader.refused.table()
             return LoadReport(counts.accepted, counts.already, refused, counts.erased, counts.late, version)
@@ -336,6 +346,7 @@ class ShopStore:
     def history(self, subject: str, limit: int = 200) -> History:
         """The last events of one person, fresh to the last acknowledged event; see ``Store.history``."""
         bucket = bucket_of(subject)
+        _ = self._log  # a closed store answers nothing
         found = self._live.get(bucket, subject, limit)
         if found is None and not self.readonly and not self._live.is_built(bucket):
             self._build(bucket)
@@ -459,8 +470,14 @@ class ShopStore:
         ts = self._clock()
         with self._table_lock:
             target = self._eraser.target(subject)
-            removed = self._eraser.announce(target, ts)
-            self._tombstones.add(target.person)
+            before = target.person in self._tombstones
+            self._tombstones.add(target.person)  # from here on nothing of the person is taken
+            try:
+                removed = self._eraser.announce(target, ts)
+            except BaseException:
+                if not before:
+                    self._tombstones.discard(target.person)
+                raise
             removed |= self._finish_erasure(target)
             searched, remaining = self._search(subject)
         return ErasureReceipt(
@@ -499,7 +516,7 @@ class ShopStore:
     # ---- the rest ------------------------------------------------------------------------------------
 
     def status(self) -> StoreStatus:
-        """Counts and sizes; ``subjects`` counts people with events, None while that is not known cheaply."""
+        """Counts and sizes; ``subjects`` counts people with events."""
         journal, state = self._log, self._table.state()
         waiting = journal.query("SELECT count(*) FROM journal WHERE seq > ?", state.journal_seq)[0][0]
         decisions = journal.query("SELECT count(*) FROM decisions")[0][0]
@@ -527,8 +544,12 @@ class ShopStore:
         for bucket in range(NUM_BUCKETS):
             if bucket in built:
                 total += self._live.entries(bucket)
-            else:
-                total += len(pc.unique(self._read_bucket(bucket, _ORDER_COLUMNS)["subject"]))
+                continue
+            parts, _ = self._read_files(bucket, ["subject"], -_MAX - 1, _MAX, None)
+            people = {s.row.subject for s in self._log.rows(bucket)}
+            for part in parts:
+                people.update(pc.unique(part["subject"]).to_pylist())
+            total += len(people)
         return total
 
     def close(self) -> None:

@@ -258,10 +258,6 @@ class EventTable:
 
     # ---- repairing -----------------------------------------------------------------------------------
 
-    def open_index(self) -> None:
-        """Read the id index as it is, for a reader."""
-        self.ids.read()
-
     def _settle_pending(self) -> None:
         """Finish or undo the change that was under way when its process stopped."""
         pending = self._read_pending()

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from urllib.parse import urlsplit
@@ -159,6 +161,13 @@ def pin_threads() -> None:
         os.environ["PENCHANT_PINNED"] = ",".join(ours)
 
 
+def _end_quietly() -> None:
+    """Make SIGTERM and Ctrl-C a regular end: the server catches them, shuts down, and then repeats them."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+
+
 def serve(
     engine: Engine,
     *,
@@ -211,5 +220,6 @@ def serve(
         limit_concurrency=1000,
         h11_max_incomplete_event_size=64 * 1024,
     )
+    _end_quietly()
     uvicorn.Server(config).run(sockets=[listener])
     say("stopped")

@@ -1,5 +1,6 @@
 """Shipped for whoever writes plug-ins: conformance suites to subclass, and toy snapshots to run them on."""
 
+from penchant.testing._models import ModelTests
 from penchant.testing._operations import OperationTests
 from penchant.testing._policies import PolicyTests
 from penchant.testing._server import running_server
@@ -13,6 +14,7 @@ from penchant.testing._toys import (
 )
 
 __all__ = [
+    "ModelTests",
     "OperationTests",
     "PolicyTests",
     "StoreTests",

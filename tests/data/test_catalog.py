@@ -20,7 +20,11 @@ def catalog(path, mappings=(), what=None, settings=None):
     table, refused, report = read_catalog(source, recognised, settings or Settings())
     assert table.schema == CATALOG_SCHEMA
     assert report.events == report.accepted + report.refused == table.num_rows + refused.num_rows
-    return [{k: v for k, v in r.items() if v is not None} for r in table.to_pylist()], refused.to_pylist(), report
+    return (
+        [{k: v for k, v in r.items() if v is not None} for r in table.to_pylist()],
+        refused.to_pylist(),
+        report,
+    )
 
 
 def test_google_merchant_feed(fixtures):
@@ -113,7 +117,14 @@ def test_ids_and_lists_of_labels(tmp_path):
 
 def test_bad_products_are_refused_or_kept_with_what_is_right(tmp_path):
     path = tmp_path / "items.csv"
-    rows = ["a,Shoe,cheap", ",Hat,1.00", "b,Old,1.00", f"{'x' * 600},Long,1.00", "b,New,-2.00", '"c\nd",Odd,1.00']
+    rows = [
+        "a,Shoe,cheap",
+        ",Hat,1.00",
+        "b,Old,1.00",
+        f"{'x' * 600},Long,1.00",
+        "b,New,-2.00",
+        '"c\nd",Odd,1.00',
+    ]
     path.write_text("id,title,price\n" + "\n".join(rows) + "\n")
     kept, refused, report = catalog(path)
     assert [(r["id"], r["title"], r.get("price")) for r in kept] == [("a", "Shoe", None), ("b", "New", None)]
@@ -188,7 +199,9 @@ def test_users_with_counts_and_a_label(tmp_path):
 
 
 def test_households_from_parquet_keep_their_types(tmp_path):
-    table = pa.table({"household_id": [1, 1001], "age": ["65+", "45-54"], "kids": [0, 2], "tags": [["a"], []]})
+    table = pa.table(
+        {"household_id": [1, 1001], "age": ["65+", "45-54"], "kids": [0, 2], "tags": [["a"], []]}
+    )
     pq.write_table(table, tmp_path / "demographics.parquet")
     found, _, _ = users(tmp_path / "demographics.parquet")
     assert found.schema.field("kids").type == pa.int64()

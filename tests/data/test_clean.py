@@ -45,7 +45,9 @@ def test_repeats_are_counted_across_chunks_of_a_file(clean, tmp_path, monkeypatc
     monkeypatch.setattr(_repeats, "_ON_DISK", 64)
     draw = random.Random(0)
     users = [f"u{draw.randrange(40)}" for _ in range(1000)]
-    table = pa.table({"user_id": users, "item_id": ["i"] * 1000, "kind": ["view"] * 1000, "ts": [10**15] * 1000})
+    table = pa.table(
+        {"user_id": users, "item_id": ["i"] * 1000, "kind": ["view"] * 1000, "ts": [10**15] * 1000}
+    )
     pq.write_table(table, tmp_path / "log.parquet")
     done = clean(tmp_path / "log.parquet", settings=Settings(duplicates="keep"))
     assert len({e["event_id"] for e in done.events}) == 1000
@@ -90,9 +92,13 @@ def test_an_unknown_file_comes_with_a_proposal_that_works(clean, tmp_path):
 
     (again,) = mappings_from(tomllib.loads(proposal.toml())["mapping"])
     assert again == proposal
-    fixed = Mapping(**{n: getattr(proposal, n) for n in proposal.__struct_fields__ if n != "fields"}, fields={
-        **proposal.fields, "item_id": "Article No",
-    })
+    fixed = Mapping(
+        **{n: getattr(proposal, n) for n in proposal.__struct_fields__ if n != "fields"},
+        fields={
+            **proposal.fields,
+            "item_id": "Article No",
+        },
+    )
     done = clean(path, (fixed,), Settings(currency="EUR"))
     assert done.report.dialect == "mapping:orders"
     assert [(e["user_id"], e["kind"], e["quantity"], e["value"]) for e in done.events] == [
@@ -104,7 +110,9 @@ def test_an_unknown_file_comes_with_a_proposal_that_works(clean, tmp_path):
 
 def test_money_follows_the_currency_of_each_row(clean, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text("user,sku,day,price,currency\nu,i,2024-05-01,500,JPY\nu,i,2024-05-01,1.5,KWD\nu,i,2024-05-01,$2.50,\n")
+    path.write_text(
+        "user,sku,day,price,currency\nu,i,2024-05-01,500,JPY\nu,i,2024-05-01,1.5,KWD\nu,i,2024-05-01,$2.50,\n"
+    )
     mapping = Mapping(
         name="m",
         fields={"user_id": "user", "item_id": "sku", "ts": "day", "price": "price", "currency": "currency"},
@@ -115,7 +123,9 @@ def test_money_follows_the_currency_of_each_row(clean, tmp_path):
 
 def test_kinds_can_be_mapped_left_out_or_unknown(clean, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text("u,i,t,a\n1,1,2024-05-01,99\n1,1,2024-05-01,scroll\n1,1,2024-05-01,dance\n1,1,2024-05-01,Add To Cart\n")
+    path.write_text(
+        "u,i,t,a\n1,1,2024-05-01,99\n1,1,2024-05-01,scroll\n1,1,2024-05-01,dance\n1,1,2024-05-01,Add To Cart\n"
+    )
     mapping = Mapping(
         name="m",
         fields={"user_id": "u", "item_id": "i", "ts": "t", "kind": "a"},
@@ -165,7 +175,9 @@ def test_a_wrong_mapping_is_refused_by_name(table):
         mappings_from([table])
 
 
-@pytest.mark.parametrize("table", [{"typo": 1}, {"currency": "euro"}, {"max_value": -1}, {"duplicates": "maybe"}])
+@pytest.mark.parametrize(
+    "table", [{"typo": 1}, {"currency": "euro"}, {"max_value": -1}, {"duplicates": "maybe"}]
+)
 def test_a_wrong_setting_is_refused_by_name(table):
     with pytest.raises(InputError, match="data"):
         settings_from(table)
@@ -174,7 +186,9 @@ def test_a_wrong_setting_is_refused_by_name(table):
 def test_reports_and_examples_never_show_who_it_was(clean, tmp_path):
     path = tmp_path / "log.csv"
     secret = "anna.secret@example.com"
-    path.write_text(HEADER + f"{secret},,view,2024-05-01\n{secret},i,dance,2024-05-01\n{secret * 40},i,view,2024-05-01\n")
+    path.write_text(
+        HEADER + f"{secret},,view,2024-05-01\n{secret},i,dance,2024-05-01\n{secret * 40},i,view,2024-05-01\n"
+    )
     done = clean(path)
     assert len(done.refused) == 3
     assert secret not in str(done.report)
@@ -183,7 +197,9 @@ def test_reports_and_examples_never_show_who_it_was(clean, tmp_path):
 
 def test_quarantine_is_the_same_after_the_second_time_and_can_forget(clean, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text(HEADER + "u1,,view,2024-05-01\nu2,,view,2024-05-01\nu10,\"lost,view,2024-05-01\nu1,i,view,2024-05-01\n")
+    path.write_text(
+        HEADER + 'u1,,view,2024-05-01\nu2,,view,2024-05-01\nu10,"lost,view,2024-05-01\nu1,i,view,2024-05-01\n'
+    )
     kept = Quarantine(tmp_path / "quarantine")
 
     def ingest(duplicates):
@@ -192,8 +208,16 @@ def test_quarantine_is_the_same_after_the_second_time_and_can_forget(clean, tmp_
         accepted = list(stream.accepted())
         tables = list(stream.refused())
         if duplicates:
-            rows = {"row": [4], "reason": ["duplicate"], "detail": [None], "subject": ["u1"], "user_id": ["u1"]}
-            tables.append(pa.table({**rows, "event_id": ["e"], "ts": [1], "kind": ["view"], "item_id": ["i"]}))
+            rows = {
+                "row": [4],
+                "reason": ["duplicate"],
+                "detail": [None],
+                "subject": ["u1"],
+                "user_id": ["u1"],
+            }
+            tables.append(
+                pa.table({**rows, "event_id": ["e"], "ts": [1], "kind": ["view"], "item_id": ["i"]})
+            )
         assert accepted
         return kept.add(source.name, source.sha256, tables, report=stream.report)
 
@@ -221,7 +245,15 @@ def test_rules_run_on_any_table_that_ibis_can_bind(now):
     draft = pa.Table.from_pylist(
         [
             {"row": 1, "part": 0, "user_id": "u1", "kind": "view", "item_id": "i", "ts": 10**15},
-            {"row": 2, "part": 0, "anonymous_id": "c", "kind": "purchase", "item_id": "i", "ts": 10**15, "quantity": -1.0},
+            {
+                "row": 2,
+                "part": 0,
+                "anonymous_id": "c",
+                "kind": "purchase",
+                "item_id": "i",
+                "ts": 10**15,
+                "quantity": -1.0,
+            },
             {"row": 3, "part": 0, "kind": "view", "item_id": "i", "ts": 10**15},
         ],
         schema=DRAFT_SCHEMA,
@@ -234,7 +266,9 @@ def test_rules_run_on_any_table_that_ibis_can_bind(now):
         ("anon:c", "refund", None),
         (None, "view", "missing_user"),
     ]
-    plain = clean_expression(table, limits_of(Settings(), now), odd=False, empty=frozenset({"props", "fault"}))
+    plain = clean_expression(
+        table, limits_of(Settings(), now), odd=False, empty=frozenset({"props", "fault"})
+    )
     assert plain.order_by("row").to_pyarrow().to_pylist() == done
 
 

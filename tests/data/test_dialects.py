@@ -108,8 +108,20 @@ def test_segment(clean, fixtures):
             "ts": MAY + 60_000_000,
             "query": "blue roses",
         },
-        {**order, "event_id": "m-order#0", "item_id": "507f1f77bcf86cd799439011", "value": 1900.0, "quantity": 1.0},
-        {**order, "event_id": "m-order#1", "item_id": "505bd76785ebb509fc183733", "value": 600.0, "quantity": 2.0},
+        {
+            **order,
+            "event_id": "m-order#0",
+            "item_id": "507f1f77bcf86cd799439011",
+            "value": 1900.0,
+            "quantity": 1.0,
+        },
+        {
+            **order,
+            "event_id": "m-order#1",
+            "item_id": "505bd76785ebb509fc183733",
+            "value": 600.0,
+            "quantity": 2.0,
+        },
         {
             "event_id": "m-review",
             "user_id": "AiUGstSDIg",
@@ -224,7 +236,14 @@ def test_canonical_with_times_of_every_habit(clean, fixtures):
     done = clean(fixtures / "canonical.csv")
     assert done.report.dialect == "canonical"
     assert without_ids(done.events) == [
-        {"event_id": "e1", "user_id": "u1", "kind": "view", "item_id": "shoe-7", "ts": MAY, "session_id": "s1"},
+        {
+            "event_id": "e1",
+            "user_id": "u1",
+            "kind": "view",
+            "item_id": "shoe-7",
+            "ts": MAY,
+            "session_id": "s1",
+        },
         {
             "event_id": "e2",
             "user_id": "u1",
@@ -258,7 +277,15 @@ def test_canonical_with_times_of_every_habit(clean, fixtures):
 
 
 @pytest.mark.parametrize(
-    "name", ["ga4.jsonl", "segment.jsonl", "google_retail.jsonl", "shopify.jsonl", "personalize.csv", "canonical.csv"]
+    "name",
+    [
+        "ga4.jsonl",
+        "segment.jsonl",
+        "google_retail.jsonl",
+        "shopify.jsonl",
+        "personalize.csv",
+        "canonical.csv",
+    ],
 )
 def test_counts_add_up_and_ids_are_stable(clean, fixtures, tmp_path, name):
     done, again = clean(fixtures / name), clean(fixtures / name)

@@ -83,7 +83,9 @@ def test_what_stands_out_is_counted(shop):
     store, quarantine = shop
     noon = START + 12 * 3_600_000_000
     rows = [event(f"u{n}", noon + n * MINUTE + 1, item=f"sku-{n}") for n in range(50)]
-    rows += [event("u1", noon + 40 * DAY + n, "purchase", "sku-1", value=100.0, currency="EUR") for n in (5, 6)]
+    rows += [
+        event("u1", noon + 40 * DAY + n, "purchase", "sku-1", value=100.0, currency="EUR") for n in (5, 6)
+    ]
     rows += [event("u1", noon + 41 * DAY + 9, "purchase", "sku-2", value=0.0, currency="USD")]
     rows += [event("u2", noon + 42 * DAY + 9, "search", None, query="CafÃ©")]
     rows += [event("u3", noon + 43 * DAY + 9, "purchase", "POST", value=100.0)]
@@ -104,10 +106,15 @@ def test_what_stands_out_is_counted(shop):
     assert counts["zero_value"] == 1
     assert counts["service_items"] == 1
     assert counts["never_seen"] == 1
-    assert counts["orphans"] == sum(r["item_id"] not in {k["id"] for k in known} for r in rows if r["item_id"]) + 1
+    assert (
+        counts["orphans"]
+        == sum(r["item_id"] not in {k["id"] for k in known} for r in rows if r["item_id"]) + 1
+    )
     assert health.currencies == {"EUR": 2, "USD": 1}
     assert {s.kind: (s.events, s.people) for s in health.funnel}["purchase"] == (4, 2)
-    assert health.repeat_share == pytest.approx(1 - len({(r["user_id"], r["item_id"]) for r in rows}) / len(rows), abs=0.02)
+    assert health.repeat_share == pytest.approx(
+        1 - len({(r["user_id"], r["item_id"]) for r in rows}) / len(rows), abs=0.02
+    )
     assert msgspec.json.decode(msgspec.json.encode(health), type=Health) == health
 
 
@@ -115,7 +122,9 @@ def test_rounded_and_shifted_times_are_suspected(shop):
     store, quarantine = shop
     draw = np.random.default_rng(0)
     hour = draw.choice([22, 23, 0, 1, 2, 3, 4, 5, 6, 7], 3000)  # busy while Europe sleeps
-    rows = [event(f"u{n % 50}", START + n % 40 * DAY + h * 3_600_000_000) for n, h in enumerate(hour.tolist())]
+    rows = [
+        event(f"u{n % 50}", START + n % 40 * DAY + h * 3_600_000_000) for n, h in enumerate(hour.tolist())
+    ]
     load(store, rows)
     counts = found(diagnose(store, Settings(), quarantine, NOW))
     assert {"whole_hours", "zone"} <= set(counts)
@@ -124,7 +133,9 @@ def test_rounded_and_shifted_times_are_suspected(shop):
 def test_refusals_show_with_their_words_and_are_escaped(shop, tmp_path):
     store, quarantine = shop
     path = tmp_path / "log.csv"
-    path.write_text("user_id,item_id,kind,ts,<b>\nu1,i,<script>alert(1)</script>,2024-05-01,x\nu1,i,view,2024-05-01,x\n")
+    path.write_text(
+        "user_id,item_id,kind,ts,<b>\nu1,i,<script>alert(1)</script>,2024-05-01,x\nu1,i,view,2024-05-01,x\n"
+    )
     source = open_source(path)
     stream = clean_events(source, recognise(source), Settings(), NOW)
     store.load(stream.accepted(), source=path.name)

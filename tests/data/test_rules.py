@@ -79,7 +79,9 @@ def test_more_bad_values(clean, tmp_path, bad, reason):
     assert [r["reason"] for r in done.refused] == ([reason] if reason else [])
 
 
-@pytest.mark.parametrize("moment", ["1970-01-01", "2100-01-01", "2038-01-19T03:14:08Z", "2034-10-27T00:00:00Z"])
+@pytest.mark.parametrize(
+    "moment", ["1970-01-01", "2100-01-01", "2038-01-19T03:14:08Z", "2034-10-27T00:00:00Z"]
+)
 def test_times_outside_the_window_are_refused(clean, tmp_path, moment):
     path = tmp_path / "log.csv"
     path.write_text(f"user_id,item_id,kind,ts\nu,i,view,{moment}\nu,i,view,2024-05-01\n")
@@ -102,7 +104,9 @@ def test_a_negative_quantity_is_a_refund_or_refused_as_the_shop_says(clean, tmp_
     live = check_event(Event(**bad), Settings(), NOW)
     assert (live.kind, live.quantity, live.value, live.event_id) == ("refund", 3.0, 750.0, event["event_id"])
     strict = Settings(negative_quantity="refuse")
-    assert [r["reason"] for r in clean(tmp_path / "log.parquet", settings=strict).refused] == ["negative_quantity"]
+    assert [r["reason"] for r in clean(tmp_path / "log.parquet", settings=strict).refused] == [
+        "negative_quantity"
+    ]
     with pytest.raises(InputError, match="negative_quantity"):
         check_event(Event(**bad), strict, NOW)
 
@@ -113,7 +117,9 @@ def test_unicode_twins_are_one_person(clean, tmp_path):
     done = clean(tmp_path / "log.parquet")
     assert {e["user_id"] for e in done.events} == {"Zo\u00eb"}
     assert {r.code: r.count for r in done.report.remarks} == {"ids_composed": 1, "ids_trimmed": 1}
-    assert {check_event(Event(**GOOD | {"user_id": u}), Settings(), NOW).user_id for u in twins} == {"Zo\u00eb"}
+    assert {check_event(Event(**GOOD | {"user_id": u}), Settings(), NOW).user_id for u in twins} == {
+        "Zo\u00eb"
+    }
 
 
 def test_encoding_damage_is_told_and_not_changed(clean, tmp_path):
@@ -147,7 +153,9 @@ names = st.one_of(
     st.sampled_from(["u1", "u2", "", " ", "a\x00b", "x" * 600, "é", "e\u0301", "\u202eabc", "ﬁ", "\x85"]),
     st.text(max_size=8),
 )
-amounts = st.one_of(st.none(), st.floats(), st.floats(-1e4, 1e4), st.sampled_from([0.0, -0.0, 1e10, 1e10 + 1, 0.0005]))
+amounts = st.one_of(
+    st.none(), st.floats(), st.floats(-1e4, 1e4), st.sampled_from([0.0, -0.0, 1e10, 1e10 + 1, 0.0005])
+)
 events = st.fixed_dictionaries(
     {
         "kind": st.sampled_from([*KINDS, "dance"]),
@@ -164,10 +172,22 @@ events = st.fixed_dictionaries(
         "text": st.one_of(st.none(), st.text(max_size=5)),
         "recommendation_id": names,
         "position": st.one_of(st.none(), st.integers(-5, 200_000)),
-        "consent": st.one_of(st.none(), st.lists(st.sampled_from(["personalise", "analytics", "spam"]), max_size=2)),
+        "consent": st.one_of(
+            st.none(), st.lists(st.sampled_from(["personalise", "analytics", "spam"]), max_size=2)
+        ),
         "props": st.one_of(st.none(), st.dictionaries(st.text(max_size=3), st.integers(0, 9), max_size=2)),
     }
 )
+
+
+def judged(row, shop):
+    """The event as it may be stored, or the code of the rule it breaks."""
+    try:
+        return check_event(Event(**row), shop, NOW)
+    except InputError as error:
+        return error.message.split(":")[0]
+
+
 TYPES = {
     "ts": pa.int64(),
     "value": pa.float64(),
@@ -194,12 +214,21 @@ def test_live_rules_and_file_rules_agree(clean, tmp_path, rows, negative):
     accepted = {e["row"]: e for e in done.events}
     refused = {r["row"]: r["reason"] for r in done.refused}
     for number, row in enumerate(rows, start=1):
-        try:
-            live = check_event(Event(**row), shop, NOW)
-        except InputError as error:
-            assert refused.get(number) == error.message.split(":")[0], (row, error)
+        live = judged(row, shop)
+        if isinstance(live, str):
+            assert refused.get(number) == live, row
             continue
         assert number in accepted, (row, refused[number])
         event = accepted[number]
-        for name in ("event_id", "ts", "kind", "user_id", "item_id", "value", "quantity", "session_id", "position"):
+        for name in (
+            "event_id",
+            "ts",
+            "kind",
+            "user_id",
+            "item_id",
+            "value",
+            "quantity",
+            "session_id",
+            "position",
+        ):
             assert event.get(name) == getattr(live, name), (name, row)

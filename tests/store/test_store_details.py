@@ -34,10 +34,15 @@ def test_every_file_is_sorted(store: ShopStore) -> None:
         assert keys == sorted(keys)
 
 
-def test_small_files_are_merged(store: ShopStore) -> None:
+@pytest.mark.parametrize("road", ["append", "load"])
+def test_small_files_are_merged(store: ShopStore, road: str) -> None:
     for n in range(25):
-        store.append([event(100 * n + k, f"u{k}") for k in range(4)])
-        store.compact()
+        events = [event(100 * n + k, f"u{k}") for k in range(4)]
+        if road == "append":
+            store.append(events)
+            store.compact()
+        else:
+            store.load([batch_of(events)], source="a")
         assert max(len(files) for files in store._table.state().files.values()) <= 9
     before = store.history("u1").event_id
     assert len(before) == 25
