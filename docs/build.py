@@ -8,6 +8,7 @@ python docs/build.py --check     fail if a committed page differs from the code
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def write() -> None:
 
 def build() -> int:
     """Build the site; a broken link or a page that does not exist is an error."""
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort

@@ -15,7 +15,7 @@ from penchant.data._bots import HOUR, bots_in, buckets
 from penchant.data._columns import Notes, note_damage
 from penchant.data._doctor_findings import Finding, FunnelStep, Health, finding, hidden
 from penchant.data._quarantine import Quarantine
-from penchant.data._report import refusals
+from penchant.data._report import CleaningReport, refusals
 from penchant.data._settings import Settings
 from penchant.data._times import ORDINAL_START
 
@@ -71,7 +71,7 @@ def diagnose(store: Store, settings: Settings, quarantine: Quarantine, now: int)
     counts = Counter(quarantine.counts())
     reports = quarantine.reports()
     examples = {r.reason: r.examples for report in reports for r in report.refusals}
-    extra = [*_of_catalog(seen, catalog), *_of_reports(seen, reports)]
+    extra = [*_of_catalog(seen, catalog), *_of_reports(reports)]
     found = [*_of_events(seen, settings), *extra]
     if not any(f.severity in {"error", "warning"} for f in found) and not counts:
         found.append(finding("sound", 0))
@@ -317,6 +317,6 @@ def _service_items(items: Counter[str]) -> list[tuple[str, int]]:
     return sorted(((i, items[i]) for i in service), key=lambda o: (-o[1], o[0]))
 
 
-def _of_reports(seen: _Seen, reports: list[Any]) -> list[Finding]:
-    columns = sorted({c for r in reports for c in r.ignored})
+def _of_reports(reports: list[CleaningReport]) -> list[Finding]:
+    columns = sorted({c for r in reports if r.what == "events" for c in r.ignored})
     return [finding("ignored_columns", len(columns), of="columns", examples=columns)] if columns else []

@@ -84,7 +84,7 @@ def labels_from_users(
         raise InputError("the user table has no label column", value=column, hint=f"add {column}")
     found: list[list[str]] = []
     values = users.column(column).to_pylist()
-    several = any(isinstance(value, list) or LABEL_SEPARATOR in (value or "") for value in values)
+    several = any(isinstance(value, list) or LABEL_SEPARATOR in str(value) for value in values)
     for value in values:
         if not (value is None or isinstance(value, str | list)):
             raise InputError("a label must be text or a list of text", value=value, path=column)

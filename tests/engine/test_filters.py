@@ -28,7 +28,7 @@ SHELF = catalog(
         ("price>100", "b"),
         ("price != 100", "bc"),
         ("brand = Own", "a"),
-        ("brand = \"Big's\"", "b"),
+        ('brand = "Big\'s"', "b"),
         ("category ^= Food", "ab"),
         ("category ~= milk", "b"),
         ("labels ~= vegan", "a"),

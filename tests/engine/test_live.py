@@ -88,7 +88,10 @@ def test_an_answer_carries_what_it_needs(engine):
 
 def test_allow_deny_filters_and_stock(engine):
     assert set(ids(engine.recommend(user_id="u1", k=12, seen="allow"))) == {f"i{n}" for n in range(11)}
-    assert set(ids(engine.recommend(user_id="u1", k=9, allow=["i1", "i2", "i11"], seen="allow"))) == {"i1", "i2"}
+    assert set(ids(engine.recommend(user_id="u1", k=9, allow=["i1", "i2", "i11"], seen="allow"))) == {
+        "i1",
+        "i2",
+    }
     assert "i2" not in ids(engine.recommend(user_id="u1", k=12, deny=["i2"], seen="allow"))
     even = engine.recommend(user_id="u1", k=12, filters=["category ^= Even"], seen="allow")
     assert {int(i[1:]) % 2 for i in ids(even)} == {0}
@@ -206,7 +209,10 @@ def test_erase_and_export(engine, tmp_path):
     assert receipt.remaining == []
     assert receipt.bytes_searched > 0
     assert engine.export_user(user_id="u9").events == []
-    assert engine.observe(events=[{"kind": "view", "item_id": "i1", "user_id": "u9"}]).results[0].status == "erased"
+    assert (
+        engine.observe(events=[{"kind": "view", "item_id": "i1", "user_id": "u9"}]).results[0].status
+        == "erased"
+    )
     again = engine.recommend(users="all", k=2, out=str(tmp_path / "all.parquet"))
     assert again.users == 59
 

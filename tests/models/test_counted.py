@@ -1,5 +1,3 @@
-import pytest
-
 from penchant.testing import ModelTests
 
 

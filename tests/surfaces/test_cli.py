@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -226,20 +225,20 @@ def test_every_command_has_help() -> None:
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     script = (
-        "import sys\n"
+        "import sys, time\n"
         "from penchant.surfaces import cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'ibis', 'duckdb', 'pandas', 'deltalake', 'onnxruntime', 'httpx', 'starlette'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
+        "print(time.process_time())\n"
     )
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-        times.append(time.perf_counter() - start)
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
-    assert min(times) < 1.0  # 0.25 s on an idle machine
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60).stdout
+        for _ in range(3)
+    ]
+    assert runs[0].splitlines()[-2] == "[]"
+    assert min(float(out.splitlines()[-1]) for out in runs) < 0.8  # 0.3 s on an idle machine
 
 
 def test_version() -> None:

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+
+from penchant.core import Run
+from penchant.core.errors import InputError
+from penchant.data import leave_one_out
+from penchant.evaluation import (
+    classification_metrics,
+    leaderboard,
+    paired_difference,
+    rank_metrics,
+    render_report_html,
+)
+from penchant.testing import markov_snapshot
+from penchant.training import fit_model
+
+KINDS = ("popularity", "recent_popularity", "item_knn", "transitions")
+
+
+@pytest.fixture(scope="module")
+def evaluations():
+    train, cases = leave_one_out(markov_snapshot(users=120, items=15))
+    return {
+        kind: rank_metrics(fit_model(kind, train, {}, Run()), cases, seen="allow").renamed(kind)
+        for kind in KINDS
+    }
+
+
+def test_the_best_row_comes_first_and_differences_are_paired(evaluations):
+    board = leaderboard(evaluations)
+    assert board.rows[0].name == "transitions"
+    assert board.rows[0].difference == {}
+    gap = next(row for row in board.rows if row.name == "popularity").difference["NDCG@10"]
+    values = [evaluations[k].metrics["NDCG@10"].value for k in ("popularity", "transitions")]
+    assert gap.value == pytest.approx(values[0] - values[1])
+    assert gap.high < 0
+    assert "was not measured" in board.verdict
+
+
+def test_the_verdict_is_honest_about_the_neural_row(evaluations):
+    better = {**evaluations, "sequence": evaluations["transitions"].renamed("sequence")}
+    assert "cannot be told apart" in leaderboard(better).verdict
+    worse = {**evaluations, "sequence": evaluations["popularity"].renamed("sequence")}
+    assert "does NOT beat" in leaderboard(worse).verdict
+    swapped = {
+        **evaluations,
+        "sequence": evaluations["transitions"],
+        "transitions": evaluations["popularity"],
+    }
+    assert "beats counted transitions" in leaderboard(swapped).verdict
+
+
+def test_a_board_without_baselines_is_refused(evaluations):
+    with pytest.raises(InputError, match="baselines"):
+        leaderboard({"transitions": evaluations["transitions"]})
+
+
+def test_other_cases_cannot_be_compared(evaluations):
+    train, cases = leave_one_out(markov_snapshot(users=60, items=15, seed=1))
+    other = rank_metrics(fit_model("popularity", train, {}, Run()), cases, seen="allow")
+    with pytest.raises(InputError, match="same cases"):
+        paired_difference(other, evaluations["popularity"])
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(evaluations):
+    tags = classification_metrics(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), classes=["a", "b"])
+    page = render_report_html(
+        title="A <shop>",
+        protocol="how it was done",
+        board=leaderboard(evaluations),
+        curves={"sequence": [{"epoch": 1.0, "loss": 2.0, "validation": 0.1}]},
+        tags={"tags": tags, "base rate": tags},
+        tag_source="interest_label",
+    )
+    assert "A &lt;shop&gt;" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("data:image/png;base64,") >= 3
+    for kind in KINDS:
+        assert kind in page
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 4), st.integers(5, 40), st.integers(0, 10_000))
+def test_single_label_figures_equal_scikit_learn(classes, people, seed):
+    rng = np.random.default_rng(seed)
+    probability = rng.dirichlet(np.ones(classes), people)
+    truth = rng.integers(0, classes, people)
+    found = classification_metrics(probability, truth, classes=[str(c) for c in range(classes)])
+    said = probability.argmax(1)
+    for average in ("micro", "macro"):
+        p, r, f, _ = precision_recall_fscore_support(
+            truth, said, average=average, labels=range(classes), zero_division=0
+        )
+        assert found.metrics[f"precision {average}"].value == pytest.approx(p)
+        assert found.metrics[f"recall {average}"].value == pytest.approx(r)
+        assert found.metrics[f"F1 {average}"].value == pytest.approx(f)
+    assert found.metrics["accuracy"].value == pytest.approx(accuracy_score(truth, said))
+    assert found.metrics["log_loss"].value == pytest.approx(
+        log_loss(truth, probability, labels=range(classes))
+    )
+
+
+def test_several_labels_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    probability, truth = rng.random((50, 4)), rng.random((50, 4)) < 0.4
+    found = classification_metrics(probability, truth, classes=list("abcd"))
+    p, r, f, _ = precision_recall_fscore_support(truth, probability >= 0.5, average="macro", zero_division=0)
+    assert found.metrics["precision macro"].value == pytest.approx(p)
+    assert found.metrics["recall macro"].value == pytest.approx(r)
+    assert found.metrics["F1 macro"].value == pytest.approx(f)
+    assert found.metrics["exact"].value == pytest.approx(accuracy_score(truth, probability >= 0.5))
+
+
+def test_calibration_of_a_forecaster_that_is_right_about_its_doubt():
+    rng = np.random.default_rng(0)
+    chance = rng.random((4000, 1))
+    probability = np.hstack([chance, 1 - chance])
+    truth = (rng.random(4000) >= chance[:, 0]).astype(int)
+    honest = classification_metrics(probability, truth, classes=["a", "b"]).metrics["ECE"].value
+    boastful = classification_metrics(np.round(probability), truth, classes=["a", "b"]).metrics["ECE"].value
+    assert honest < 0.03
+    assert boastful > 0.2
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="do not fit"):
+        classification_metrics(np.ones((3, 2)), np.zeros((3, 3)), classes=["a", "b"])

