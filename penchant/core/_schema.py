@@ -91,7 +91,7 @@ def bucket_of(subject: str, num_buckets: int = NUM_BUCKETS) -> int:
 
     Example:
         >>> bucket_of("u1")
-        40
+        1
     """
     digest = hashlib.md5(subject.encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[8:], "little") % num_buckets

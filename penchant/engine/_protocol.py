@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
 DEFAULT_KINDS = (*BASELINES, "ease", "ials", "sequence")
 MEASURE = "NDCG@10"
-_CHOICE_CASES = 3000  # enough to tell epochs apart; more only cost time
+# People who choose: enough to tell epochs apart; fewer over a large catalogue, whose every item is scored.
+_CHOICE_CASES, _FEWEST_CASES, _CHOICE_CELLS = 3000, 400, 40_000_000
 _REPEATS = 0.2  # a shop where more than this share of events repeats an earlier item is one of habits
 
 
@@ -139,7 +140,8 @@ def run_protocol(
     order = rng(seed, "halves").permutation(len(cases))
     half = np.sort(order[: len(cases) // 2])
     chosen, held_out = cases.take(half), cases.take(np.sort(order[len(cases) // 2 :]))
-    few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:_CHOICE_CASES]))
+    enough = max(_FEWEST_CASES, min(_CHOICE_CASES, _CHOICE_CELLS // snapshot.num_items))
+    few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:enough]))
 
     def measure(scorer: Scorer) -> float:
         found = rank_metrics(scorer, few, ks=(10,), seen=rule)

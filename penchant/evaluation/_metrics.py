@@ -6,7 +6,7 @@ Letters: B cases in a block, C cases, N items, K list length, P (case, target) p
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from penchant.evaluation._estimate import bootstrap_means, proportion
 KS = (5, 10, 20, 50)
 BLOCK_CELLS = 8_000_000  # scores held at once: 32 MB of float32
 LARGEST_BATCH = 2048
+MAX_LENGTH = 200  # events of a history shown to a scorer, as when serving
 BANDS = (0, 1, 3, 6, 11, 21, 51)  # first history length of each band
 
 Column = Sequence[Any]  # one value a case; anything that can be turned into a list
@@ -95,7 +96,7 @@ def rank_metrics(
     seen: SeenRule = "exclude",
     groups: Sequence[str] | Mapping[str, Column] | None = None,
     batch_size: int | None = None,
-    max_length: int = 200,
+    max_length: int = MAX_LENGTH,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -125,16 +126,13 @@ def rank_metrics(
     begun = time.perf_counter()
     columns = _group_columns(cases, groups)
     shelf = Shelf.of(cases.history)
-    size = batch_size or max(1, min(LARGEST_BATCH, BLOCK_CELLS // (shelf.num_items + 1)))
     parts, tops, kept = [], [], []
-    for start in range(0, len(cases), size):
-        index = np.arange(start, min(start + size, len(cases)))
-        scores = _scores(scorer, cases, index, max_length, shelf.num_items)
-        asked, values, top = _block(scores, cases, index, ks, seen == "exclude")
-        kept.append(index[asked])
+    for index, values, scores in _blocks(scorer, cases, ks, seen == "exclude", batch_size, max_length):
+        top = _ranks.top_items(scores, max(ks))
+        kept.append(index)
         parts.append(values | shelf.describe(top, ks))
         tops.append(top)
-        progress(f"evaluate {name}", int(index[-1]) + 1, len(cases), {})
+        progress(f"evaluate {name}", int(index[-1]) + 1 if len(index) else 0, len(cases), {})
     kept_C = np.concatenate(kept)
     if not len(kept_C):
         raise InputError("every target had been seen before", value=len(cases), hint="use seen=allow")
@@ -150,6 +148,35 @@ def rank_metrics(
         user_C=result.user_C,
         seconds=time.perf_counter() - begun,
     )
+
+
+def validation_metric(
+    cases: Cases, *, measure: str = "NDCG@10", seen: SeenRule = "exclude"
+) -> Callable[[Scorer], float]:
+    """Make the ``validate`` of a ``Run``: one figure of ``rank_metrics``, without lists or intervals.
+
+    Args:
+        cases: Held out; none of those that the leaderboard is measured on.
+        measure: ``MRR``, or ``HR@k``, ``NDCG@k``, ``recall@k`` for any k.
+        seen: As in ``rank_metrics``.
+
+    Raises:
+        InputError: No cases, or no such measure.
+    """
+    kind, _, k = measure.partition("@")
+    if (kind, k) != ("MRR", "") and not (kind in {"HR", "NDCG", "recall"} and k.isdigit()):
+        raise InputError("no such measure to validate by", value=measure, hint="use NDCG@10, HR@10 or MRR")
+    ks = [int(k or 1)]
+    _check(cases, ks, seen)
+
+    def validate(scorer: Scorer) -> float:
+        total, count = 0.0, 0
+        for index, values, _ in _blocks(scorer, cases, ks, seen == "exclude"):
+            total += float(values[measure].sum())
+            count += len(index)
+        return total / max(count, 1)
+
+    return validate
 
 
 def _check(cases: Cases, ks: Sequence[int], seen: SeenRule) -> None:
@@ -173,26 +200,35 @@ def _scores(
     return scores
 
 
-def _block(
-    scores: npt.NDArray[np.floating[Any]], cases: Cases, index: Ints, ks: Sequence[int], exclude: bool
-) -> tuple[npt.NDArray[np.bool_], dict[str, npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
-    """Measure some cases: which were asked at all, their metrics, and the lists they would be shown."""
-    width = scores.shape[1]
-    count_B = np.diff(cases.target_ptr)[index]
-    owner = np.repeat(np.arange(len(index)), count_B)
-    target = cases.target_item[cases.target_ptr[index[0]] : cases.target_ptr[index[-1] + 1]].astype(np.int64)
-    if exclude:
-        ptr, seen = cases.seen(index)
-        seen_owner = np.repeat(np.arange(len(index)), np.diff(ptr))
-        new = ~np.isin(owner * width + target, seen_owner * width + seen)
-        owner, target = owner[new], target[new]
-        scores[seen_owner, seen] = -np.inf
-    asked = np.bincount(owner, minlength=len(index)) > 0
-    if not asked.all():
-        scores = scores[asked]
-        owner = (np.cumsum(asked) - 1)[owner]
-    better, tied = _ranks.place_targets(scores, owner, target)
-    return asked, _case_metrics(owner, better, tied, len(scores), ks), _ranks.top_items(scores, max(ks))
+def _blocks(
+    scorer: Scorer,
+    cases: Cases,
+    ks: Sequence[int],
+    exclude: bool,
+    batch_size: int | None = None,
+    max_length: int = MAX_LENGTH,
+) -> Iterator[tuple[Ints, dict[str, npt.NDArray[np.float64]], npt.NDArray[np.floating[Any]]]]:
+    """Measure block by block: which cases were asked at all, their metrics, and their masked scores."""
+    num_items = cases.history.num_items
+    width = num_items + 1
+    size = batch_size or max(1, min(LARGEST_BATCH, BLOCK_CELLS // width))
+    for begin in range(0, len(cases), size):
+        index = np.arange(begin, min(begin + size, len(cases)))
+        scores = _scores(scorer, cases, index, max_length, num_items)
+        first, last = cases.target_ptr[index[0]], cases.target_ptr[index[-1] + 1]
+        owner = np.repeat(np.arange(len(index)), np.diff(cases.target_ptr)[index])
+        target = cases.target_item[first:last].astype(np.int64)
+        if exclude:
+            ptr, seen = cases.seen(index)
+            seen_owner = np.repeat(np.arange(len(index)), np.diff(ptr))
+            new = ~np.isin(owner * width + target, seen_owner * width + seen)
+            owner, target = owner[new], target[new]
+            scores[seen_owner, seen] = -np.inf
+        asked = np.bincount(owner, minlength=len(index)) > 0
+        if not asked.all():
+            scores, owner = scores[asked], (np.cumsum(asked) - 1)[owner]
+        better, tied = _ranks.place_targets(scores, owner, target)
+        yield index[asked], _case_metrics(owner, better, tied, len(scores), ks), scores
 
 
 def _case_metrics(

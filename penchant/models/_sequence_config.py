@@ -63,6 +63,8 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epochs: float | None = None  # passes over the data; None: the horizon, or where validation was best
     patience: int = 4  # validations without a new best before stopping
     counts: bool = True  # add transitions, neighbours and the own history to the score
+    transitions_decay: float | None = None
+    neighbours_decay: float | None = None
     counts_weight: float | None = None
     neighbours_weight: float | None = None
     counts_floor: float | None = None

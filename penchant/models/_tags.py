@@ -182,38 +182,39 @@ class Tags:
         matrix = behaviour(events, categories, KIND_CODES[self.view.kind], at, self.view.horizon, rows_B)
         return join_columns(own, matrix, self.view.categories)
 
-    def explain(self, features: Features, tag: str, k: int = 3) -> list[TagEvidence]:
-        """Name the features of one person that speak most for a tag, strongest first; at most ``k``.
+    def explain(self, features: Features, tags: Sequence[str], k: int = 3) -> list[list[TagEvidence]]:
+        """Name the features of one person that speak most for each of some tags, strongest first.
 
         The weights of all features together are the log odds by which the person differs from the average
-        one (integrated gradients); only those that speak for the tag are named.
+        one (integrated gradients); only those that speak for the tag are named, at most ``k``.
 
         Args:
             features: One row, as for ``predict``.
-            tag: One of ``names``.
-            k: How many features.
+            tags: Some of ``names``.
+            k: How many features for each tag.
 
         Raises:
             InputError: There is no such tag, or not exactly one row.
         """
-        if tag not in self.names:
-            raise InputError(
-                "the model knows no such tag", value=tag, hint=f"one of {', '.join(self.names[:20])}"
-            )
         table = as_table(features, tuple(rule.name for rule in self.transform.rules))
         x_BF = self.normalise(table)
         if len(x_BF) != 1:
             raise InputError("explain takes the features of one person", value=len(x_BF))
+        texts = self._texts(table, x_BF[0])
+        return [self._evidence(x_BF[0], tag, k, texts) for tag in tags]
+
+    def _evidence(self, x_F: Float32s, tag: str, k: int, texts: list[str]) -> list[TagEvidence]:
+        if tag not in self.names:
+            known = ", ".join(self.names[:20])
+            raise InputError("the model knows no such tag", value=tag, hint=f"one of {known}")
         direction_C = (np.array(self.names) == tag).astype(np.float64)
         if self.softmax:
             direction_C -= 1 / len(self.names)
-        weight_F = network.attribution(self.weights, x_BF[0], direction_C) * self.scaling[0]
-        order = np.argsort(-weight_F, kind="stable")[:k]
-        texts = self._texts(table, x_BF[0])
+        weight_F = network.attribution(self.weights, x_F, direction_C) * self.scaling[0]
         names = self.transform.names
         return [
             TagEvidence(feature=names[place], weight=float(weight_F[place]), text=texts[place])
-            for place in order
+            for place in np.argsort(-weight_F, kind="stable")[:k]
             if weight_F[place] > 0
         ]
 

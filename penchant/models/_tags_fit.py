@@ -57,7 +57,7 @@ def fit_tags(
         >>> features = {"views": [float(row % 10) for row in range(60)]}
         >>> labels = ["fan" if row % 10 > 4 else "guest" for row in range(60)]
         >>> tags = fit_tags(features, labels, TagsConfig(), Run(seed=1))
-        >>> tags.names, tags.predict({"views": [9]}).argmax()
+        >>> tags.names, int(tags.predict({"views": [9]}).argmax())
         (('fan', 'guest'), 0)
     """
     config, run = config or TagsConfig(), run or Run()

@@ -51,7 +51,8 @@ class TrainedTags:
     """A model fitted on everything, and what a model fitted without the test said of the test.
 
     ``baselines`` holds (P, C) probabilities under the same test: "base rate", and for next-period categories
-    "same as last period", the chance of a tag given whether the person had it in the period before.
+    "same as last period", the chance of a tag given whether the person had it in the period before; what
+    that rule says outright, namely the same tags again, is in ``baseline_decisions``.
     """
 
     model: Tags
@@ -62,6 +63,7 @@ class TrainedTags:
     decision_PC: npt.NDArray[np.bool_]  # what the model says outright, at its own thresholds
     label_PC: npt.NDArray[np.float32]
     baselines: dict[str, npt.NDArray[np.float64]]
+    baseline_decisions: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)  # sizes and times, ready for JSON
 
 
@@ -268,6 +270,7 @@ def _on_periods(snapshot: Snapshot, users: pa.Table | None, config: TagsConfig, 
             "base rate": np.tile(model.base_rate_C, (len(test.row_R), 1)),
             "same as last period": _persistence(seen, test),
         },
+        baseline_decisions={"same as last period": test.earlier_RC > 0},
         facts={
             "kind": kind,
             "level": level,

@@ -88,18 +88,21 @@ def _operation(row: Operation) -> str:
 
 
 def _command(row: Operation) -> str:
-    words = command_line(row, example_of(row.request), where="DIR")
-    return " ".join(
-        [
-            "penchant",
-            *(word if word.isprintable() and " " not in word else shlex.quote(word) for word in words),
-        ]
-    )
+    return shlex.join(["penchant", *command_line(row, example_of(row.request), where="DIR")])
 
 
 def _python(row: Operation) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in example_of(row.request).items())
+    arguments = ", ".join(f"{name}={_literal(value)}" for name, value in example_of(row.request).items())
     return f"engine.{row.name}({arguments})"
+
+
+def _literal(value: Any) -> str:
+    """A value as Python text in the style of our formatter: double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(inner)}" for key, inner in value.items()) + "}"
+    return "[" + ", ".join(map(_literal, value)) + "]" if isinstance(value, list) else repr(value)
 
 
 def _types() -> str:

@@ -26,15 +26,15 @@ class Nets:
 
 
 def save_checkpoint(place: Path, nets: Nets, state: msgspec.Struct) -> None:
-    """Write weights, their average, the best ones, optimiser, torch's generators and ``state``."""
+    """Write weights, their average, the best ones, optimiser and ``state``.
+
+    No generator is kept: the loop seeds it anew in every step.
+    """
     from safetensors.torch import save
 
     tensors = {f"network.{k}": v.contiguous() for k, v in nets.network.state_dict().items()}
     tensors |= {f"average.{k}": v.contiguous() for k, v in nets.average.state_dict().items()}
     tensors |= {f"best.{k}": v.contiguous() for k, v in nets.best.items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
     for number, slots in nets.optimiser.state_dict()["state"].items():
         for name, value in slots.items():
             tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value).contiguous()
@@ -72,7 +72,4 @@ def load_checkpoint(place: Path, nets: Nets, kind: type[State]) -> State | None:
         slots.setdefault(int(number), {})[slot] = value
     groups = nets.optimiser.state_dict()["param_groups"]
     nets.optimiser.load_state_dict({"state": slots, "param_groups": groups})
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
     return state

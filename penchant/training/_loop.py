@@ -1,7 +1,7 @@
 """The one training loop for neural interest models: seeded, resumable, early stopped, data parallel.
 
 A killed run goes on from its last checkpoint and ends with the same bits as one that never stopped: every
-random choice is derived from (seed, epoch), and the checkpoint holds weights, optimiser and torch's generator.
+random choice is derived from the seed and its place in the run, and the checkpoint holds the rest.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import msgspec
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from penchant.core import Ints, Run, Snapshot
-from penchant.core.errors import ModelError
+from penchant.core import Ints, Run, SequenceBatch, Snapshot
+from penchant.core.errors import Interrupted, ModelError
 from penchant.data import Windows, training_windows, window_batch
-from penchant.models import FULL_SOFTMAX_ITEMS, InterestModel, Negatives, SequenceConfig, Size
+from penchant.models import FULL_SOFTMAX_ITEMS, InterestModel, SequenceConfig, Size
+from penchant.training._batches import NegativeSampler, epoch_batches, step_seed
 from penchant.training._checkpoint import Nets, load_checkpoint, save_checkpoint
+from penchant.training._distributed import World, join
+from penchant.training._interrupt import StopRequest
 
 _WARMUP = 100  # steps
-_POOL = 64  # batches sorted by length together, so that little is padded and order stays random
 _SAVE_SECONDS = 60.0
 _AVERAGE = 0.998  # weights are averaged over about the last 500 steps (Polyak and Juditsky 1992)
+_CLIP = 1.0  # largest length of a gradient
+_TASK = "sequence model"
 
 
 class Standing(msgspec.Struct):
@@ -45,28 +48,19 @@ class Standing(msgspec.Struct):
     targets: int = 0
     done: bool = False
 
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of the epoch so far."""
+        return self.loss / max(1, self.targets)
 
-@dataclass
+
+@dataclass(frozen=True, eq=False)
 class Trained:
     """What the loop gives back: the network with its best weights, and after how many epochs they were found."""
 
     network: nn.Module
     epochs: int
     validation: float | None
-
-
-@dataclass
-class _Work:
-    snapshot: Snapshot
-    config: SequenceConfig
-    size: Size
-    run: Run
-    windows: Windows
-    epochs: int
-    sampled: bool
-    rank: int = 0
-    world: int = 1
-    saved: float = field(default_factory=time.monotonic)
 
 
 def train_network(
@@ -87,29 +81,25 @@ def train_network(
 
     Raises:
         ModelError: No person has two events, or the loss is no number.
+        Interrupted: Ctrl-C; the same call goes on from where it stopped.
     """
+    world = join(run.device)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or min(2, os.cpu_count() or 1)))
-    torch.manual_seed(run.seed)
-    size = fit_size(config.build(), snapshot.num_items)
-    work = _prepare(snapshot, config, size, run)
-    network = make().to(run.device)
-    average = copy.deepcopy(network)  # what is judged and given back: steadier than the last step
-    optimiser = _optimiser(network, config, size)
-    best = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    nets = Nets(network, average, best, optimiser)
-    state = Standing()
-    place = None if run.checkpoints is None or work.rank else run.checkpoints / "state.safetensors"
-    if place is not None and place.exists():
-        state = load_checkpoint(place, nets, Standing) or state
-    while state.epoch < work.epochs and not state.done:
-        _epoch(work, nets, state, place)
-        _judge(work, nets, state, measure)
-        if place is not None:
-            save_checkpoint(place, nets, state)
+    with torch.random.fork_rng(devices=[]), StopRequest() as stop:
+        torch.manual_seed(run.seed)
+        job = Job.prepare(make, snapshot, config, run, world)
+        job.restore()
+        try:
+            while not job.state.done:
+                job.epoch(stop)
+                job.judge(measure)
+                job.save()
+        except KeyboardInterrupt:
+            job.interrupted()
     if measure is not None:
-        average.load_state_dict(best)
-    validation = state.best if measure is not None else None
-    return Trained(average, state.best_epoch if measure is not None else state.epoch, validation)
+        job.nets.average.load_state_dict(job.nets.best)
+    epochs = job.state.best_epoch if measure is not None else job.state.epoch
+    return Trained(job.nets.average, epochs, job.state.best)
 
 
 def fit_size(size: Size, num_items: int) -> Size:
@@ -117,145 +107,187 @@ def fit_size(size: Size, num_items: int) -> Size:
     return msgspec.structs.replace(size, batch=max(size.batch, min(num_items // 16, 8192)))
 
 
-def _prepare(snapshot: Snapshot, config: SequenceConfig, size: Size, run: Run) -> _Work:
-    windows = training_windows(snapshot, size.length)
-    if not len(windows):
-        raise ModelError("no person has two events to learn an order from", hint="use the counted models")
-    targets = int(windows.length_W.sum())
-    epochs = config.epochs if config.epochs is not None else max(1, min(200, round(size.targets / targets)))
-    sampled = config.loss == "sampled" or (config.loss == "auto" and snapshot.num_items > FULL_SOFTMAX_ITEMS)
-    rank, world = _join()
-    return _Work(snapshot, config, size, run, windows, max(1, round(epochs)), sampled, rank, world)
+@dataclass(eq=False)
+class Job:
+    """One run of the loop: what does not change, the tensors, and where it stands."""
+
+    snapshot: Snapshot
+    config: SequenceConfig
+    size: Size
+    run: Run
+    world: World
+    windows: Windows
+    epochs: int
+    negatives: NegativeSampler | None
+    nets: Nets
+    state: Standing = field(default_factory=Standing)
+    saved: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def prepare(
+        cls,
+        make: Callable[[], nn.Module],
+        snapshot: Snapshot,
+        config: SequenceConfig,
+        run: Run,
+        world: World,
+    ) -> Self:
+        """Cut the windows, fix the number of epochs, make the network and its optimiser."""
+        size = fit_size(config.build(), snapshot.num_items)
+        windows = training_windows(snapshot, size.length)
+        if not len(windows):
+            raise ModelError(
+                "no person has two events to learn an order from", hint="use the counted models"
+            )
+        epochs = config.epochs
+        if epochs is None:
+            epochs = min(200.0, size.targets / int(windows.length_W.sum()))
+        network = make().to(world.device)
+        average = copy.deepcopy(network)  # what is judged and given back: steadier than the last step
+        best = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        nets = Nets(network, average, best, _optimiser(network, config, size))
+        sampler = _sampler(snapshot, config, size, run.seed)
+        return cls(snapshot, config, size, run, world, windows, max(1, round(epochs)), sampler, nets)
+
+    def epoch(self, stop: StopRequest) -> None:
+        """Go through what is left of this epoch."""
+        self.nets.network.train()
+        batches = epoch_batches(self.windows, self.size.batch, self.run.seed, self.state.epoch)
+        for number in range(self.state.batch, len(batches)):
+            loss, count = self._step(batches[number], number)
+            if not np.isfinite(loss):
+                raise ModelError(
+                    "training diverged: the loss is no number",
+                    hint="lower learning_rate in the model's settings",
+                )
+            self.state.loss += loss
+            self.state.targets += count
+            self.state.step += 1
+            self.state.batch = number + 1
+            if number % 10 == 0 or number + 1 == len(batches):
+                self._tell(number + 1, len(batches))
+            if stop.asked or time.monotonic() - self.saved > _SAVE_SECONDS:
+                self.save()
+            if stop.asked:
+                raise KeyboardInterrupt
+
+    def _step(self, index: Ints, number: int) -> tuple[float, int]:
+        """One update; returns the summed loss and the targets of all processes."""
+        network, optimiser = self.nets.network, self.nets.optimiser
+        model = cast(InterestModel, network)
+        torch.manual_seed(step_seed(self.run.seed, self.state.epoch, number, self.world.rank))
+        whole = self._batch(index)
+        target_M = _targets(whole)
+        negatives = self.negatives and self.negatives.draw(target_M, self.state.epoch, number)
+        mine = whole if self.world.size == 1 else self._batch(index[self.world.rank :: self.world.size])
+        share = len(_targets(mine)) / max(1, len(target_M))
+        optimiser.zero_grad(set_to_none=False)
+        loss = torch.zeros((), device=self.world.device)
+        if share:
+            loss = model.loss(mine, negatives) * share
+            loss.backward()
+        total = self.world.sum(loss.detach().clone())
+        self._share_gradients()
+        nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
+        for group in optimiser.param_groups:
+            group["lr"] = self.size.learning_rate * min(1.0, (self.state.step + 1) / _WARMUP)
+        optimiser.step()
+        with torch.no_grad():
+            rate = 1 - min(_AVERAGE, (self.state.step + 1) / (self.state.step + 10))
+            torch._foreach_lerp_(list(self.nets.average.parameters()), list(network.parameters()), rate)
+        return float(total) * len(target_M), len(target_M)
+
+    def _batch(self, index: Ints) -> SequenceBatch:
+        return window_batch(self.snapshot, self.windows, index)
+
+    def _share_gradients(self) -> None:
+        """Add up the gradients of all processes, each weighed by its share of the targets."""
+        if self.world.size == 1:
+            return
+        for parameter in self.nets.network.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            self.world.sum(parameter.grad)
+
+    def judge(self, measure: Callable[[nn.Module], float] | None) -> None:
+        """After an epoch: keep the weights if they are the best so far, stop when none were for a while."""
+        state, average = self.state, self.nets.average
+        figures = {"epoch": state.epoch + 1.0, "loss": state.mean_loss}
+        state.epoch, state.batch, state.loss, state.targets = state.epoch + 1, 0, 0.0, 0
+        state.done = state.epoch >= self.epochs
+        if measure is None:
+            return
+        average.eval()
+        value = self.world.decide(lambda: measure(average))
+        if state.best is None or value > state.best:
+            state.best, state.best_epoch, state.since_best = value, state.epoch, 0
+            for name, tensor in average.state_dict().items():
+                self.nets.best[name].copy_(tensor)
+        else:
+            state.since_best += 1
+            state.done = state.done or state.since_best >= self.config.patience
+        if self.world.rank == 0:
+            figures["validation"] = value
+            self.run.progress(f"{_TASK}: validated", state.epoch, self.epochs, figures)
+
+    def _tell(self, done: int, total: int) -> None:
+        if self.world.rank:
+            return
+        figures: dict[str, Any] = {"epoch": self.state.epoch + 1.0, "loss": self.state.mean_loss}
+        if self.state.best is not None:
+            figures["validation"] = self.state.best
+        self.run.progress(_TASK, self.state.epoch * total + done, self.epochs * total, figures)
+
+    @property
+    def _place(self) -> Path | None:
+        return None if self.run.checkpoints is None else self.run.checkpoints / "state.safetensors"
+
+    def restore(self) -> None:
+        """Go on from the checkpoint, if there is one of this run."""
+        if self._place is not None and self._place.exists():
+            self.state = load_checkpoint(self._place, self.nets, Standing) or self.state
+
+    def save(self) -> None:
+        """Write a checkpoint; the first process does so for all, whose tensors are equal."""
+        if self._place is not None and self.world.rank == 0:
+            save_checkpoint(self._place, self.nets, self.state)
+        self.saved = time.monotonic()
+
+    def interrupted(self) -> None:
+        """Say what is safe.
+
+        Raises:
+            Interrupted: Always.
+        """
+        where = f"training stopped in epoch {self.state.epoch + 1} of {self.epochs}"
+        if self._place is None:
+            raise Interrupted(where, hint="nothing was kept: run it again to begin anew") from None
+        raise Interrupted(
+            where, hint="run the same command again: it goes on from the last checkpoint"
+        ) from None
 
 
-def _join() -> tuple[int, int]:
-    """Rank and number of processes under ``torchrun``; (0, 1) otherwise."""
-    if "RANK" not in os.environ or not dist.is_available():
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
+def _targets(batch: SequenceBatch) -> Ints:
+    """Items to predict in a batch, (M,)."""
+    assert batch.target_BT is not None
+    return batch.target_BT[batch.target_BT > 0]
+
+
+def _sampler(snapshot: Snapshot, config: SequenceConfig, size: Size, seed: int) -> NegativeSampler | None:
+    """What draws negatives; None where all items compete."""
+    if config.loss == "full" or (config.loss == "auto" and snapshot.num_items <= FULL_SOFTMAX_ITEMS):
+        return None
+    count = np.bincount(snapshot.item, minlength=snapshot.num_items + 1).astype(np.float64)
+    count[0] = 0.0
+    return NegativeSampler(size.negatives, count / count.sum(), seed)
 
 
 def _optimiser(network: nn.Module, config: SequenceConfig, size: Size) -> torch.optim.AdamW:
-    """AdamW; biases, norms and distance tables are not decayed."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    """AdamW; biases and norms are not decayed."""
+    decayed: list[Tensor] = [p for p in network.parameters() if p.ndim > 1]
+    others: list[Tensor] = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=size.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
-def epoch_batches(windows: Windows, batch: int, seed: int, epoch: int) -> list[Ints]:
-    """Cut an epoch's windows into batches of about ``batch`` events, alike in length, in random order."""
-    rng = np.random.default_rng([seed, 1, epoch])
-    order = rng.permutation(len(windows))
-    mean = max(1.0, float(windows.length_W.mean()))
-    pool = max(1, int(_POOL * batch / mean))
-    cuts = range(pool, len(order), pool)
-    sorted_ = [part[np.argsort(windows.length_W[part], kind="stable")] for part in np.split(order, cuts)]
-    order = np.concatenate(sorted_)
-    total = np.cumsum(windows.length_W[order])
-    batches = np.split(order, np.flatnonzero(np.diff((total - 1) // batch)) + 1)
-    return [batches[n] for n in rng.permutation(len(batches))]
-
-
-def draw_negatives(rng: np.random.Generator, num_items: int, count: int) -> Negatives:
-    """Draw items uniformly, each kept once, with the log of its chance to be among them."""
-    item_K = np.unique(rng.integers(1, num_items + 1, size=count))
-    chance = -np.expm1(count * np.log1p(-1.0 / num_items)) if num_items > 1 else 1.0
-    return Negatives(item_K, np.full(len(item_K), np.log(chance), np.float32))
-
-
-def _epoch(work: _Work, nets: Nets, state: Standing, place: Path | None) -> None:
-    nets.network.train()
-    batches = epoch_batches(work.windows, work.size.batch, work.run.seed, state.epoch)
-    for number in range(state.batch, len(batches)):
-        rng = np.random.default_rng([work.run.seed, 2, state.epoch, number])
-        negatives = None
-        if work.sampled:
-            negatives = draw_negatives(rng, work.snapshot.num_items, work.size.negatives)
-        for group in nets.optimiser.param_groups:
-            group["lr"] = work.size.learning_rate * min(1.0, (state.step + 1) / _WARMUP)
-        mine = batches[number][work.rank :: work.world]
-        loss, count = _step(work, nets, mine, negatives, state.step)
-        state.loss += loss
-        state.targets += count
-        state.step += 1
-        state.batch = number + 1
-        if number % 10 == 0 or number + 1 == len(batches):
-            _tell(work, state, number + 1, len(batches))
-        if place is not None and time.monotonic() - work.saved > _SAVE_SECONDS:
-            save_checkpoint(place, nets, state)
-            work.saved = time.monotonic()
-
-
-def _tell(work: _Work, state: Standing, done: int, total: int) -> None:
-    if work.rank == 0:
-        figures = {"epoch": state.epoch + 1.0, "loss": state.loss / max(1, state.targets)}
-        if state.best is not None:
-            figures["validation"] = state.best
-        work.run.progress("sequence model", state.epoch * total + done, work.epochs * total, figures)
-
-
-def _step(work: _Work, nets: Nets, mine: Ints, negatives: Negatives | None, step: int) -> tuple[float, int]:
-    """One update from this process's share of a batch; returns summed loss and targets of all processes."""
-    network, optimiser = nets.network, nets.optimiser
-    model: InterestModel = network  # type: ignore[assignment]
-    optimiser.zero_grad(set_to_none=False)
-    loss, count = torch.zeros((), device=work.run.device), 0
-    if len(mine):
-        batch = window_batch(work.snapshot, work.windows, mine)
-        assert batch.target_BT is not None
-        count = int((batch.target_BT > 0).sum())
-        if count:
-            loss = model.loss(batch, negatives) * count
-    totals = torch.tensor([float(loss.detach()), float(count)], dtype=torch.float64)
-    if work.world > 1:
-        dist.all_reduce(totals)
-    everyone = max(1.0, float(totals[1]))
-    if count:
-        torch.autograd.backward(loss / everyone)
-    if work.world > 1:
-        for parameter in network.parameters():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimiser.step()
-    with torch.no_grad():
-        rate = 1 - min(_AVERAGE, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(nets.average.parameters()), list(network.parameters()), rate)
-    if not np.isfinite(float(totals[0])):
-        raise ModelError(
-            "training diverged: the loss is no number", hint="lower learning_rate in the model's settings"
-        )
-    return float(totals[0]), int(totals[1])
-
-
-def _judge(
-    work: _Work,
-    nets: Nets,
-    state: Standing,
-    measure: Callable[[nn.Module], float] | None,
-) -> None:
-    """After an epoch: keep the weights if they are the best so far, stop when none were for a while."""
-    mean_loss = state.loss / max(1, state.targets)
-    state.epoch, state.batch, state.loss, state.targets = state.epoch + 1, 0, 0.0, 0
-    if measure is None:
-        state.done = state.epoch >= work.epochs
-        return
-    nets.average.eval()
-    value = float(measure(nets.average))
-    if state.best is None or value > state.best:
-        state.best, state.best_epoch, state.since_best = value, state.epoch, 0
-        for name, tensor in nets.average.state_dict().items():
-            nets.best[name].copy_(tensor)
-    else:
-        state.since_best += 1
-    state.done = state.since_best >= work.config.patience or state.epoch >= work.epochs
-    if work.rank == 0:
-        figures: dict[str, Any] = {"epoch": float(state.epoch), "loss": mean_loss, "validation": value}
-        work.run.progress("sequence model: validated", state.epoch, work.epochs, figures)

@@ -43,13 +43,9 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     from penchant.models._sequence_torch import SequenceTransformer
     from penchant.training._loop import train_network
 
-    quiet = replace(run, progress=no_progress, checkpoints=None)
-    shell = _Shell(
-        Transitions.fit(snapshot, TransitionsConfig(), quiet),
-        ItemKNN.fit(snapshot, ItemKNNConfig(), quiet),
-        log_share(snapshot),
-    )
-    validate = run.validate
+    world = join(run.device)
+    validate = _decided(run.validate, world)
+    shell, config = _count(snapshot, config, replace(run, progress=no_progress, validate=validate))
     blended = config if config.counts_weight is not None or not config.counts else _with(config, _FIRST_BLEND)
     measure = None
     if validate is not None:
