@@ -224,11 +224,17 @@ def model_config(kind: str, size: str) -> msgspec.Struct:
         ) from None
 
 
+_CUDA_DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")  # the last one: Linux on Windows
+
+
 def pick_device(device: str) -> str:
-    """``auto`` becomes cuda where there is one."""
+    """``auto`` becomes cuda where there is one.
+
+    Loading torch takes seconds, so it is asked only where the system has a driver for such a device.
+    """
     if device != "auto":
         return device
-    if find_spec("torch") is None:
+    if find_spec("torch") is None or not any(Path(name).exists() for name in _CUDA_DRIVERS):
         return "cpu"
     import torch
 

@@ -7,13 +7,14 @@ from penchant.evaluation._board import (
     leaderboard,
     paired_difference,
 )
-from penchant.evaluation._classification import Classification, classification_metrics
+from penchant.evaluation._classification import Bin, Classification, classification_metrics
 from penchant.evaluation._estimate import bootstrap_means, proportion
-from penchant.evaluation._metrics import Evaluation, RankProtocol, rank_metrics
+from penchant.evaluation._metrics import Evaluation, RankProtocol, rank_metrics, validation_metric
 from penchant.evaluation._report import render_report_html
 
 __all__ = [
     "BASELINES",
+    "Bin",
     "Classification",
     "Evaluation",
     "Leaderboard",
@@ -26,4 +27,5 @@ __all__ = [
     "proportion",
     "rank_metrics",
     "render_report_html",
+    "validation_metric",
 ]

@@ -152,7 +152,8 @@ def _plot_tags(tags: Mapping[str, Classification]) -> dict[str, str] | None:
     axes.plot([0, 1], [0, 1], color="#cccccc", lw=1)
     for name, colour in (("base rate", _WARM), ("tags", _ACCENT)):
         if name in tags:
-            said, came, _ = zip(*tags[name].bins, strict=True)
+            said = [found.said for found in tags[name].bins]
+            came = [found.came.value for found in tags[name].bins]
             axes.plot(said, came, marker="o", color=colour, label=name)
     axes.set_xlabel("probability given")
     axes.set_ylabel("share that came true")

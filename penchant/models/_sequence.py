@@ -58,8 +58,7 @@ class Sequence:
 
     def interests(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What each person wants next: mean (B, R, D) and spread (B, R)."""
-        length = self.config.build().length
-        cut = _last(batch, length)
+        cut = self.cut(batch)
         feed = {
             "item_BT": cut.item_BT,
             "kind_BT": cut.kind_BT,
@@ -69,6 +68,10 @@ class Sequence:
         }
         mean_BRD, spread_BR = self._session.run(None, feed)
         return mean_BRD, spread_BR
+
+    def cut(self, batch: SequenceBatch) -> SequenceBatch:
+        """The part of a batch that the encoder reads: the last ``length`` events of every row."""
+        return _last_events(batch, self.config.build().length)
 
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """Score every item for every row: (B, N + 1) float32, column 0 is -inf."""
@@ -174,7 +177,7 @@ def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32
     return model.indices[start:end], model.data[start:end]
 
 
-def _last(batch: SequenceBatch, length: int) -> SequenceBatch:
+def _last_events(batch: SequenceBatch, length: int) -> SequenceBatch:
     """The last ``length`` events of every row; the first gap of what is left becomes 0, as in a batch made so."""
     width = batch.item_BT.shape[1]
     if width <= length:

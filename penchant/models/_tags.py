@@ -182,20 +182,24 @@ class Tags:
         matrix = behaviour(events, categories, KIND_CODES[self.view.kind], at, self.view.horizon, rows_B)
         return join_columns(own, matrix, self.view.categories)
 
-    def explain(self, features: Features, tags: Sequence[str], k: int = 3) -> list[list[TagEvidence]]:
-        """Name the features of one person that speak most for each of some tags, strongest first.
+    def explain(self, features: Features, tag: str, k: int = 3) -> list[TagEvidence]:
+        """Name the features of one person that speak most for a tag, strongest first; at most ``k``.
 
         The weights of all features together are the log odds by which the person differs from the average
-        one (integrated gradients); only those that speak for the tag are named, at most ``k``.
+        one (integrated gradients); only those that speak for the tag are named.
 
         Args:
             features: One row, as for ``predict``.
-            tags: Some of ``names``.
-            k: How many features for each tag.
+            tag: One of ``names``.
+            k: How many features.
 
         Raises:
             InputError: There is no such tag, or not exactly one row.
         """
+        return self.explain_many(features, [tag], k)[0]
+
+    def explain_many(self, features: Features, tags: Sequence[str], k: int = 3) -> list[list[TagEvidence]]:
+        """Explain several tags of one person, one list for each: as ``explain``, but the features are read once."""
         table = as_table(features, tuple(rule.name for rule in self.transform.rules))
         x_BF = self.normalise(table)
         if len(x_BF) != 1:

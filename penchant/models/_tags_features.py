@@ -189,7 +189,9 @@ def _whole(part: EventPart, recent_M: Bools, at: int) -> Float64s:
 
 def _distinct(row_M: Ints, code_M: Ints, size: int, rows: int) -> Ints:
     """Number of different codes (0 <= code < size) of each row: (B,)."""
-    key = np.sort(row_M * size + code_M)  # numpy's own unique hashes, and is several times slower here
+    key = np.sort(
+        row_M * size + code_M, kind="stable"
+    )  # numpy's own unique hashes, and is several times slower here
     fresh = np.ones(len(key), np.bool_)
     fresh[1:] = key[1:] != key[:-1]
     return np.bincount(key[fresh] // size, minlength=rows)

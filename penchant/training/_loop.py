@@ -136,9 +136,7 @@ class Job:
         size = fit_size(config.build(), snapshot.num_items)
         windows = training_windows(snapshot, size.length)
         if not len(windows):
-            raise ModelError(
-                "no person has two events to learn an order from", hint="use the counted models"
-            )
+            raise ModelError("no person has two events to learn an order from", hint="use the counted models")
         epochs = config.epochs
         if epochs is None:
             epochs = min(200.0, size.targets / int(windows.length_W.sum()))
@@ -178,14 +176,15 @@ class Job:
         torch.manual_seed(step_seed(self.run.seed, self.state.epoch, number, self.world.rank))
         whole = self._batch(index)
         target_M = _targets(whole)
-        negatives = self.negatives and self.negatives.draw(target_M, self.state.epoch, number)
+        draw = self.negatives.draw if self.negatives is not None else None
+        negatives = draw(target_M, self.state.epoch, number) if draw is not None else None
         mine = whole if self.world.size == 1 else self._batch(index[self.world.rank :: self.world.size])
         share = len(_targets(mine)) / max(1, len(target_M))
         optimiser.zero_grad(set_to_none=False)
         loss = torch.zeros((), device=self.world.device)
         if share:
             loss = model.loss(mine, negatives) * share
-            loss.backward()
+            torch.autograd.backward(loss)
         total = self.world.sum(loss.detach().clone())
         self._share_gradients()
         nn.utils.clip_grad_norm_(network.parameters(), _CLIP)

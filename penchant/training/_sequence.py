@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from penchant.core import Run, SequenceBatch, Snapshot, no_progress
+from penchant.core import Run, Scorer, SequenceBatch, Snapshot, no_progress
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.models import ItemKNN, ItemKNNConfig, Sequence, SequenceConfig, Transitions, TransitionsConfig
 
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 _EXPORT_TOLERANCE = 1e-4
+# Where the blend starts, and the steps it may take; 0 leaves a part out.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
-# Coordinate search, in this order; 0 leaves a part out.
+_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
-    ("counts_weight", (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)),
     ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0)),
+    ("counts_weight", _WEIGHTS),
     ("counts_floor", (0.03, 0.1, 0.3, 1.0, 3.0)),
-    ("neighbours_weight", (0.0, 0.5, 2.0)),
-    ("counts_weight", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
+    ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0)),
+    ("counts_weight", _WEIGHTS),
 )
 
 
@@ -34,6 +36,7 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     Raises:
         MissingExtra: torch or its ONNX exporter is not installed.
         ModelError: There is nothing to learn from, or the export does not agree with the network.
+        Interrupted: Ctrl-C; the same call goes on from the last checkpoint.
     """
     try:
         import onnxscript  # noqa: F401
@@ -41,46 +44,62 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     except ImportError:
         raise MissingExtra("train", "the sequence model") from None
     from penchant.models._sequence_torch import SequenceTransformer
+    from penchant.training._distributed import join
     from penchant.training._loop import train_network
 
-    world = join(run.device)
-    validate = _decided(run.validate, world)
-    shell, config = _count(snapshot, config, replace(run, progress=no_progress, validate=validate))
-    blended = config if config.counts_weight is not None or not config.counts else _with(config, _FIRST_BLEND)
-    measure = None
+    validate, world = run.validate, join(run.device)
+    decided: Callable[[Scorer], float] | None = None
     if validate is not None:
-        measure = lambda network: validate(shell.live(network, blended))  # noqa: E731
+        decided = lambda scorer: world.decide(lambda: validate(scorer))  # noqa: E731
+    shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
+    search = config.counts and config.counts_weight is None
+    found = _with(config, _FIRST_BLEND) if search else config
     trained = train_network(
-        lambda: SequenceTransformer(config, snapshot.num_items), snapshot, config, run, measure
+        lambda: SequenceTransformer(config, snapshot.num_items),
+        snapshot,
+        config,
+        run,
+        None if validate is None else lambda network: validate(shell.live(network, found)),
     )
-    found = msgspec.structs.replace(blended, epochs=float(trained.epochs))
-    if validate is not None and config.counts and config.counts_weight is None:
-        found = search_blend(lambda c: validate(shell.live(trained.network, c)), found, run)
+    found = msgspec.structs.replace(found, epochs=float(trained.epochs))
+    if decided is not None and search:
+        live = shell.live(trained.network, found)
+        found = search_blend(lambda trial: decided(replace(live, config=trial)), found, run)
     return shell.exported(trained.network, found)
 
 
-def _with(config: SequenceConfig, values: dict[str, float]) -> SequenceConfig:
+def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell, SequenceConfig]:
+    """Count transitions and neighbours; how fast a history fades for each of them goes into the config."""
+    transitions = Transitions.fit(snapshot, TransitionsConfig(decay=config.transitions_decay), run)
+    neighbours = ItemKNN.fit(snapshot, ItemKNNConfig(decay=config.neighbours_decay), run)
+    config = msgspec.structs.replace(
+        config, transitions_decay=transitions.config.decay, neighbours_decay=neighbours.config.decay
+    )
+    return _Shell(transitions, neighbours, log_share(snapshot)), config
+
+
+def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig:
     return msgspec.structs.replace(config, **values)
 
 
 def search_blend(
     measure: Callable[[SequenceConfig], float], config: SequenceConfig, run: Run
 ) -> SequenceConfig:
-    """Find the weights of the counted part, one after the other, on validation."""
+    """Find the weights of the counted part on validation: one after the other, uphill from where they stand."""
     best, value = config, measure(config)
-    trials = sum(len(choices) for _, choices in _GRID)
-    done = 0
-    for name, choices in _GRID:
-        base = best
-        for choice in choices:
-            done += 1
-            trial = _with(base, {name: choice})
-            if trial == best:
-                continue
-            result = measure(trial)
-            if result > value + 1e-9:
+    for done, (name, choices) in enumerate(_GRID):
+        place = choices.index(getattr(best, name))
+        for step in (1, -1):
+            before = best
+            for choice in choices[place + step :: step] if place + step >= 0 else ():
+                trial = _with(best, {name: choice})
+                result = measure(trial)
+                if result <= value:
+                    break
                 best, value = trial, result
-            run.progress("blending counts", done, trials, {"validation": value})
+            if best is not before:
+                break
+        run.progress("sequence model: blending counts", done + 1, len(_GRID), {"validation": value})
     return best
 
 
@@ -104,9 +123,8 @@ class _Shell:
     def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model with the torch network still in it, for validation."""
         item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
-        return _Live(
-            config, np.empty(0, np.uint8), item_ND, self.prior, self.transitions, self.neighbours
-        ).on(network)
+        none = np.empty(0, np.uint8)
+        return _Live(config, none, item_ND, self.prior, self.transitions, self.neighbours, network)
 
     def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model as it serves, checked against the network."""
@@ -120,24 +138,26 @@ class _Shell:
         return served
 
 
+@dataclass(frozen=True, eq=False)
 class _Live(Sequence):
-    """A ``Sequence`` whose encoder is the torch network."""
+    """A ``Sequence`` whose encoder is the torch network. What it found for a batch it remembers."""
 
-    def on(self, network: nn.Module) -> _Live:
-        """Use this network."""
-        object.__setattr__(self, "network", network)
-        return self
+    network: nn.Module
+    known: dict[bytes, tuple[Any, Any]] = field(default_factory=dict)
 
     def interests(self, batch: SequenceBatch) -> tuple[Any, Any]:
         """Run the network in place of the ONNX graph."""
         import torch
 
-        from penchant.models._sequence import _last
-
-        self.network.eval()  # type: ignore[attr-defined]
-        with torch.inference_mode():
-            mean, spread = self.network.interests(_last(batch, self.config.build().length))  # type: ignore[attr-defined]
-        return mean.cpu().numpy(), spread.cpu().numpy()
+        cut = self.cut(batch)
+        arrays = (cut.item_BT, cut.kind_BT, cut.gap_BT, cut.value_BT)
+        key = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
+        if key not in self.known:
+            self.network.eval()
+            with torch.inference_mode():
+                mean, spread = self.network.interests(cut)  # type: ignore[operator]
+            self.known[key] = mean.cpu().numpy(), spread.cpu().numpy()
+        return self.known[key]
 
 
 def _sample(num_items: int, length: int) -> SequenceBatch:

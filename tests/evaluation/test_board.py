@@ -129,3 +129,41 @@ def test_calibration_of_a_forecaster_that_is_right_about_its_doubt():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="do not fit"):
         classification_metrics(np.ones((3, 2)), np.zeros((3, 3)), classes=["a", "b"])
+
+
+def test_every_class_has_intervals_and_unknown_ones_say_so():
+    probability = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0]])
+    found = classification_metrics(probability, np.array([0, 1, 1]), classes=["a", "b", "never"])
+    assert found.by_class["a"]["precision"].value == 0.5
+    assert found.by_class["b"]["recall"].value == 0.5
+    assert found.by_class["b"]["F1"].value == pytest.approx(2 / 3)
+    assert found.by_class["b"]["share"].value == pytest.approx(2 / 3)
+    unknown = found.by_class["never"]["recall"]
+    assert (unknown.low, unknown.high, unknown.n) == (0, 1, 0)
+    for estimates in (*found.by_class.values(), found.metrics):
+        for name, estimate in estimates.items():
+            assert estimate.low <= estimate.value <= estimate.high, name
+
+
+def test_bins_and_calibration_error_by_hand():
+    """Four people with one class each: said 0.9 twice and 0.6 twice, right three times."""
+    probability = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    found = classification_metrics(probability, np.array([0, 0, 0, 0]), classes=["a", "b"])
+    assert [(round(b.said, 3), b.came.value, b.count) for b in found.bins] == [(0.6, 0.5, 2), (0.9, 1.0, 2)]
+    assert found.metrics["ECE"].value == pytest.approx((0.1 * 2 + 0.1 * 2) / 4)
+
+
+@pytest.mark.parametrize(
+    ("probability", "labels"),
+    [
+        (np.full((2, 2), 0.5), np.array([0, 2])),
+        (np.full((2, 2), 0.5), np.array([-1, 0])),
+        (np.full((2, 2), np.nan), np.array([0, 1])),
+        (np.full((2, 2), 1.5), np.array([0, 1])),
+        (np.full((2, 3), 0.2), np.array([0, 1])),
+        (np.empty((0, 2)), np.array([], int)),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(probability, labels):
+    with pytest.raises(InputError):
+        classification_metrics(probability, labels, classes=["a", "b"])

@@ -1,5 +1,6 @@
 """A disk that refuses, files that are damaged, a second writer: clear errors, nothing half done."""
 
+import errno
 import os
 import resource
 import shutil
@@ -253,3 +254,92 @@ def test_a_shop_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="shop folder"):
         open_store(tmp_path / "file" / "shop")
+
+
+def test_a_failed_commit_leaves_nothing(store: ShopStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.load([batch_of([event(0)])], source="a")
+    store.append([event(1)])
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store._table, "_write_log", refuse)
+    with pytest.raises(StorageError, match=r"full.*nothing of it was stored"):
+        store.load([batch_of([event(1), event(2)])], source="b")
+    with pytest.raises(StorageError, match=r"full"):
+        store.compact()
+    monkeypatch.undo()
+    assert store.scan()["event_id"].to_pylist() == store.history("u1").event_id == ["e0", "e1"]
+    assert store.load([batch_of([event(1), event(2)])], source="b").accepted == 1
+    assert store.compact() == 1
+
+
+def test_a_failure_after_the_commit_does_not_undo_it(
+    store: ShopStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a checkpoint or an index for which there is no room: the events are stored, and known."""
+    store.load([batch_of([event(0)])], source="a")
+    write = store._table._write_log
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_and_refuse(*args: object) -> None:
+        write(*args)
+        refuse()
+
+    monkeypatch.setattr(store._table, "_write_log", write_and_refuse)
+    monkeypatch.setattr(store._table, "_finish", refuse)
+    assert store.load([batch_of([event(1), event(2)])], source="b").accepted == 2
+    assert store.append([event(1), event(3)]) == ["duplicate", "stored"]
+    monkeypatch.undo()
+    if store.load([batch_of([event(2), event(4)])], source="c").already_stored != 1:
+        raise AssertionError("the index forgot a load whose publication had failed")
+    store.close()
+    with open_store(store.path) as again:
+        assert again.append([event(n) for n in range(6)]) == ["duplicate"] * 5 + ["stored"]
+
+
+def test_histories_follow_the_journal_after_a_crash(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may die between the commit of an event and the live history."""
+    store = open_store(shop)
+    store.append([event(1), event(2, "u2")])
+    store.warm()
+    monkeypatch.setattr(store._live, "apply", lambda *args: None)
+    store.append([event(3), event(4)])
+    assert store.history("u1").event_id == ["e1"]
+    store.close()
+    monkeypatch.undo()
+    with open_store(shop) as again, open_store(shop, readonly=True) as reader:
+        assert reader.history("u1").event_id == ["e1", "e3", "e4"]
+        assert again.history("u1").event_id == ["e1", "e3", "e4"]
+        assert again._live.is_built(0)
+
+
+def test_an_interrupted_append_blocks_nobody(store: ShopStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.history("u1")
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store._live, "apply", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.append([event(1)])
+    monkeypatch.undo()
+    assert store.append([event(2)]) == ["stored"]
+    assert store.history("u1").event_id == ["e1", "e2"]
+
+
+def test_a_reboot_throws_the_live_histories_away(shop: Path) -> None:
+    """LMDB does not sync: after a crash of the machine nothing of it may be trusted."""
+    store = open_store(shop)
+    store.append([event(1)])
+    store.warm()
+    store.close()
+    (shop / "live" / "boot").write_text("another boot, not ended cleanly")
+    with open_store(shop, readonly=True) as reader:
+        assert not reader._live.trusted
+        assert reader.history("u1").event_id == ["e1"]
+    with open_store(shop) as again:
+        assert not again._live.is_built(0)
+        assert again.history("u1").event_id == ["e1"]

@@ -8,101 +8,159 @@ import numpy as np
 import pytest
 
 from penchant.core import Run
-from penchant.core.errors import InputError, ModelError
+from penchant.core.errors import InputError, Interrupted, ModelError
+from penchant.models import SequenceConfig
 from penchant.testing import markov_snapshot, toy_snapshot
 from penchant.training import fit_model
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
+from penchant.models._sequence_torch import SequenceTransformer  # noqa: E402
+from penchant.training._loop import train_network  # noqa: E402
 
-SETTINGS = {"size": "tiny", "dropout": 0.2, "epochs": 6, "batch": 64, "counts": False}
-CODE = """
-import sys, pathlib, numpy as np
-from penchant.core import Run
-from penchant.testing import markov_snapshot
+SETTINGS = {"size": "tiny", "dropout": 0.2, "epochs": 4, "batch": 64}
+
+
+def train(run, settings=SETTINGS, measure=None, users=80):
+    """Weights after training on a toy."""
+    snapshot, config = markov_snapshot(users=users, items=15), SequenceConfig(**settings)
+    trained = train_network(lambda: SequenceTransformer(config, 15), snapshot, config, run, measure)
+    return {name: value.numpy() for name, value in trained.network.state_dict().items()}
+
+
+def assert_same(a, b, **tolerance):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], err_msg=name, **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+CHILD = """
+import pathlib, sys, time
 import penchant.training._loop as loop
-from penchant.training import fit_model
+from penchant.core import Run
+from penchant.models import SequenceConfig
+from penchant.models._sequence_torch import SequenceTransformer
+from penchant.testing import markov_snapshot
 loop._SAVE_SECONDS = 0.0
-slow = float(sys.argv[3])
 def progress(task, done, total, figures):
-    import time
     print(done, flush=True)
-    time.sleep(slow)
-model = fit_model("sequence", markov_snapshot(users=80, items=15), {settings!r},
-    Run(seed=1, checkpoints=pathlib.Path(sys.argv[1]), progress=progress))
-np.save(sys.argv[2], model.item_ND)
+    time.sleep(0.05)
+config = SequenceConfig(**{settings!r})
+loop.train_network(lambda: SequenceTransformer(config, 15), markov_snapshot(users=80, items=15), config,
+    Run(seed=1, checkpoints=pathlib.Path(sys.argv[1]), progress=progress), None)
 """
 
 
-def command(folder, out, slow):
-    return [
-        sys.executable,
-        "-c",
-        CODE.replace("{settings!r}", repr(SETTINGS)),
-        str(folder),
-        str(out),
-        str(slow),
-    ]
-
-
 def test_killed_and_resumed_gives_the_same_bits(tmp_path):
+    code = CHILD.replace("{settings!r}", repr(SETTINGS))
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole = subprocess.run(
-        command(tmp_path / "a", tmp_path / "a.npy", 0), check=True, env=env, capture_output=True, text=True
-    )
-    work = subprocess.Popen(
-        command(tmp_path / "b", tmp_path / "b.npy", 0.05), env=env, stdout=subprocess.PIPE
-    )
-    for seen, _ in enumerate(work.stdout, 1):
-        if seen == 6:
+    work = subprocess.Popen([sys.executable, "-c", code, tmp_path], env=env, stdout=subprocess.PIPE, text=True)
+    for seen, _ in enumerate(work.stdout):
+        if seen == 4:
             break
-    time.sleep(0.07)
+    time.sleep(0.07)  # into the work between two reports
     work.send_signal(signal.SIGKILL)
     work.wait()
     work.stdout.close()
-    assert not (tmp_path / "b.npy").exists()
-    assert (tmp_path / "b" / "state.safetensors").exists()
-    done = subprocess.run(
-        command(tmp_path / "b", tmp_path / "b.npy", 0), check=True, env=env, capture_output=True, text=True
-    )
-    assert int(done.stdout.split()[0]) > int(whole.stdout.split()[0]), "it began anew"
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+    assert (tmp_path / "state.safetensors").exists()
+    reports = []
+    resumed = train(Run(seed=1, checkpoints=tmp_path, progress=lambda *report: reports.append(report)))
+    whole = []
+    assert_same(resumed, train(Run(seed=1, progress=lambda *report: whole.append(report))))
+    assert 0 < len(reports) < len(whole), "it began anew"
+
+
+def test_interrupted_says_how_to_go_on_and_goes_on(tmp_path):
+    reports = []
+
+    def press_ctrl_c(*report):
+        reports.append(report)
+        if len(reports) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"epoch 2 of 4.*goes on from the last checkpoint"):
+        train(Run(seed=1, checkpoints=tmp_path, progress=press_ctrl_c))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert_same(train(Run(seed=1, checkpoints=tmp_path)), train(Run(seed=1)))
+
+
+def test_interrupted_without_checkpoints_says_so():
+    with pytest.raises(Interrupted, match="nothing was kept"):
+        train(Run(progress=lambda *report: signal.raise_signal(signal.SIGINT)))
 
 
 def test_a_damaged_checkpoint_starts_anew(tmp_path):
-    snapshot = markov_snapshot(users=30, items=8)
-    clean = fit_model("sequence", snapshot, SETTINGS, Run(seed=1))
     (tmp_path / "state.safetensors").write_bytes(b"not a checkpoint")
-    again = fit_model("sequence", snapshot, SETTINGS, Run(seed=1, checkpoints=tmp_path))
-    np.testing.assert_array_equal(clean.item_ND, again.item_ND)
+    assert_same(train(Run(seed=1, checkpoints=tmp_path)), train(Run(seed=1)))
+
+
+def test_a_checkpoint_of_another_shape_starts_anew(tmp_path):
+    train(Run(seed=1, checkpoints=tmp_path), {**SETTINGS, "width": 8})
+    assert_same(train(Run(seed=1, checkpoints=tmp_path)), train(Run(seed=1)))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first, reports = train(Run(checkpoints=tmp_path)), []
+    again = train(Run(checkpoints=tmp_path, progress=lambda *report: reports.append(report)))
+    assert_same(first, again)
+    assert not reports
+
+
+def test_early_stopping_keeps_the_best_weights():
+    figures = iter([0.1, 0.5, 0.2, 0.3, 0.4])
+    seen = []
+
+    def measure(network):
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return next(figures)
+
+    best = train(Run(seed=1), {**SETTINGS, "epochs": 20, "patience": 3}, measure)
+    assert len(seen) == 5
+    assert_same(best, {name: value.numpy() for name, value in seen[1].items()})
+
+
+def test_training_leaves_the_generator_of_others_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    train(Run())
+    assert torch.equal(torch.rand(1), expected)
 
 
 TWO = """
 import sys, numpy as np
-from penchant.core import Run
-from penchant.testing import markov_snapshot
-from penchant.training import fit_model
-import os
-model = fit_model("sequence", markov_snapshot(users=80, items=15),
-    {"size": "tiny", "dropout": 0.0, "epochs": 2, "batch": 64, "counts": False, "loss": sys.argv[2]}, Run(seed=1))
-if os.environ.get("RANK", "0") == "0":
-    np.save(sys.argv[1], model.item_ND)
 import torch.distributed as dist
-if dist.is_initialized():
-    dist.destroy_process_group()
+from penchant.core import Run
+from penchant.models import SequenceConfig
+from penchant.models._sequence_torch import SequenceTransformer
+from penchant.testing import markov_snapshot
+from penchant.training._loop import train_network
+for loss in ("full", "sampled"):
+    config = SequenceConfig(**{**{settings!r}, "loss": loss})
+    trained = train_network(lambda: SequenceTransformer(config, 15), markov_snapshot(users=80, items=15),
+        config, Run(seed=1), lambda network: 1.0)
+    if dist.get_rank() == 0:
+        np.savez(sys.argv[1] + loss, **{k: v.numpy() for k, v in trained.network.state_dict().items()})
+dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("loss", ["full", "sampled"])
-def test_two_processes_equal_one(tmp_path, loss):
+def test_two_processes_equal_one(tmp_path):
+    settings = {**SETTINGS, "dropout": 0.0, "epochs": 2, "negatives": 8}
     script = tmp_path / "two.py"
-    script.write_text(TWO)
+    script.write_text(TWO.replace("{settings!r}", repr(settings)))
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    subprocess.run([sys.executable, script, tmp_path / "one.npy", loss], check=True, env=env)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*launch, script, tmp_path / "two.npy", loss], check=True, env=env, capture_output=True)
-    np.testing.assert_allclose(
-        np.load(tmp_path / "one.npy"), np.load(tmp_path / "two.npy"), rtol=2e-3, atol=2e-4
-    )
+    subprocess.run([*launch, script, f"{tmp_path}/"], check=True, env=env, capture_output=True)
+    for loss in ("full", "sampled"):
+        one = train(Run(seed=1), {**settings, "loss": loss}, lambda network: 1.0)
+        two = dict(np.load(tmp_path / f"{loss}.npz"))
+        assert_same(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_that_is_no_number_is_said():
+    with pytest.raises(ModelError, match="diverged"):
+        train(Run(), {**SETTINGS, "learning_rate": 1e30})
 
 
 def test_nothing_to_learn_from():
