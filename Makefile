@@ -23,9 +23,10 @@ demo: setup
 serve: setup
 	@$(BIN)/penchant serve --shop $(SHOP)
 
+test: export OMP_NUM_THREADS := 1
 test: setup
 	@echo "== running the tests (slow suites: make test-all)"
-	@$(BIN)/python -m pytest -m "not slow" -ra
+	@$(BIN)/python -m pytest -m "not slow" -ra -n 2 --dist loadfile
 
 test-all: setup
 	@echo "== running every test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -59,7 +60,7 @@ class EventStream:
         if self._started:
             raise RuntimeError("accepted() runs once; call clean_events again")
         self._started = True
-        with duckdb.connect(config={"threads": "2"}) as engine:
+        with duckdb.connect(config={"threads": str(len(os.sched_getaffinity(0)))}) as engine:
             for chunk in self._source.chunks():
                 self._tally.rows += len(chunk.row) + len(chunk.damaged)
                 self._keep_damaged(chunk)

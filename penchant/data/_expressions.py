@@ -69,10 +69,10 @@ def hash_expression(t: ir.Table, empty: frozenset[str] = frozenset()) -> ir.Stri
         column: Any = t[name]
         if name in {"value", "quantity"}:
             # NaN, infinite and absurd numbers are refused anyway; a cast must not fail on them
-            tame = ibis.cases((column.abs() < 1e15, column), else_=ibis.literal(0.0))
-            column = ibis.cases(
-                (column.isnull(), ibis.null("int64")), else_=(tame * 1000.0).round().cast("int64")
-            )
+            believable = column.abs() < 1e15
+            tame = ibis.cases((believable, column), else_=ibis.literal(0.0))
+            scaled = (tame * 1000.0).round().cast("int64")
+            column = ibis.cases((believable, scaled), else_=ibis.null("int64"))
         if not column.type().is_string():
             column = column.cast("string")
         parts.append(ibis.literal(letter) + column)

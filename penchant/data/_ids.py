@@ -43,7 +43,9 @@ def content_id(row: Mapping[str, Any]) -> str:
             continue
         if name in {"value", "quantity"}:
             number = float(value)
-            value = _half_away(number * 1000.0) if abs(number) < 1e15 else 0
+            if not abs(number) < 1e15:  # NaN, infinite or absurd: refused anyway
+                continue
+            value = _half_away(number * 1000.0)
         parts.append(f"{letter}{value}")
     return hashlib.md5(SEPARATOR.join(parts).encode(), usedforsecurity=False).hexdigest()
 

@@ -6,7 +6,7 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,7 @@ class Quarantine:
         *,
         report: CleaningReport | None = None,
         what: Literal["events", "catalog", "users"] = "events",
+        erased: Callable[[str], bool] | None = None,
     ) -> Path:
         """Keep the refused rows of one file, in place of those kept before.
 
@@ -74,6 +75,7 @@ class Quarantine:
             refused: Batches with row, reason and detail, and either raw and subject or the columns of an event.
             report: What cleaning said, for the doctor.
             what: Keeps a catalogue read from a log apart from the log.
+            erased: Tells whether a person was erased: their rows do not come back with an old file.
 
         Raises:
             StorageError: The disk refused; what was kept before is untouched.
@@ -82,7 +84,8 @@ class Quarantine:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             earlier = _stored_duplicates(path)
-            self._replace(path, _merged(refused, earlier, source_name, source_sha256))
+            rows = _merged(refused, earlier, source_name, source_sha256)
+            self._replace(path, rows if erased is None else _without(rows, erased))
             if report is not None:
                 atomic_write(path.with_suffix(".json"), msgspec.json.encode(report))
         except OSError as error:
@@ -163,6 +166,14 @@ def _merged(refused: Refusals, earlier: pa.Table, name: str, sha256: str) -> Ite
     if earlier.num_rows:
         old = pa.array([row not in seen for row in earlier["row"].to_pylist()], pa.bool_())
         yield earlier.filter(old)
+
+
+def _without(tables: Iterable[pa.Table], erased: Callable[[str], bool]) -> Iterator[pa.Table]:
+    for table in tables:
+        known: dict[str | None, bool] = {
+            s: s is None or not erased(s) for s in table["subject"].unique().to_pylist()
+        }
+        yield table.filter(pa.array([known[s] for s in table["subject"].to_pylist()], pa.bool_()))
 
 
 def _shaped(table: pa.Table, name: str, sha256: str) -> pa.Table:

@@ -162,20 +162,21 @@ class ShopStore:
         while self._queue:
             requests.append(self._queue.popleft())
         try:
-            stored = commit_appends(requests, self._log, self._table.ids, self._tombstones, self._next_seq)
+            self._commit_all(requests)
         except Exception as error:
             for request in requests:
                 request.error = error
-            return
-        except (
-            BaseException
-        ):  # interrupted: the other callers take over, and nobody trusts what was half done
-            self._queue.extendleft(reversed(requests))
+        except BaseException:  # interrupted: others take over, and nobody trusts what was half done
+            self._queue.extendleft(r for r in reversed(requests) if r.words is None)
+            self._next_seq = max(self._next_seq, self._log.last_seq() + 1)
             for bucket in {event.bucket for request in requests for event in request.events}:
                 self._live.drop(bucket)
             raise
+
+    def _commit_all(self, requests: list[Append]) -> None:
+        stored = commit_appends(requests, self._log, self._table.ids, self._tombstones, self._next_seq)
+        self._next_seq += sum(len(rows) for rows in stored.values())
         for bucket, rows in stored.items():
-            self._next_seq = max(self._next_seq, rows[-1].seq + 1)
             try:
                 self._live.apply(bucket, rows)
             except Exception as error:

@@ -237,6 +237,11 @@ def test_quarantine_is_the_same_after_the_second_time_and_can_forget(clean, tmp_
     assert kept.erase("u10") == 1
     assert [r["subject"] for b in kept.batches() for r in b.to_pylist()] == ["u2"]
     assert b"u10" not in first.read_bytes()
+    source = open_source(path)
+    stream = clean_events(source, recognise(source), Settings(), 1_730_000_000_000_000)
+    assert list(stream.accepted())
+    kept.add(source.name, source.sha256, stream.refused(), erased=lambda subject: subject == "u1")
+    assert {r["subject"] for b in kept.batches() for r in b.to_pylist()} == {"u2", None}
 
 
 def test_rules_run_on_any_table_that_ibis_can_bind(now):

@@ -39,12 +39,14 @@ def test_uci_online_retail(real):
     assert report.ignored == ["Description", "Country"]
 
 
+@pytest.mark.slow
 def test_uci_postage_and_fees_can_be_left_out(real):
     path = real("uci-online-retail/transactions.parquet")
     report, _ = taken(path, not_items=["POST", "DOT", "D", "M", "BANK CHARGES", "CRUK", "C2", "PADS"])
     assert {r.reason: r.count for r in report.refusals}["not_a_product"] > 1_000
 
 
+@pytest.mark.slow
 def test_uci_catalogue_from_the_same_file(real):
     path = real("uci-online-retail/transactions.parquet")
     source, found = recognised(path, what="catalog")

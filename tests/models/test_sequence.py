@@ -1,16 +1,19 @@
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 
 from penchant.core import Run
+from penchant.core.errors import ArtifactError
 from penchant.data import sequence_batch
 from penchant.models import Sequence, SequenceConfig
 from penchant.testing import checkerboard_snapshot, markov_snapshot, withheld_item
 from penchant.training import fit_model
 
 torch = pytest.importorskip("torch")
+from penchant.models._sequence import ENCODER  # noqa: E402
 from penchant.models._sequence_loss import (  # noqa: E402
     fused_softmax_loss,
     sampled_softmax_loss,
@@ -72,7 +75,9 @@ def test_it_reads_order_without_counts(snapshot):
 
 
 def test_same_seed_same_bits(snapshot, model):
-    again = fit_model("sequence", snapshot, TINY, Run(seed=3))
+    """Fitting again with the configuration that was found gives the same model, bit by bit."""
+    again = fit_model("sequence", snapshot, model.config, Run(seed=3))
+    assert again.config == model.config
     for name, array in model.arrays().items():
         np.testing.assert_array_equal(array, again.arrays()[name], err_msg=name)
 
@@ -135,6 +140,61 @@ def test_validation_decides_what_is_open(snapshot):
     assert model.config.epochs >= 1
     assert model.config.counts_weight is not None
     assert len(calls) > 3
+
+
+@pytest.mark.parametrize("shape", [{"depth": 2, "heads": 2, "interests": 3}, {"length": 7}])
+def test_the_exported_encoder_agrees_with_the_network(shape):
+    from penchant.models._sequence_torch import SequenceTransformer
+    from penchant.training._sequence import export_encoder
+
+    torch.manual_seed(0)
+    config = SequenceConfig(size="tiny", **shape)
+    network = SequenceTransformer(config, 20).eval()
+    graph = np.frombuffer(export_encoder(network, config), np.uint8)
+    empty = fit_model("transitions", markov_snapshot(users=3, items=20), {}, Run())
+    served = Sequence(config, graph, network.items().detach().numpy(), np.zeros(21), empty, empty)
+    people = markov_snapshot(users=9, items=20, length=30)
+    for rows, length in [(1, 1), (1, 5), (9, 30), (4, config.build().length)]:
+        batch = sequence_batch(people, np.arange(rows), length)
+        with torch.inference_mode():
+            expected = network.interests(served.cut(batch))
+        for found, wanted in zip(served.interests(batch), expected, strict=True):
+            np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def changed(model, **values):
+    return Sequence.restore(msgspec.structs.replace(model.config, **values), model.arrays())
+
+
+def test_the_own_history_counts_where_asked(snapshot, model):
+    batch = batch_of(snapshot, 30)
+    own = np.arange(30)[:, None], batch.item_BT
+    plain, habits = (changed(model, repeats_weight=weight).scores(batch) for weight in (0.0, 100.0))
+    assert (habits[own] > plain[own])[batch.mask_BT].all()
+    habits[own] = plain[own]
+    np.testing.assert_array_equal(habits, plain)
+
+
+def test_without_counts_only_the_network_speaks(snapshot, model):
+    batch = batch_of(snapshot)
+    mean_BRD, _ = model.interests(batch)
+    bare = changed(model, counts=False).scores(batch)
+    np.testing.assert_allclose(bare[:, 1:], (mean_BRD[:, 0] @ model.item_ND.T)[:, 1:], rtol=1e-6)
+    assert (model.scores(batch)[:, 1:] >= bare[:, 1:]).all()
+
+
+@pytest.mark.parametrize(
+    "broken", [{"item_ND": np.zeros((21, 5), np.float32)}, {"item_ND": np.zeros((9, 16), np.float32)}]
+)
+def test_arrays_that_do_not_fit_are_refused(model, broken):
+    with pytest.raises(ArtifactError, match="do not fit"):
+        Sequence.restore(model.config, {**model.arrays(), **broken})
+
+
+def test_an_encoder_that_is_no_graph_is_refused(snapshot, model):
+    broken = Sequence.restore(model.config, {**model.arrays(), ENCODER: np.arange(9, dtype=np.uint8)})
+    with pytest.raises(ArtifactError, match="no usable ONNX graph"):
+        broken.scores(batch_of(snapshot))
 
 
 def test_related_and_affinity(model):

@@ -53,7 +53,9 @@ loop.train_network(lambda: SequenceTransformer(config, 15), markov_snapshot(user
 def test_killed_and_resumed_gives_the_same_bits(tmp_path):
     code = CHILD.replace("{settings!r}", repr(SETTINGS))
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    work = subprocess.Popen([sys.executable, "-c", code, tmp_path], env=env, stdout=subprocess.PIPE, text=True)
+    work = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], env=env, stdout=subprocess.PIPE, text=True
+    )
     for seen, _ in enumerate(work.stdout):
         if seen == 4:
             break

@@ -7,7 +7,7 @@ from penchant.data import training_windows
 from penchant.testing import markov_snapshot
 
 pytest.importorskip("torch")
-from penchant.training._batches import NegativeSampler, epoch_batches, step_seed  # noqa: E402
+from penchant.training._batches import NegativeSampler, epoch_batches, step_seed
 
 
 @given(batch=st.integers(1, 200), seed=st.integers(0, 5), epoch=st.integers(0, 3))
@@ -21,7 +21,9 @@ def test_every_window_is_in_exactly_one_batch(batch, seed, epoch):
 
 def test_epochs_and_seeds_differ_and_repeat():
     windows = training_windows(markov_snapshot(users=40, items=10), 6)
-    order = {key: np.concatenate(epoch_batches(windows, 50, *key)).tolist() for key in [(0, 0), (0, 1), (1, 0)]}
+    order = {
+        key: np.concatenate(epoch_batches(windows, 50, *key)).tolist() for key in [(0, 0), (0, 1), (1, 0)]
+    }
     assert len({tuple(o) for o in order.values()}) == 3
     assert np.concatenate(epoch_batches(windows, 50, 0, 1)).tolist() == order[0, 1]
     assert len({step_seed(0, e, n, r) for e in range(3) for n in range(3) for r in range(2)}) == 18
