@@ -208,8 +208,8 @@ def parquet_bytes() -> bytes:
     [
         ("empty.csv", b"", "empty"),
         ("blank.csv", b" \n\n ", "blank"),
-        ("log.csv.gz", gzip.compress(os.urandom(200_000))[:100_000], "damaged or cut off|binary"),
-        ("log.csv.gz", gzip.compress((HEADER + LINES * 9).encode())[:60], "damaged|cut off|nothing"),
+        ("log.csv.gz", gzip.compress(os.urandom(200_000), mtime=0)[:100_000], "damaged or cut off|binary"),
+        ("log.csv.gz", gzip.compress((HEADER + LINES * 9).encode(), mtime=0)[:60], "damaged|cut off|nothing"),
         ("log.parquet", (HEADER + LINES).encode(), "named as Parquet but holds lines of text"),
         ("log.csv", parquet_bytes(), "holds Parquet"),
         ("log.csv", b'{"a": 1}\n', "holds JSON"),

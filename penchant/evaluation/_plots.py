@@ -1,0 +1,208 @@
+"""The plots of the report, as PNG bytes. Nothing here touches matplotlib's global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from penchant.core import Estimate
+from penchant.core.errors import MissingExtra
+from penchant.evaluation._board import NEURAL, Leaderboard, Row
+from penchant.evaluation._classification import Classification
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ACCENT, GREY, WARM, INK, PALE = "#0b6e6e", "#8d9aa4", "#c8701a", "#1c2730", "#dfe5e9"
+FEW = 10  # groups of fewer people are left out of plots: their intervals would hide everything else
+
+NAMES = {
+    "popularity": "popularity",
+    "recent_popularity": "recent popularity",
+    "item_knn": "item neighbours",
+    "transitions": "counted transitions",
+    "ease": "EASE",
+    "ials": "iALS",
+    "sequence": "sequence model",
+}
+
+
+def name_of(kind: str) -> str:
+    """A model kind in words."""
+    return NAMES.get(kind, kind)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("report", "the HTML report with plots") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=INK, length=3, labelsize=9)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _bars(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """Interval ends as matplotlib wants them: distances below and above."""
+    return [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
+
+
+def leaders(board: Leaderboard) -> list[tuple[Row, str, str]]:
+    """The rows worth a line of their own: the best, the neural one, the reference and popularity."""
+    wanted = dict.fromkeys((board.rows[0].name, NEURAL, board.reference, "popularity"))
+    by_name = {row.name: row for row in board.rows}
+    looks = {NEURAL: (ACCENT, "o"), board.reference: (WARM, "s"), "popularity": (GREY, "D")}
+    return [(by_name[name], *looks.get(name, ("#5b4b8a", "^"))) for name in wanted if name in by_name]
+
+
+def plot_board(board: Leaderboard) -> bytes:
+    """Every row's measure with its interval, best on top."""
+    figure, axes = _figure(6.4, 0.9 + 0.42 * len(board.rows))
+    rows = list(reversed(board.rows))
+    found = [row.evaluation.metrics[board.measure] for row in rows]
+    colours = [ACCENT if r.name == NEURAL else WARM if r.name == board.reference else GREY for r in rows]
+    axes.barh(range(len(rows)), [e.value for e in found], color=colours, height=0.62)
+    axes.errorbar(
+        [e.value for e in found], range(len(rows)), xerr=_bars(found), fmt="none", ecolor=INK, capsize=3
+    )
+    for place, estimate in enumerate(found):
+        axes.annotate(
+            f"{estimate.value:.4f}",
+            (estimate.high, place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    axes.set_yticks(range(len(rows)), [name_of(row.name) for row in rows])
+    axes.set_xlim(0, 1.18 * max(max(e.high for e in found), 1e-6))
+    axes.set_xlabel(board.measure)
+    return _png(figure)
+
+
+def plot_lengths(board: Leaderboard) -> bytes | None:
+    """The measure by how many events a person had; None where there is only one band."""
+    bands = _filled(board.rows[0].evaluation.by_length, board.measure)
+    if len(bands) < 2:
+        return None
+    figure, axes = _figure(6.4, 3.4)
+    for shift, (row, colour, marker) in enumerate(leaders(board)):
+        values = [row.evaluation.by_length[band][board.measure] for band in bands]
+        places = [place + 0.08 * (shift - 1.5) for place in range(len(bands))]
+        axes.errorbar(
+            places,
+            [e.value for e in values],
+            yerr=_bars(values),
+            color=colour,
+            marker=marker,
+            ms=5,
+            lw=1.5,
+            elinewidth=1,
+            label=name_of(row.name),
+        )
+    people = board.rows[0].evaluation.by_length
+    axes.set_xticks(
+        range(len(bands)), [f"{band}\n{people[band][board.measure].n:,} people" for band in bands]
+    )
+    axes.set_xlabel("events in the history")
+    axes.set_ylabel(board.measure)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def plot_groups(board: Leaderboard) -> bytes | None:
+    """The measure by group of people; None where there are no groups."""
+    groups = _filled(board.rows[0].evaluation.by_group, board.measure)
+    if not groups:
+        return None
+    lines = leaders(board)
+    figure, axes = _figure(6.4, 1.2 + 0.16 * len(lines) * len(groups))
+    for shift, (row, colour, marker) in enumerate(lines):
+        values = [row.evaluation.by_group[group][board.measure] for group in groups]
+        places = [-(place + 0.16 * (shift - (len(lines) - 1) / 2)) for place in range(len(groups))]
+        axes.errorbar(
+            [e.value for e in values],
+            places,
+            xerr=_bars(values),
+            fmt=marker,
+            color=colour,
+            ms=4.5,
+            elinewidth=1.2,
+            label=name_of(row.name),
+        )
+    people = board.rows[0].evaluation.by_group
+    labels = [f"{group.replace('=', ': ')} ({people[group][board.measure].n:,})" for group in groups]
+    axes.set_yticks([-place for place in range(len(groups))], labels)
+    axes.grid(axis="x", color=PALE)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(f"{board.measure} (people in brackets)")
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.4, 1.0))
+    return _png(figure)
+
+
+def _filled(parts: Mapping[str, Mapping[str, Estimate]], measure: str) -> list[str]:
+    return [name for name, found in parts.items() if found[measure].n >= FEW]
+
+
+def plot_curve(points: Sequence[Mapping[str, float]]) -> bytes | None:
+    """Training loss and validation by epoch; None where nothing was recorded."""
+    by_epoch = {p["epoch"]: p for p in points if {"epoch", "loss", "validation"} <= set(p)}
+    if not by_epoch:
+        return None
+    figure, axes = _figure(6.4, 3.4)
+    epochs = sorted(by_epoch)
+    axes.plot(epochs, [by_epoch[e]["loss"] for e in epochs], color=GREY, lw=1.8)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss", color="#5c6b76")
+    other = axes.twinx()
+    other.spines["top"].set_visible(False)
+    validation = [by_epoch[e]["validation"] for e in epochs]
+    other.plot(epochs, validation, color=ACCENT, marker="o", ms=4, lw=1.8)
+    best = epochs[validation.index(max(validation))]
+    other.axvline(best, color=ACCENT, lw=1, ls=":")
+    other.set_ylabel("validation", color=ACCENT)
+    other.tick_params(labelsize=9, length=3)
+    return _png(figure)
+
+
+def plot_calibration(tags: Mapping[str, Classification]) -> bytes | None:
+    """Do tags that are given 70 % come true 70 % of the time? Beside the base rate; None without tags."""
+    if "tags" not in tags:
+        return None
+    figure, axes = _figure(4.6, 4.4)
+    axes.plot([0, 1], [0, 1], color=PALE, lw=2, zorder=0)
+    for name, colour, marker in (("base rate", WARM, "s"), ("tags", ACCENT, "o")):
+        bins = tags[name].bins if name in tags else []
+        if not bins:
+            continue
+        came = [b.came for b in bins]
+        axes.errorbar(
+            [b.said for b in bins],
+            [e.value for e in came],
+            yerr=_bars(came),
+            color=colour,
+            marker=marker,
+            ms=5,
+            lw=1.5,
+            elinewidth=1,
+            label=name,
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xlabel("probability given")
+    axes.set_ylabel("share that came true")
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
