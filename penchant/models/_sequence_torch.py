@@ -158,5 +158,5 @@ class Block(nn.Module):
         bias_HTT = self.distance_HT[:, back_TT.clamp(min=0, max=self.distance_HT.shape[1] - 1)]
         bias_HTT = bias_HTT.masked_fill(back_TT < 0, -torch.inf)
         mixed_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HTT[None])
-        out_BTD: Tensor = self.out(mixed_BHTd.transpose(1, 2).reshape(b, t, d))
+        out_BTD: Tensor = self.out(torch.cat(mixed_BHTd.unbind(1), -1))
         return out_BTD
