@@ -79,7 +79,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(evaluations):
     assert "http://" not in page
     assert "https://" not in page
     assert page.count("data:image/png;base64,") >= 3
-    for label in ("popularity", "recent popularity", "item-kNN", "transitions"):
+    for label in ("popularity", "recent popularity", "item neighbours", "counted transitions"):
         assert label in page
 
 
