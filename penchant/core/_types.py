@@ -66,6 +66,7 @@ class SlateItem(Noun, frozen=True):
     odds: Annotated[float, Meta(gt=0, le=1, description="chance of this item here, given the slots above")]
     explored: bool
     reasons: list[Reason] = []
+    title: str | None = None  # as the catalogue had it then
 
 
 class Slate(Noun, frozen=True):

@@ -168,6 +168,7 @@ def make_slate(
             odds=float(odds),
             explored=bool(explored),
             reasons=why,
+            title=ranker.shelf.titles[int(number)],
         )
         for number, score, odds, explored, why in zip(
             chosen_K, shown, choice.odds_K, choice.explored_K, reasons_K, strict=True

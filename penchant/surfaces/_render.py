@@ -57,8 +57,12 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style=_HUE, show_edge=False)
     for column in columns:
         number = column in right
-        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
+        whole = number or column in _WHOLE
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=whole)
     return table
+
+
+_WHOLE = ("model", "item", "against transitions")  # names that are not broken over lines
 
 
 def _note(text: str | None) -> Text | None:
@@ -70,10 +74,13 @@ def _note(text: str | None) -> Text | None:
 
 def _slate(slate: Slate) -> RenderableType:
     head = f"for {slate.subject}   model {slate.model_id[:12]}   policy {slate.policy_id}"
-    table = _table("rank", "item", "score", "odds", "why", right=("rank", "score", "odds"))
+    titled = any(item.title for item in slate.items)
+    names = ("rank", "item", *(("title",) if titled else ()), "score", "odds", "why")
+    table = _table(*names, right=("rank", "score", "odds"))
     for rank, item in enumerate(slate.items, start=1):
         why = "; ".join(reason.text for reason in item.reasons) + (" (explored)" if item.explored else "")
-        table.add_row(str(rank), item.item_id, f"{item.score:.4g}", f"{item.odds:.3g}", why)
+        name = (item.title or "",) if titled else ()
+        table.add_row(str(rank), item.item_id, *name, f"{item.score:.4g}", f"{item.odds:.3g}", why)
     degraded = Text("degraded answer") if slate.degraded else None
     return _lines(
         head, degraded, _note(slate.note), table if slate.items else Text("no items"), slate.recommendation_id
@@ -117,7 +124,7 @@ def _leaderboard(report: e.LeaderboardReport) -> RenderableType:
     return _lines(head, table, *notes, _differences(report), Text(report.verdict, style=_HUE))
 
 
-_HEADLINES = ("HR@10", "NDCG@10", "MRR", "coverage@10")
+_HEADLINES = ("HR@10", "NDCG@10", "MRR")
 
 
 def _differences(report: e.LeaderboardReport) -> RenderableType | None:
