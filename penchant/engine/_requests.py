@@ -32,46 +32,33 @@ class InitReport(Noun, frozen=True):
     next: list[str]
 
 
-class IngestRequest(Noun, frozen=True):
+class FilesRequest(Noun, frozen=True):
+    """Read files into the shop."""
+
+    files: Annotated[
+        list[InFile],
+        Meta(
+            min_length=1,
+            description="CSV, JSONL or Parquet, plain, .gz or .zst",
+            examples=[["export.csv"]],
+            extra=POSITIONAL,
+        ),
+    ]
+    mapping: (
+        Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None
+    ) = None
+    write_mapping: Annotated[
+        bool,
+        Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing"),
+    ] = False
+
+
+class IngestRequest(FilesRequest, frozen=True):
     """Read event files or user tables into the shop."""
 
-    files: Annotated[
-        list[InFile],
-        Meta(
-            min_length=1,
-            description="CSV, JSONL or Parquet, plain, .gz or .zst",
-            examples=[["events.csv"]],
-            extra=POSITIONAL,
-        ),
-    ]
-    mapping: (
-        Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None
-    ) = None
-    write_mapping: Annotated[
-        bool,
-        Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing"),
-    ] = False
 
-
-class CatalogRequest(Noun, frozen=True):
+class CatalogRequest(FilesRequest, frozen=True):
     """Read catalogue files into the shop."""
-
-    files: Annotated[
-        list[InFile],
-        Meta(
-            min_length=1,
-            description="CSV, JSONL or Parquet, plain, .gz or .zst",
-            examples=[["items.csv"]],
-            extra=POSITIONAL,
-        ),
-    ]
-    mapping: (
-        Annotated[InFile, Meta(description="TOML file with [[mapping]] tables for unknown columns")] | None
-    ) = None
-    write_mapping: Annotated[
-        bool,
-        Meta(description="write the proposed mapping of unknown columns to shop.toml instead of refusing"),
-    ] = False
 
 
 class Refusal(Noun, frozen=True):
