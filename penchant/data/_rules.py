@@ -301,7 +301,8 @@ RULES: tuple[Rule, ...] = (
         "duplicate",
         "an event that is already there: the same id, the same content",
         "nothing: it is counted once",
-        'if identical rows are separate events, set duplicates = "keep" in shop.toml',
+        'if identical rows are separate events, set duplicates = "keep" in shop.toml; if a column that was '
+        "left out (a step, a line number) tells them apart, name it in props",
         severity="info",
     ),
     Rule(

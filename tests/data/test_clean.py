@@ -288,3 +288,14 @@ def test_serving_does_not_load_the_engines(tmp_path):
         "bad = {'ibis', 'duckdb', 'pandas', 'torch'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_step_that_alone_tells_rows_apart_is_proposed_as_a_prop(tmp_path):
+    path = tmp_path / "looks.csv"
+    rows = [f"ann,{step},look,shoe,2024-05-01 10:00:00" for step in range(4)]
+    path.write_text("\n".join(["member,step,action_type,reference,time", *rows]) + "\n")
+    with pytest.raises(UnknownColumns) as caught:
+        clean(path)
+    proposal = caught.value.proposal
+    assert proposal.props == ["step"]
+    assert proposal.ignore == []
