@@ -290,7 +290,7 @@ def test_serving_does_not_load_the_engines(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_step_that_alone_tells_rows_apart_is_proposed_as_a_prop(tmp_path):
+def test_a_step_that_alone_tells_rows_apart_is_proposed_as_a_prop(clean, tmp_path):
     path = tmp_path / "looks.csv"
     rows = [f"ann,{step},look,shoe,2024-05-01 10:00:00" for step in range(4)]
     path.write_text("\n".join(["member,step,action_type,reference,time", *rows]) + "\n")
