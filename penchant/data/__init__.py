@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from penchant.data._health_view import render_health_html, render_health_text
     from penchant.data._ids import content_id
+    from penchant.data._labels import item_labels
     from penchant.data._live import check_event
     from penchant.data._mapping import Mapping, mappings_from
     from penchant.data._quarantine import Quarantine
@@ -87,6 +88,7 @@ _LAZY = {
     "drop_snapshots": "_snapshot",
     "feature_recipe": "_features",
     "item_categories": "_features",
+    "item_labels": "_labels",
     "leave_one_out": "_splits",
     "limits_of": "_rules",
     "make_snapshot": "_snapshot",
@@ -141,6 +143,7 @@ __all__ = [
     "feature_recipe",
     "is_target",
     "item_categories",
+    "item_labels",
     "leave_one_out",
     "limits_of",
     "live_sequences",

@@ -111,7 +111,6 @@ def recommend_many(
     names = None if request.users == "all" else read_users(str(request.users))
     out = Path(request.out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
-    out.parent.mkdir(parents=True, exist_ok=True)
     counts = {"users": 0, "rows": 0, "unknown": 0}
     try:
         with pq.ParquetWriter(temporary, ANSWER_SCHEMA, compression="zstd") as writer:
@@ -183,7 +182,7 @@ def _answer(
     shared_N = allowed(ranker, request)
     ids = ranker.items.ids
     columns: dict[str, list[object]] = {name: [] for name in ANSWER_SCHEMA.names}
-    for history, score_N in zip(histories, scores_BN, strict=True):
+    for history, score_N in zip(histories if personal else blank, scores_BN, strict=True):
         allowed_N = shared_N.copy()
         drop_seen(ranker, history, allowed_N, request.seen)
         limit = len(score_N) if ranker.model is None else max(shop.config.serve.candidates, request.k)
@@ -191,7 +190,7 @@ def _answer(
         query = Query(history.subject, now, request.k, request.surface, request.purpose, request.seed)
         choice = ranker.policy.choose(candidates, query, rng(request.seed, history.subject))
         chosen_K = candidates.item_N[choice.index_K]
-        why = reasons(ranker, history if personal else blank[0], chosen_K, shop.config.serve.reasons)
+        why = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
         k = len(chosen_K)
         columns["user_id"] += [history.subject] * k
         columns["rank"] += range(1, k + 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from penchant.core import Clock, ErasureReceipt, Progress, Slate, no_progress, now
-from penchant.core.errors import PenchantError, ShopError
+from penchant.core.errors import InputError, PenchantError, ShopError
 from penchant.data import Health
 from penchant.engine import _requests as rq
 from penchant.engine._operation import OPERATIONS, Operation, Remote, operation
@@ -91,6 +91,7 @@ class Engine:
 
     def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
         """Every call of every operation passes here."""
+        row.prepare_outputs(request)
         if self._remote is not None:
             return self._remote.call(row, request)
         started = time.perf_counter()
@@ -252,6 +253,12 @@ class Engine:
 
         if request.users is not None:
             return recommend_many(self.shop, self.serving, request, self.progress)
+        if request.out is not None:
+            raise InputError(
+                "a file is written for many people only",
+                path="$.out",
+                hint="give --users FILE or --users all, or leave --out away",
+            )
         return recommend(self.shop, self.serving, request)
 
     @operation(scope="serve")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penchant.core import Progress
+from penchant.core import Artifact, Progress
 from penchant.engine import _requests as rq
 from penchant.engine._promotion import read_pointer
 from penchant.engine._protocol import DEFAULT_KINDS, chosen_kinds, report_of, run_protocol, take_snapshot
@@ -18,26 +18,35 @@ if TYPE_CHECKING:
 
 def evaluate(shop: Shop, request: rq.EvaluateRequest, progress: Progress) -> rq.LeaderboardReport:
     """Measure the asked kinds, by default the promoted one, beside the baselines."""
-    asked = list(request.models) or _promoted_kind(shop)
-    return _measure(shop, request, asked, progress)
+    promoted = _promoted(shop)
+    asked = list(request.models) or ["popularity" if promoted is None else promoted.kind]
+    return _measure(shop, request, asked, promoted, progress)
 
 
 def compare(shop: Shop, request: rq.CompareRequest, progress: Progress) -> rq.LeaderboardReport:
     """Measure several kinds, by default all, with differences paired by person."""
-    return _measure(shop, request, list(request.models) or list(DEFAULT_KINDS), progress)
+    return _measure(shop, request, list(request.models) or list(DEFAULT_KINDS), _promoted(shop), progress)
 
 
 def _measure(
-    shop: Shop, request: rq.EvaluateRequest, asked: list[str], progress: Progress
+    shop: Shop,
+    request: rq.EvaluateRequest,
+    asked: list[str],
+    promoted: Artifact | None,
+    progress: Progress,
 ) -> rq.LeaderboardReport:
+    """Measure with the size and the rule on seen items that the promoted model was trained with."""
+    seen = request.seen
+    if promoted is not None and seen == shop.config.seen == "auto":
+        seen = promoted.facts.get("seen", "auto")
     outcome = run_protocol(
         shop,
         take_snapshot(shop, progress),
         chosen_kinds(asked),
         share=request.share,
-        seen=request.seen,
+        seen=seen,
         seed=request.seed,
-        size="auto",
+        size="auto" if promoted is None else promoted.config.get("size", "auto"),
         device="auto",
         by=request.by,
         progress=progress,
@@ -47,10 +56,11 @@ def _measure(
     return report_of(outcome)
 
 
-def _promoted_kind(shop: Shop) -> list[str]:
+def _promoted(shop: Shop) -> Artifact | None:
+    """The manifest of the promoted model; None before the first promotion."""
     from penchant.training import read_artifact
 
     pointer = read_pointer(shop.artifacts)
     if pointer is None or pointer.promoted is None:
-        return ["popularity"]
-    return [read_artifact(shop.artifacts, pointer.promoted).kind]
+        return None
+    return read_artifact(shop.artifacts, pointer.promoted)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_type_hints, overload
 
 import msgspec
@@ -76,6 +78,39 @@ class Operation:
             if any(extra.get("file") == direction for extra in _extras(field.type)):
                 found.append(field.encode_name)
         return found
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Names of the fields that are files to write, looked up once: every call asks."""
+        return self.file_fields("out")
+
+    def prepare_outputs(self, request: msgspec.Struct) -> None:
+        """Make the folders of the files to write, and refuse what is no file, before any work is done.
+
+        Raises:
+            InputError: A path names no file, or its folder cannot be made.
+        """
+        for name in self.outputs:
+            given = getattr(request, name)
+            if given is None:
+                continue
+            path = Path(given)
+            try:
+                if not path.name or path.is_dir():
+                    raise InputError(
+                        "this names no file to write",
+                        value=given,
+                        path=f"$.{name}",
+                        hint="give the path of a file",
+                    )
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"the folder of this file cannot be made: {error.strerror}",
+                    value=given,
+                    path=f"$.{name}",
+                    hint="give another path",
+                ) from None
 
     def file_words(self) -> dict[str, tuple[str, ...]]:
         """Texts that an input file field takes in place of a path, such as ``all``."""

@@ -104,8 +104,9 @@ def shop_shares(shop: Shop, tags: dict[str, tuple[str | None, list[str]]]) -> di
     for bucket in range(shop.store.num_buckets):
         table = shop.store.scan(bucket=bucket, columns=["item_id", "kind"])
         for found in table.group_by(["item_id", "kind"]).aggregate([([], "count_all")]).to_pylist():
-            for tag in tags.get(found["item_id"], (None, []))[1]:
-                weight[tag] += found["count_all"] * max(KIND_WEIGHT.get(found["kind"], 0.0), 0.0)
+            mine = tags.get(found["item_id"], (None, []))[1]
+            for tag in mine:  # an item's weight is shared out over its tags, as for a person
+                weight[tag] += found["count_all"] * max(KIND_WEIGHT.get(found["kind"], 0.0), 0.0) / len(mine)
     total = sum(weight.values()) or 1.0
     return {tag: value / total for tag, value in weight.items()}
 

@@ -19,9 +19,17 @@ import numpy as np
 
 from penchant.core import Model, Progress, Run, Scorer, SeenRule, Snapshot, iso, rng
 from penchant.core.errors import InputError, MissingExtra, ModelError
-from penchant.data import Cases, SnapshotOptions, bot_subjects, make_snapshot, repeat_share, time_split
+from penchant.data import (
+    Cases,
+    SnapshotOptions,
+    bot_subjects,
+    is_target,
+    make_snapshot,
+    repeat_share,
+    time_split,
+)
 from penchant.engine import _requests as rq
-from penchant.evaluation import Evaluation, Leaderboard, leaderboard, rank_metrics
+from penchant.evaluation import Evaluation, Leaderboard, leaderboard, rank_metrics, validation_metric
 from penchant.models import model_kinds
 from penchant.training import fit_model
 
@@ -116,9 +124,16 @@ def run_protocol(
     """Split by time, fit every kind on the earlier part, choose on one half of the cases, measure on the other.
 
     Raises:
-        ModelError: Nobody has events on both sides of any moment.
-        InputError: ``by`` names an unknown user attribute.
+        ModelError: No event turns to an item, or nobody has events on both sides of any moment.
+        InputError: ``by`` names an unknown user attribute, or there is no such size or device.
     """
+    pick_device(device)  # what cannot be is said before anything is fitted
+    model_config("sequence", size)
+    if not is_target(snapshot.kind, snapshot.item).any():
+        raise ModelError(
+            "no event turns to an item: there is nothing to learn from",
+            hint="ingest views, cart additions, purchases or reviews with their item_id",
+        )
     train, cases = time_split(snapshot, share=share, seed=seed)
     rule: SeenRule = seen if seen != "auto" else shop.config.seen
     if rule == "auto":
@@ -143,10 +158,7 @@ def run_protocol(
     enough = max(_FEWEST_CASES, min(_CHOICE_CASES, _CHOICE_CELLS // snapshot.num_items))
     few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:enough]))
 
-    def measure(scorer: Scorer) -> float:
-        found = rank_metrics(scorer, few, ks=(10,), seen=rule)
-        return float(found.metrics[MEASURE].value)
-
+    measure = validation_metric(few, measure=MEASURE, seen=rule)
     fitted: list[Fitted] = []
     for kind in kinds:
         progress(f"fitting {kind}", len(fitted), len(kinds), {})
@@ -196,7 +208,7 @@ def _fit(
     run = Run(
         seed=seed,
         device=pick_device(device),
-        checkpoints=run_folder(shop, train, kind, config, seed),
+        checkpoints=run_folder(shop, train, kind, config, seed, validated=seen),
         validate=measure,
         progress=listen,
     )
@@ -231,21 +243,32 @@ def pick_device(device: str) -> str:
     """``auto`` becomes cuda where there is one.
 
     Loading torch takes seconds, so it is asked only where the system has a driver for such a device.
+
+    Raises:
+        InputError: There is no such device.
     """
-    if device != "auto":
+    if device == "cpu":
         return device
-    if find_spec("torch") is None or not any(Path(name).exists() for name in _CUDA_DRIVERS):
+    kind, _, number = device.partition(":")
+    if device != "auto" and (kind != "cuda" or (number and not number.isdigit()) or device.endswith(":")):
+        raise InputError("no such device", value=device, hint="cpu, cuda or auto", path="$.device")
+    if find_spec("torch") is not None and any(Path(name).exists() for name in _CUDA_DRIVERS):
+        import torch
+
+        if torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count():
+            return "cuda" if device == "auto" else device
+    if device == "auto":
         return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    raise InputError("this machine has no such device", value=device, hint="use cpu or auto", path="$.device")
 
 
-def run_folder(shop: Shop, snapshot: Snapshot, kind: str, config: msgspec.Struct, seed: int) -> Path:
-    """Where an unfinished fit keeps its state: the same data, settings and seed find it again."""
+def run_folder(
+    shop: Shop, snapshot: Snapshot, kind: str, config: msgspec.Struct, seed: int, *, validated: str = ""
+) -> Path:
+    """Where an unfinished fit keeps its state: the same data, settings, seed and validation find it again."""
     import hashlib
 
-    key = msgspec.json.encode([snapshot.fingerprint, kind, msgspec.to_builtins(config), seed])
+    key = msgspec.json.encode([snapshot.fingerprint, kind, msgspec.to_builtins(config), seed, validated])
     return shop.runs / hashlib.sha256(key).hexdigest()[:20]
 
 
@@ -274,7 +297,7 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
     ]
     return rq.LeaderboardReport(
         protocol=protocol_words(outcome),
-        users=len(outcome.held_out),
+        users=_measured(outcome),
         items=outcome.train.num_items,
         seen=outcome.seen,
         rows=rows,
@@ -288,6 +311,11 @@ def protocol_words(outcome: Outcome) -> str:
     return (
         f"Time split at {iso(outcome.train.as_of)}: every model learned from earlier events only. "
         f"{len(outcome.chosen)} people chose (stopping, blending, which model to promote), "
-        f"{len(outcome.held_out)} others are measured here. Full ranking over {outcome.train.num_items} items, "
-        f"{seen}, ties at mid-rank."
+        f"{_measured(outcome)} others are measured here. Full ranking over {outcome.train.num_items} items, "
+        f"{seen}, equal scores count as a random order."
     )
+
+
+def _measured(outcome: Outcome) -> int:
+    """People whom the figures are about: those held out, but who asked only for items that are left out."""
+    return outcome.board.rows[0].evaluation.protocol.people

@@ -48,8 +48,11 @@ def train_tags(shop: Shop, snapshot: Snapshot, seed: int, progress: Progress) ->
     single = trained.model.softmax
     labels = trained.label_PC.argmax(axis=1) if single else trained.label_PC
     rows: dict[str, Any] = {"tags": trained.probability_PC, **trained.baselines}
+    said = {"tags": trained.decision_PC, **trained.baseline_decisions}
     measured = {
-        name: classification_metrics(probability, labels, classes=list(trained.names))
+        name: classification_metrics(
+            probability, labels, classes=list(trained.names), decision_PC=said.get(name)
+        )
         for name, probability in rows.items()
     }
     artifact = save_artifact(
@@ -102,7 +105,11 @@ def predict_person(shop: Shop, subject: str, events: pa.Table) -> list[rq.Predic
 def _features(shop: Shop, model: Any, subject: str, events: pa.Table, mine: pa.Table) -> pa.Table:
     """One row of raw features, as of just after the shop's last event."""
     catalog = shop.store.catalog()
-    items = Vocabulary(catalog["id"].combine_chunks())
+    # Items the catalogue lacks belong to no category, but count as different items, as they did in training.
+    known = catalog["id"].combine_chunks()
+    own = pc.unique(events["item_id"].drop_null())
+    unlisted = own.filter(pc.invert(pc.is_in(own, value_set=known)))
+    items = Vocabulary(pa.concat_arrays([known, unlisted.cast(known.type)]))
     kinds = np.array([KIND_CODES.get(kind, 0) for kind in events["kind"].to_pylist()], np.uint8)
     history = History(
         subject,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from penchant.core import Estimate
 from penchant.core.errors import InputError
-from penchant.evaluation._estimate import bootstrap_means
+from penchant.evaluation._estimate import FEW, bootstrap_means, proportion
 from penchant.evaluation._metrics import Evaluation
 
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
@@ -45,8 +46,22 @@ def paired_difference(first: Evaluation, second: Evaluation, *, seed: int = 0) -
         raise InputError("only figures of the same cases under the same rule can be compared")
     names = [name for name in first.per_case if name in second.per_case]
     gap_CV = np.stack([first.per_case[n] - second.per_case[n] for n in names], axis=1)
-    found = bootstrap_means(gap_CV, first.user_C, seed=seed)
-    return dict(zip(names, found, strict=True))
+    found = dict(zip(names, bootstrap_means(gap_CV, first.user_C, seed=seed), strict=True))
+    return {name: gap if gap.n >= FEW else _cautious(name, gap) for name, gap in found.items()}
+
+
+def _cautious(name: str, gap: Estimate) -> Estimate:
+    """The interval of a difference between few people, whose bootstrap would pretend to know too much.
+
+    A difference of shares lies between -1 and 1: half of it above the middle is a share again, for which
+    Wilson's interval is never too narrow. Novelty has no bounds and keeps its bootstrap.
+    """
+    if name.startswith("novelty"):
+        return gap
+    share = proportion((gap.value + 1) / 2 * gap.n, gap.n, level=gap.level)
+    return msgspec.structs.replace(
+        gap, low=min(2 * share.low - 1, gap.value), high=max(2 * share.high - 1, gap.value), method="wilson"
+    )
 
 
 def leaderboard(

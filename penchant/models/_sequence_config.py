@@ -62,6 +62,7 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     targets: int | None = None  # horizon
     epochs: float | None = None  # passes over the data; None: the horizon, or where validation was best
     patience: int = 4  # validations without a new best before stopping
+    attributes: bool = True  # item vectors take in brand, category and labels, where the catalogue has them
     counts: bool = True  # add transitions, neighbours and the own history to the score
     transitions_decay: float | None = None
     neighbours_decay: float | None = None

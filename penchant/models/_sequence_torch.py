@@ -1,14 +1,16 @@
 """The sequence transformer: from what a person did, in order, to what they want next.
 
 Letters: B people, T events (oldest first, padded on the right), D width, H heads, R interests, N items,
-M real targets. A causal pre-norm transformer (Vaswani et al. 2017; SASRec, Kang and
+L labels of an item at most, M real targets. A causal pre-norm transformer (Vaswani et al. 2017; SASRec, Kang and
 McAuley 2018) over the sum of item, event kind, time gap and value; distances between events enter as a learned bias
-of the attention; item vectors are shared by input and output; R linear heads give R interests (Li et al. 2019,
-MIND), and an item's score is its best dot product with them.
+of the attention; item vectors, shared by input and output, are the item's own plus those of its labels (brand,
+category, labels: what items with few events have in common with others); R linear heads give R interests (Li et
+al. 2019, MIND), and an item's score is its best dot product with them.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -32,13 +34,26 @@ class SequenceTransformer(nn.Module):
     Args:
         config: the settings.
         num_items: N; items are numbered from 1.
+        label_NL: labels of each item, (N + 1, L) numbers from 1, 0 = none; None = nothing is known of items.
     """
 
-    def __init__(self, config: SequenceConfig, num_items: int) -> None:
+    label_NL: Tensor
+    share_N: Tensor
+
+    def __init__(
+        self, config: SequenceConfig, num_items: int, label_NL: npt.NDArray[np.int64] | None = None
+    ) -> None:
         super().__init__()
         size = config.build()
         self.config, self.num_interests = config, config.interests
         self.item = nn.Embedding(num_items + 1, size.width, padding_idx=0)
+        self.label: nn.Embedding | None = None
+        if label_NL is not None and label_NL.size:
+            self.label = nn.Embedding(int(label_NL.max()) + 1, size.width, padding_idx=0)
+            # An item's labels together weigh about as much as one of them, however many it has.
+            share_N = 1 / np.sqrt(np.maximum(1, (label_NL > 0).sum(axis=1)))
+            self.register_buffer("label_NL", torch.from_numpy(label_NL), persistent=False)
+            self.register_buffer("share_N", torch.from_numpy(share_N.astype(np.float32)), persistent=False)
         self.kind = nn.Embedding(len(KINDS) + 1, size.width)
         self.gap = nn.Embedding(NUM_GAPS, size.width)
         self.value = nn.Linear(1, size.width, bias=False)
@@ -61,6 +76,9 @@ class SequenceTransformer(nn.Module):
             self.item.weight[0] = 0
             self.kind.weight.mul_(0.1)
             self.gap.weight.mul_(0.1)
+            if self.label is not None:
+                nn.init.normal_(self.label.weight, std=0.5 / math.sqrt(width))
+                self.label.weight[0] = 0
             eye = torch.eye(width)
             self.heads.weight.copy_((self.heads.weight * 0.2).view(-1, width, width).add(eye).view(-1, width))
 
@@ -68,7 +86,10 @@ class SequenceTransformer(nn.Module):
         """State after every event, (B, T, D). Padding on the right is harmless: nothing looks ahead."""
         step_BT = (gap_BT * 2).round().clamp(0, NUM_GAPS - 1).long()
         x_BTD = (
-            self.item(item_BT) + self.kind(kind_BT) + self.gap(step_BT) + self.value(value_BT[..., None] / 10)
+            self.vectors(item_BT)
+            + self.kind(kind_BT)
+            + self.gap(step_BT)
+            + self.value(value_BT[..., None] / 10)
         )
         x_BTD = self.dropout(x_BTD * math.sqrt(x_BTD.shape[-1]))
         for block in self.blocks:
@@ -98,9 +119,28 @@ class SequenceTransformer(nn.Module):
         item, kind, gap, value = self._inputs(batch)
         return self.encode(item, kind, gap, value, self._tensor(batch.length_B))
 
+    def vectors(self, item: Tensor) -> Tensor:
+        """Vectors of some items: one more dimension, D, than ``item`` has."""
+        own: Tensor = self.item(item)
+        if self.label is None:
+            return own
+        bag_PL = self.label_NL[item].view(-1, self.label_NL.shape[1])
+        labels_PD = F.embedding_bag(bag_PL, self.label.weight, mode="sum", padding_idx=0)
+        return own + labels_PD.view(own.shape) * self.share_N[item][..., None]
+
     def items(self) -> Tensor:
         """Vectors of all items, (N + 1, D); row 0 is zero."""
-        return self.item.weight
+        if self.label is None:
+            return self.item.weight
+        return self.vectors(torch.arange(len(self.item.weight), device=self.item.weight.device))
+
+    def folded(self) -> SequenceTransformer:
+        """A copy whose item vectors hold their labels already: the same answers, without the work."""
+        copied = copy.deepcopy(self)
+        with torch.no_grad():
+            copied.item.weight.copy_(self.items())
+        copied.label = None
+        return copied
 
     def loss(self, batch: SequenceBatch, negatives: Negatives | None = None) -> Tensor:
         """Mean cross-entropy over the real targets of the batch, ()."""
@@ -109,13 +149,13 @@ class SequenceTransformer(nn.Module):
         real_BT = target_BT > 0
         mean_MRD, target_M = self._interests(self(*self._inputs(batch))[real_BT]), target_BT[real_BT]
         if negatives is None:
-            total = fused_softmax_loss(mean_MRD, self.item.weight[1:], target_M - 1)
+            total = fused_softmax_loss(mean_MRD, self.items()[1:], target_M - 1)
         else:
             negative_K = self._tensor(negatives.item_K)
             total = sampled_softmax_loss(
                 mean_MRD,
-                self.item(target_M),
-                self.item(negative_K),
+                self.vectors(target_M),
+                self.vectors(negative_K),
                 self._tensor(negatives.log_chance_K),
                 target_M[:, None] == negative_K,
             )

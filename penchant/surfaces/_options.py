@@ -96,7 +96,19 @@ def _typed(context: click.Context, name: str) -> Any:
 
 
 def _plain(field: Field, value: Any) -> Any:
-    return list(value) if field.many else value
+    """What was typed, as it is; only a file's name may be bytes that are no text.
+
+    Raises:
+        InputError: The terminal sent bytes that are not UTF-8.
+    """
+    values = list(value) if field.many else [value]
+    for text in values if field.file is None else ():
+        if isinstance(text, str) and any("\ud800" <= char <= "\udfff" for char in text):
+            shown = text.encode("utf-8", "replace").decode()
+            raise InputError(
+                f"{_flag(field.name)} is not valid UTF-8", value=shown, hint="set the terminal to UTF-8"
+            )
+    return values if field.many else value
 
 
 def _alias(name: str) -> str:

@@ -128,18 +128,27 @@ class _OwnPages:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http":
             host = header(scope, b"host")
-            if self.hosts is not None and urlsplit(f"//{host}").hostname not in self.hosts:
+            if self.hosts is not None and _address(f"//{host}")[0] not in self.hosts:
                 error = InputError(
                     "this server does not answer to that name", value=host[:100], hint="use localhost"
                 )
                 await send_problem(send, error, status=421)
                 return
             origin = header(scope, b"origin")
-            if origin and urlsplit(origin).netloc != host:
+            if origin and _address(origin)[1] != host:
                 error = InputError("requests from pages of other sites are refused", value=origin[:100])
                 await send_problem(send, error, status=403)
                 return
         await self.app(scope, receive, send)
+
+
+def _address(url: str) -> tuple[str | None, str | None]:
+    """Name, and name with port, that a header speaks of; None where it is no address at all."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, parts.netloc
+    except ValueError:
+        return None, None
 
 
 def _loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from penchant.core import Run, Scorer, SequenceBatch, Snapshot, no_progress
 from penchant.core.errors import MissingExtra, ModelError
+from penchant.data import item_labels
 from penchant.models import ItemKNN, ItemKNNConfig, Sequence, SequenceConfig, Transitions, TransitionsConfig
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
     search = config.counts and config.counts_weight is None
     found = _with(config, _FIRST_BLEND) if search else config
+    label_NL = item_labels(snapshot) if config.attributes else None
     trained = train_network(
-        lambda: SequenceTransformer(config, snapshot.num_items),
+        lambda: SequenceTransformer(config, snapshot.num_items, label_NL),
         snapshot,
         config,
         run,
@@ -128,6 +130,7 @@ class _Shell:
 
     def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model as it serves, checked against the network."""
+        network = network.folded()  # type: ignore[operator]
         item_ND = network.items().detach().cpu().numpy().copy()  # type: ignore[operator]
         encoder = np.frombuffer(export_encoder(network, config), np.uint8)
         served = Sequence(config, encoder, item_ND, self.prior, self.transitions, self.neighbours)

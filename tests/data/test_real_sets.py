@@ -69,7 +69,9 @@ def test_retailrocket_without_times(real):
 
 def test_trivago_with_impressions_and_queries(real):
     report, ids = taken(real("trivago-2019-val100k/events.parquet"))
-    assert report.accepted == len(ids)  # 52,614 looks differ from another of the same second by their step alone
+    assert report.accepted == len(
+        ids
+    )  # 52,614 looks differ from another of the same second by their step alone
     assert report.rows == 100_003
     assert report.kinds["click"] == 13_597
     assert report.kinds["impression"] == 312_539

@@ -117,6 +117,36 @@ def test_the_purpose_analytics_uses_no_history(engine):
     assert ids(plain) == ids(nobody)
 
 
+@pytest.mark.parametrize("seen", ["allow", "exclude"])
+def test_the_purpose_analytics_uses_no_history_for_many_people_either(engine, tmp_path, seen):
+    out = tmp_path / "recs.parquet"
+    engine.recommend(users="all", k=3, purpose="analytics", seen=seen, out=str(out))
+    for user in ("u1", "u7"):
+        mine = [row["item_id"] for row in pq.read_table(out).to_pylist() if row["user_id"] == user]
+        assert mine == ids(engine.recommend(user_id=user, k=3, purpose="analytics", seen=seen))
+
+
+@pytest.mark.parametrize("wrong", ["", ".", "/", "shop.toml/x/y.html"])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(engine, wrong):
+    wrong = str(engine.path / wrong) if "x" in wrong else wrong
+    with pytest.raises(InputError, match="file") as told:
+        engine.doctor(html=wrong)
+    assert told.value.path == "$.html"
+    with pytest.raises(InputError, match="file"):
+        engine.recommend(users="all", out=wrong)
+
+
+def test_folders_of_written_files_are_made(engine, tmp_path):
+    engine.export_user(user_id="u1", out=str(tmp_path / "new" / "u1.json"))
+    assert (tmp_path / "new" / "u1.json").exists()
+
+
+def test_an_answer_for_one_person_is_not_written_to_a_file(engine, tmp_path):
+    with pytest.raises(InputError, match="many people") as told:
+        engine.recommend(user_id="u1", out=str(tmp_path / "x.parquet"))
+    assert told.value.path == "$.out"
+
+
 def test_bad_events_are_refused_alone(engine):
     told = engine.observe(
         events=[

@@ -167,3 +167,15 @@ def test_bins_and_calibration_error_by_hand():
 def test_values_that_do_not_fit_are_refused(probability, labels):
     with pytest.raises(InputError):
         classification_metrics(probability, labels, classes=["a", "b"])
+
+
+def test_a_handful_of_people_prove_nothing(fixed, cases_of):
+    """Two people whom one scorer serves and the other does not: a bootstrap would call that certain."""
+    made = cases_of([[1], [2]], [[20], [20]], 20)
+    good, bad = np.tile(np.arange(21.0), (2, 1)), -np.tile(np.arange(21.0), (2, 1))
+    served, missed = (rank_metrics(fixed(table), made, ks=(5, 10)) for table in (good, bad))
+    gap = paired_difference(served, missed)["NDCG@10"]
+    assert (gap.value, gap.n, gap.high) == (1.0, 2, 1.0)
+    assert gap.low < 0
+    board = leaderboard({**dict.fromkeys(KINDS, missed), "sequence": served})
+    assert "cannot be told apart" in board.verdict

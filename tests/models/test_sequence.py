@@ -1,15 +1,17 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from penchant.core import Run
+from penchant.core import CATALOG_SCHEMA, Catalog, Run, Vocabulary
 from penchant.core.errors import ArtifactError
-from penchant.data import sequence_batch
+from penchant.data import item_labels, sequence_batch
 from penchant.models import Sequence, SequenceConfig
-from penchant.testing import checkerboard_snapshot, markov_snapshot, withheld_item
+from penchant.testing import checkerboard_snapshot, markov_snapshot, snapshot_from_arrays, withheld_item
 from penchant.training import fit_model
 
 torch = pytest.importorskip("torch")
@@ -233,3 +235,60 @@ def test_size_is_one_dial():
     tiny, large = SequenceConfig(size="tiny").build(), SequenceConfig(size="large").build()
     assert (tiny.width, tiny.depth) < (large.width, large.depth)
     assert SequenceConfig(size="tiny", width=32).build().width == 32
+
+
+def labelled_snapshot():
+    """Walks over 18 items; items 19 and 20 are in the catalogue alone, one of them labelled like what people take."""
+    walks = markov_snapshot(users=200, items=18)
+    ids = [f"i{n:04d}" for n in range(20)]
+    items = Vocabulary(ids)
+    catalog = pa.table(
+        {
+            "id": ids,
+            "labels": pa.array([["soft"] if n in {*range(9), 18} else ["hard"] for n in range(20)]),
+            "brand": pa.array([f"brand {n % 5}" for n in range(20)]),
+        }
+    )
+    rest = {f.name: pa.nulls(20, f.type) for f in CATALOG_SCHEMA if f.name not in catalog.column_names}
+    table = pa.table({**{n: catalog[n] for n in catalog.column_names}, **rest}).select(CATALOG_SCHEMA.names)
+    keep = walks.item <= 9  # everybody stays with the soft ones
+    row = np.repeat(np.arange(walks.num_users), np.diff(walks.ptr))[keep]
+    made = snapshot_from_arrays(
+        users=walks.users,
+        items=items,
+        row=row,
+        item=walks.item[keep],
+        kind=walks.kind[keep],
+        ts=walks.ts[keep],
+    )
+    return replace(made, catalog=Catalog(table.cast(CATALOG_SCHEMA)))
+
+
+def test_labels_speak_for_items_without_events():
+    snapshot = labelled_snapshot()
+    batch = batch_of(snapshot, 40)
+    model = fit_model("sequence", snapshot, {**TINY, "counts": False}, Run(seed=1))
+    score_BN = model.scores(batch)
+    heard_B = batch.length_B > 0
+    assert (score_BN[heard_B, 19] > score_BN[heard_B, 20]).mean() > 0.9
+    plain = fit_model("sequence", snapshot, {**TINY, "counts": False, "attributes": False}, Run(seed=1))
+    assert not np.array_equal(plain.scores(batch), score_BN)
+
+
+def test_labels_are_folded_into_what_serves():
+    from penchant.models._sequence_torch import SequenceTransformer
+    from penchant.training._sequence import export_encoder
+
+    snapshot, config = labelled_snapshot(), SequenceConfig(size="tiny")
+    torch.manual_seed(0)
+    network = SequenceTransformer(config, 20, item_labels(snapshot)).eval()
+    assert network.label is not None
+    folded = network.folded()
+    torch.testing.assert_close(folded.items(), network.items())
+    graph = np.frombuffer(export_encoder(folded, config), np.uint8)
+    empty = fit_model("transitions", snapshot, {}, Run())
+    served = Sequence(config, graph, folded.items().detach().numpy(), np.zeros(21), empty, empty)
+    batch = batch_of(snapshot)
+    with torch.inference_mode():
+        expected = network.interests(batch)[0]
+    np.testing.assert_allclose(served.interests(batch)[0], expected.numpy(), rtol=1e-5, atol=1e-5)

@@ -141,6 +141,12 @@ def test_errors_are_two_lines(toy_cli: Any, arguments: str, code: int, words: li
     assert len(err.strip().splitlines()) <= 2
 
 
+def test_bytes_that_are_no_text_are_refused_in_words(toy_cli: Any) -> None:
+    code, out, err = toy_cli("add", "1", "--words", os.fsdecode(b"\xff\xfe"))
+    assert (code, out) == (2, "")
+    assert "not valid UTF-8" in err
+
+
 def test_a_proposal_is_printed(toy_cli: Any) -> None:
     code, _, err = toy_cli("fail", "--how", "columns")
     assert code == 2

@@ -241,6 +241,10 @@ def test_other_sites_are_refused(serve_toy: Any) -> None:
         assert foreign.status_code == 403
         rebound = client.post("/v1/add", json={"left": 1}, headers={"Host": "evil.example"})
         assert rebound.status_code == 421
+        for wrong, status in (({"Origin": "http://["}, 403), ({"Host": "[::1"}, 421)):
+            broken = client.post("/v1/add", json={"left": 1}, headers=wrong)
+            assert broken.status_code == status, "an address that is none is refused, not a crash"
+            assert broken.json()["code"] == "invalid_input"
 
 
 def test_health_and_pages(toy_client: httpx.Client) -> None:

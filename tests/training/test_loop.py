@@ -50,9 +50,10 @@ loop.train_network(lambda: SequenceTransformer(config, 15), markov_snapshot(user
 """
 
 
-def test_killed_and_resumed_gives_the_same_bits(tmp_path):
+def test_killed_and_resumed_gives_the_same_bits(tmp_path, monkeypatch):
     code = CHILD.replace("{settings!r}", repr(SETTINGS))
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another number of threads sums in another order
+    env = dict(os.environ)
     work = subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], env=env, stdout=subprocess.PIPE, text=True
     )

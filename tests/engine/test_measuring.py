@@ -1,0 +1,214 @@
+"""Training and measuring of a small shop: whose settings count, what is refused at once, what is reported."""
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from penchant import Engine
+from penchant.core import DAY
+from penchant.core.errors import InputError, ModelError
+from penchant.engine import _evaluate, _protocol, _tags
+from penchant.engine._profile import item_tags, shop_shares
+from penchant.engine._protocol import pick_device, run_folder
+from penchant.models import PopularityConfig
+
+NOW = 1_750_000_000_000_000
+USERS, ITEMS, STEPS = 60, 24, 10
+
+
+def clock():
+    return NOW
+
+
+def write(folder, name, rows):
+    pq.write_table(pa.Table.from_pylist(rows), folder / name)
+    return [str(folder / name)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A shop whose people come back to their own half of the items; the last item is in no catalogue."""
+    folder = tmp_path_factory.mktemp("shop")
+    draw = np.random.default_rng(0)
+    events = [
+        {
+            "event_id": f"{user}-{step}",
+            "user_id": f"u{user}",
+            "kind": "purchase",
+            "item_id": f"i{2 * int(draw.integers(ITEMS // 2)) + user % 2}" if step else "unlisted",
+            "ts": NOW - (3 * STEPS - 3 * step) * DAY - user,
+        }
+        for user in range(USERS)
+        for step in range(STEPS)
+    ]
+    catalog = [
+        {"id": f"i{n}", "title": f"Item {n}", "category": "Odd" if n % 2 else "Even"} for n in range(ITEMS)
+    ]
+    with Engine.open(folder / "shop", clock=clock) as engine:
+        engine.init()
+        engine.catalog(files=write(folder, "items.parquet", catalog))
+        engine.ingest(files=write(folder, "events.parquet", events))
+    return folder / "shop"
+
+
+@pytest.fixture
+def engine(shop, tmp_path):
+    shutil.copytree(shop, tmp_path / "shop")
+    with Engine.open(tmp_path / "shop", clock=clock) as engine:
+        yield engine
+
+
+def test_measuring_takes_the_rule_the_promoted_model_was_trained_with(engine):
+    usual = engine.evaluate().seen
+    other = "exclude" if usual == "allow" else "allow"
+    engine.train(models=["transitions"], seen=other)
+    assert engine.evaluate().seen == other
+    assert engine.compare(models=["transitions"]).seen == other
+    assert engine.evaluate(seen=usual).seen == usual
+
+
+def test_measuring_takes_the_size_the_promoted_model_was_trained_with(engine, monkeypatch):
+    pytest.importorskip("torch")
+    engine.train(models=["sequence"], size="tiny", device="cpu", promote=False)
+    found = (
+        next(m.id for m in engine.status().models if m.kind == "sequence")
+        if any(m.kind == "sequence" for m in engine.status().models)
+        else None
+    )
+    if found is None:
+        pytest.skip("another model was the best of this training")
+    engine.promote(artifact=found)
+    sizes = []
+
+    def stop(*args, size, **rest):
+        sizes.append(size)
+        raise ModelError("enough was seen")
+
+    monkeypatch.setattr(_evaluate, "run_protocol", stop)
+    with pytest.raises(ModelError, match="enough"):
+        engine.evaluate()
+    assert sizes == ["tiny"]
+
+
+def test_a_checkpoint_chosen_by_one_rule_does_not_serve_another(engine):
+    from penchant.core import no_progress
+
+    snapshot, config = _protocol.take_snapshot(engine.shop, no_progress), PopularityConfig()
+    folders = {
+        run_folder(engine.shop, snapshot, "popularity", config, 0, validated=rule)
+        for rule in ("", "allow", "exclude")
+    }
+    assert len(folders) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": "gigantic"}, {"device": "tpu"}, {"device": "cuda:"}, {"device": "cuda:x"}]
+)
+def test_what_cannot_be_is_refused_before_anything_is_fitted(engine, wrong, monkeypatch):
+    monkeypatch.setattr(_protocol, "_fit", lambda *args, **rest: pytest.fail("it was fitted"))
+    with pytest.raises(InputError, match="no such"):
+        engine.train(models=["transitions"], **wrong)
+
+
+def test_a_device_this_machine_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr(_protocol, "_CUDA_DRIVERS", ())
+    assert pick_device("auto") == pick_device("cpu") == "cpu"
+    with pytest.raises(InputError, match="has no such device"):
+        pick_device("cuda")
+
+
+@pytest.mark.parametrize("kind", ["impression", "refund", "search"])
+def test_events_that_turn_to_nothing_are_named_as_the_reason(tmp_path, kind):
+    rows = [
+        {
+            "event_id": f"{user}-{step}",
+            "user_id": f"u{user}",
+            "kind": kind,
+            "item_id": None if kind == "search" else f"i{step}",
+            "ts": NOW - (9 - step) * DAY,
+        }
+        for user in range(9)
+        for step in range(5)
+    ]
+    with Engine.open(tmp_path / "shop", clock=clock) as engine:
+        engine.init()
+        engine.ingest(files=write(tmp_path, "events.parquet", rows))
+        with pytest.raises(ModelError, match="no event turns to an item"):
+            engine.train(models=["transitions"])
+
+
+def test_the_report_counts_the_people_it_measured(engine):
+    report = engine.evaluate(seen="exclude", share=0.4)
+    row = report.rows[0]
+    assert report.users == row.metrics["HR@10"].n
+    assert f" {report.users} others are measured here" in report.protocol
+    assert "random order" in report.protocol
+
+
+def test_tags_are_reported_by_what_the_model_says(engine):
+    pytest.importorskip("torch")
+    from penchant.core import no_progress
+    from penchant.evaluation import classification_metrics
+
+    snapshot = _protocol.take_snapshot(engine.shop, no_progress)
+    outcome = _tags.train_tags(engine.shop, snapshot, 0, no_progress)
+    trained = outcome.trained
+    expected = classification_metrics(
+        trained.probability_PC,
+        trained.label_PC,
+        classes=list(trained.names),
+        decision_PC=trained.decision_PC,
+    )
+    halves = classification_metrics(trained.probability_PC, trained.label_PC, classes=list(trained.names))
+    assert outcome.report.metrics == expected.metrics
+    assert (trained.decision_PC != (trained.probability_PC >= 0.5)).any(), "else nothing is tested here"
+    assert expected.metrics["F1 macro"] != halves.metrics["F1 macro"]
+    again = trained.baseline_decisions["same as last period"]
+    assert outcome.measured["same as last period"].metrics["F1 micro"].value == pytest.approx(
+        classification_metrics(
+            trained.baselines["same as last period"],
+            trained.label_PC,
+            classes=list(trained.names),
+            decision_PC=again,
+        )
+        .metrics["F1 micro"]
+        .value
+    )
+
+
+def test_live_tag_features_equal_those_of_training(engine):
+    """Items the catalogue lacks count alike as of now and in training."""
+    pytest.importorskip("torch")
+    from penchant.core import no_progress
+    from penchant.engine._profile import personal_events
+
+    snapshot = _protocol.take_snapshot(engine.shop, no_progress)
+    model = _tags.train_tags(engine.shop, snapshot, 0, no_progress).trained.model
+    last = engine.shop.store.status().last_ts + 1
+    whole = model.describe(snapshot, snapshot.items, snapshot.catalog, last)
+    for subject in ("u0", "u7"):
+        events = personal_events(engine.shop, subject)
+        row = _tags._features(engine.shop, model, subject, events, pa.table({}))
+        place = snapshot.users.number(subject) - 1
+        assert row.slice(0, 1).to_pylist() == whole.slice(place, 1).to_pylist()
+
+
+def test_the_usual_share_divides_an_item_over_its_tags(tmp_path):
+    rows = [
+        {"event_id": f"{n}", "user_id": f"u{n}", "kind": "view", "item_id": item, "ts": NOW - DAY - n}
+        for n, item in enumerate(("two", "one"))
+    ]
+    with Engine.open(tmp_path / "shop", clock=clock) as engine:
+        engine.init()
+        engine.catalog(
+            files=write(
+                tmp_path,
+                "items.parquet",
+                [{"id": "two", "labels": ["x", "y"]}, {"id": "one", "labels": ["z"]}],
+            )
+        )
+        engine.ingest(files=write(tmp_path, "events.parquet", rows))
+        assert shop_shares(engine.shop, item_tags(engine.shop)) == {"x": 0.25, "y": 0.25, "z": 0.5}
