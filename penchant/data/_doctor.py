@@ -20,6 +20,7 @@ from penchant.data._settings import Settings
 from penchant.data._times import ORDINAL_START
 
 _COLUMNS = ["subject", "ts", "kind", "item_id", "value", "currency", "query", "text", "seq"]
+_NEVER = np.iinfo(np.int64).min
 _SERVICE = frozenset(
     [
         "POST",
@@ -67,10 +68,12 @@ def diagnose(store: Store, settings: Settings, quarantine: Quarantine, now: int)
     seen = _Seen(now)
     for table in buckets(store, _COLUMNS):
         seen.add(table, settings)
+    seen.counts["late"] = seen.arrivals.late(store)
     catalog = store.catalog()["id"]
     counts = Counter(quarantine.counts())
     reports = quarantine.reports()
     examples = {r.reason: r.examples for report in reports for r in report.refusals}
+    examples |= quarantine.examples(sorted(counts.keys() - examples.keys()))
     extra = [*_of_catalog(seen, catalog), *_of_reports(reports)]
     found = [*_of_events(seen, settings), *extra]
     if not any(f.severity in {"error", "warning"} for f in found) and not counts:
@@ -117,6 +120,7 @@ class _Seen:
         self.bot_events = 0
         self.targets = self.first_times = 0
         self.notes = Notes()
+        self.arrivals = _Arrivals()
 
     @property
     def repeat_share(self) -> float | None:
@@ -160,11 +164,9 @@ class _Seen:
         self.counts["ordinal"] += int(((ts >= ORDINAL_START) & (ts < ORDINAL_START + 400 * DAY)).sum())
         self.hours += np.bincount(ts[~midnight] % DAY // HOUR, minlength=24)
         self.days.update(np.unique(ts // DAY).tolist())
-        same = person[1:] == person[:-1]
-        self.counts["out_of_order"] += int((same & (seq[1:] < seq[:-1])).sum())
-        arrival = ts[np.argsort(seq, kind="stable")]
-        newest = np.maximum.accumulate(arrival)
-        self.counts["late"] += int((arrival < newest - DAY).sum())
+        arrival = np.lexsort((seq, person))
+        self.counts["out_of_order"] += _overtaken(person[arrival], ts[arrival])
+        self.arrivals.add(ts, seq)
 
     def _kinds(self, table: pa.Table, kind: pa.DictionaryArray, person: npt.NDArray[np.int64]) -> None:
         code = kind.indices.to_numpy().astype(np.int64)
@@ -191,13 +193,10 @@ class _Seen:
         target = is_target[code] & (item >= 0)
         self.targets += int(target.sum())
         self.first_times += len(np.unique(person[target] * (len(names) + 1) + item[target]))
-        same = (
-            (person[1:] == person[:-1])
-            & (ts[1:] == ts[:-1])
-            & (item[1:] == item[:-1])
-            & (code[1:] == code[:-1])
-        )
-        self.counts["twins"] += int((same & (item[1:] >= 0) & (ts[1:] % DAY != 0)).sum())
+        timed = (item >= 0) & (ts % DAY != 0)
+        rows = np.stack([person[timed], ts[timed], item[timed], code[timed].astype(np.int64)])
+        rows = rows[:, np.lexsort(rows)]
+        self.counts["twins"] += int((rows[:, 1:] == rows[:, :-1]).all(axis=0).sum())
 
     def _money(self, table: pa.Table) -> None:
         money = table.filter(pc.and_kleene(table["value"].is_valid(), pc.not_equal(table["kind"], "review")))
@@ -208,6 +207,56 @@ class _Seen:
                 self.currencies[group["values"]] += group["counts"]
         free = pc.and_(pc.equal(money["kind"], "purchase"), pc.equal(money["value"], 0.0))
         self.counts["zero_value"] += pc.sum(free).as_py() or 0
+
+
+def _overtaken(person: npt.NDArray[np.int64], ts: npt.NDArray[np.int64]) -> int:
+    """How many events came after a later event of the same person; rows by person, then arrival.
+
+    Example:
+        >>> _overtaken(np.array([0, 0, 0, 1]), np.array([9, 3, 4, 1]))
+        2
+    """
+    if not len(ts):
+        return 0
+    by_time = np.argsort(ts, kind="stable")
+    rank = np.empty(len(ts), np.int64)
+    rank[by_time] = np.cumsum(np.diff(ts[by_time], prepend=ts[by_time[0]]) != 0)
+    newest = np.maximum.accumulate(person * len(ts) + rank)  # people ascend, so nobody's rank reaches the next
+    return int((newest > person * len(ts) + rank).sum())
+
+
+class _Arrivals:
+    """The newest time among the events that arrived up to a number, to tell what came late.
+
+    Exact for two million arrivals; beyond that blocks of them share one time, so that memory stays flat, and
+    newer events in an event's own block are passed over.
+    """
+
+    _MOST = 1 << 21
+
+    def __init__(self) -> None:
+        self._shift = 0
+        self._newest = np.empty(0, np.int64)
+
+    def add(self, ts: npt.NDArray[np.int64], seq: npt.NDArray[np.int64]) -> None:
+        while int(seq.max()) >> self._shift >= self._MOST:
+            self._shift += 1
+            even = np.pad(self._newest, (0, len(self._newest) % 2), constant_values=_NEVER)
+            self._newest = even.reshape(-1, 2).max(axis=1)
+        block = seq >> self._shift
+        missing = max(int(block.max()) + 1 - len(self._newest), 0)
+        self._newest = np.pad(self._newest, (0, missing), constant_values=_NEVER)
+        np.maximum.at(self._newest, block, ts)
+
+    def late(self, store: Store) -> int:
+        """How many events arrived more than a day after newer ones, of whomever; after all were added."""
+        before = np.maximum.accumulate(self._newest)
+        count = 0
+        for table in buckets(store, ["ts", "seq"]):
+            ts, block = table["ts"].to_numpy(), table["seq"].to_numpy() >> self._shift
+            ts, block = ts[block > 0], block[block > 0]
+            count += int((before[block - 1] > ts + DAY).sum())
+        return count
 
 
 def _codes(column: pa.ChunkedArray) -> Any:

@@ -121,7 +121,7 @@ def _events(name: str, columns: list[str], batch: pa.RecordBatch) -> tuple[Mappi
     form, rest = "auto", [c for c in columns if c not in named.values()]
     if "ts" not in fields:
         found = next((c for c in rest if _looks_like_time(samples.get(c))), None)
-        order = next((c for w in _ORDER for c in columns if _bare(c) == w), None)
+        order = next((c for w in _ORDER for c in columns if _bare(c) == w and _numbers_once(samples.get(c))), None)
         if found is not None:
             fields["ts"] = found
         else:
@@ -214,6 +214,14 @@ def _some_texts(column: pa.Array | None) -> list[str]:
     step = max(1, len(column) // 500)
     some = texts(column.take(pa.array(range(0, len(column), step)))) if len(column) else column
     return [t for t in some.to_pylist() if t is not None]
+
+
+def _numbers_once(column: pa.Array | None) -> bool:
+    """Whether a column gives every row a number of its own.
+
+    One that starts again, as where a log was put together from files, would put later rows before earlier ones.
+    """
+    return column is not None and pc.count_distinct(column).as_py() == len(column)
 
 
 def _looks_like_time(column: pa.Array | None) -> bool:

@@ -33,7 +33,10 @@ QUARANTINE_SCHEMA = pa.schema(
     ]
 )
 _BY_STORE = ("duplicate", "conflict")  # found while storing, not while cleaning
+_PIECE = 65_536  # rows
 _UNREAD = ("damaged_row", "bad_encoding")  # nobody knows whose these are: they are searched for the id
+_WHOSE = ("subject", "reason", "raw")
+_WORD = re.compile(r"[\w-]+")
 Refusals = Iterable[pa.Table | pa.RecordBatch]
 
 
@@ -84,7 +87,7 @@ class Quarantine:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             earlier = _stored_duplicates(path)
-            rows = _merged(refused, earlier, source_name, source_sha256)
+            rows = _merged(_pieces(refused), earlier, source_name, source_sha256)
             self._replace(path, rows if erased is None else _without(rows, erased))
             if report is not None:
                 atomic_write(path.with_suffix(".json"), msgspec.json.encode(report))
@@ -108,6 +111,16 @@ class Quarantine:
             for group in pq.read_table(path, columns=["reason"])["reason"].value_counts().to_pylist():
                 total[group["values"]] += group["counts"]
         return dict(total)
+
+    def examples(self, reasons: list[str]) -> dict[str, list[str]]:
+        """A few rows of each reason that no report tells of, such as those the store refused: never who it was."""
+        found: dict[str, list[str]] = {reason: [] for reason in reasons}
+        for path in self._files() if reasons else []:
+            table = pq.read_table(path, columns=["row", "reason"], filters=[("reason", "in", reasons)])
+            for reason, rows in found.items():
+                more = table.filter(pc.equal(table["reason"], reason)).slice(0, 5 - len(rows))["row"]
+                rows += [f"row {row} of {path.stem[13:]}" for row in more.to_pylist()]
+        return found
 
     def reports(self) -> list[CleaningReport]:
         """What cleaning said about each file, in order of their names."""
@@ -155,14 +168,20 @@ class Quarantine:
         os.close(handle)
 
 
-def _merged(refused: Refusals, earlier: pa.Table, name: str, sha256: str) -> Iterator[pa.Table]:
+def _pieces(refused: Refusals) -> Iterator[pa.RecordBatch]:
+    """Small batches, for each row becomes a Python object on its way to JSON."""
+    for part in refused:
+        for start in range(0, part.num_rows, _PIECE):
+            piece = part.slice(start, _PIECE)
+            yield from [piece] if isinstance(piece, pa.RecordBatch) else piece.to_batches()
+
+
+def _merged(refused: Iterator[pa.RecordBatch], earlier: pa.Table, name: str, sha256: str) -> Iterator[pa.Table]:
     seen: set[int] = set()
     for part in refused:
-        table = pa.Table.from_batches([part]) if isinstance(part, pa.RecordBatch) else part
-        if table.num_rows:
-            if earlier.num_rows:
-                seen.update(table["row"].to_pylist())
-            yield _shaped(table, name, sha256)
+        if earlier.num_rows:
+            seen.update(part["row"].to_pylist())
+        yield _shaped(pa.Table.from_batches([part]), name, sha256)
     if earlier.num_rows:
         old = pa.array([row not in seen for row in earlier["row"].to_pylist()], pa.bool_())
         yield earlier.filter(old)
@@ -173,7 +192,17 @@ def _without(tables: Iterable[pa.Table], erased: Callable[[str], bool]) -> Itera
         known: dict[str | None, bool] = {
             s: s is None or not erased(s) for s in table["subject"].unique().to_pylist()
         }
-        yield table.filter(pa.array([known[s] for s in table["subject"].to_pylist()], pa.bool_()))
+        keep = [
+            known[subject] if subject is not None or reason not in _UNREAD else not _names_one(raw, erased)
+            for subject, reason, raw in zip(*(table[c].to_pylist() for c in _WHOSE), strict=True)
+        ]
+        yield table.filter(pa.array(keep, pa.bool_()))
+
+
+def _names_one(raw: str | None, erased: Callable[[str], bool]) -> bool:
+    """Whether a row that could not be read holds the id of an erased person, as a cell or as a word."""
+    cells = {c.strip(" \"'") for c in re.split(r"[,;|\t\n:{}\[\]]", raw or "")} | set(_WORD.findall(raw or ""))
+    return any(erased(c) or erased(GUEST_PREFIX + c) for c in cells if c)
 
 
 def _shaped(table: pa.Table, name: str, sha256: str) -> pa.Table:

@@ -17,6 +17,7 @@ from penchant.core import KIND_CODES, History, Progress, Query, bucket_of, rng
 from penchant.core.errors import InputError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import allowed, best_candidates, drop_seen, reasons, score_of
+from penchant.engine._recount import is_stale, recount
 from penchant.engine._serving import Ranker, Serving
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ def recommend_many(
     if request.user_id or request.anonymous_id:
         raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
     started = time.perf_counter()
+    if shop.config.serve.recount and is_stale(shop):
+        recount(shop, progress)
+        serving.refresh()
     ranker = serving.ranker
     names = None if request.users == "all" else read_users(str(request.users))
     out = Path(request.out)

@@ -205,6 +205,19 @@ class Engine:
         return train(self.shop, request, self.progress)
 
     @operation(scope="manage", job=True, isolated=True)
+    def recount(self, request: rq.RecountRequest) -> rq.RecountReport:
+        """Count again what people turn to and in which order, and let the promoted model serve with it.
+
+        The network stays as it was trained; its counted half learns what happened since. Takes seconds. A batch of
+        recommendations does it by itself when events have come in (``[serve] recount``).
+        """
+        from penchant.engine._recount import recount
+
+        report = recount(self.shop, self.progress)
+        self._look()
+        return report
+
+    @operation(scope="manage", job=True, isolated=True)
     def evaluate(self, request: rq.EvaluateRequest) -> rq.LeaderboardReport:
         """Measure on the newest time window, which nothing was fitted or chosen on.
 

@@ -130,7 +130,11 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
     loaded = shop.store.load(counted(), source=source.path.name)
     report = stream.report
     kept = shop.quarantine.add(
-        source.path.name, source.sha256, chain(stream.refused(), [loaded.refused]), report=report
+        source.path.name,
+        source.sha256,
+        chain(stream.refused(), [loaded.refused]),
+        report=report,
+        erased=shop.store.is_erased,
     )
     refused = report.refused + loaded.refused.num_rows
     return rq.FileReport(
@@ -170,7 +174,12 @@ def _take_table(
     table, refused, report = read(source, recognised, shop.config.data)
     put(table)
     kept = shop.quarantine.add(
-        source.path.name, source.sha256, [refused], report=report, what=recognised.what
+        source.path.name,
+        source.sha256,
+        [refused],
+        report=report,
+        what=recognised.what,
+        erased=shop.store.is_erased,
     )
     return rq.FileReport(
         file=str(source.path),

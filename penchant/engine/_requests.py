@@ -201,6 +201,21 @@ class TrainReport(Noun, frozen=True):
     seconds: float = 0.0
 
 
+class RecountRequest(Noun, frozen=True):
+    """Bring the promoted model's counts up to date without training."""
+
+
+class RecountReport(Noun, frozen=True):
+    """What serves after a recount."""
+
+    promoted: str
+    previous: str  # what it was counted from
+    kind: str
+    as_of: int
+    events: int
+    seconds: float
+
+
 class EvaluateRequest(Noun, frozen=True):
     """Measure on the newest time window, which nothing was fitted or chosen on."""
 

@@ -29,6 +29,7 @@ class ServeSettings(Noun, frozen=True):
     candidates: Annotated[int, Meta(ge=10, le=5000, description="best items handed to the policy")] = 500
     out_of_stock: Annotated[bool, Meta(description="may items that are out of stock be shown")] = False
     reasons: Annotated[int, Meta(ge=0, le=5, description="reasons per item")] = 1
+    recount: Annotated[bool, Meta(description="count new events before answering many people")] = True
 
 
 class TrainSettings(Noun, frozen=True):
@@ -84,11 +85,15 @@ def read_config(path: Path) -> ShopConfig:
 
 
 def write_config(path: Path, config: ShopConfig) -> None:
-    """Write ``shop.toml`` atomically, every setting with its value."""
-    atomic_write(
-        path / CONFIG,
-        msgspec.toml.encode(_without_none(msgspec.to_builtins(config, builtin_types=(dt.date,)))),
-    )
+    """Write ``shop.toml`` atomically, every setting with its value.
+
+    Without mappings the key is left out: after ``mapping = []`` TOML allows no ``[[mapping]]``, and a proposal
+    is there to be added at the end of the file.
+    """
+    plain = _without_none(msgspec.to_builtins(config, builtin_types=(dt.date,)))
+    if not plain["mapping"]:
+        del plain["mapping"]
+    atomic_write(path / CONFIG, msgspec.toml.encode(plain))
 
 
 def _without_none(value: Any) -> Any:

@@ -14,7 +14,7 @@ from penchant.core import Model
 from penchant.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from penchant.models._counts import NeighbourModel
+    from penchant.models._counts import NeighbourModel, log_share, target_counts
     from penchant.models._ease import EASE, EASEConfig
     from penchant.models._ials import IALS, IALSConfig
     from penchant.models._interest import InterestModel, Negatives
@@ -60,7 +60,9 @@ _LAZY = {
     "TransitionsConfig": "_transitions",
     "fit_tags": "_tags_fit",
     "labels_from_users": "_tags_labels",
+    "log_share": "_counts",
     "next_period_labels": "_tags_labels",
+    "target_counts": "_counts",
     "train_tags": "_tags_train",
 }
 
@@ -91,8 +93,10 @@ __all__ = [
     "TransitionsConfig",
     "fit_tags",
     "labels_from_users",
+    "log_share",
     "model_kinds",
     "next_period_labels",
+    "target_counts",
     "train_tags",
 ]
 

@@ -49,6 +49,18 @@ def positives(snapshot: Snapshot) -> Positives:
     )
 
 
+def target_counts(snapshot: Snapshot) -> npt.NDArray[np.float64]:
+    """How often people turned to each item: (N + 1,)."""
+    return np.bincount(positives(snapshot).item, minlength=snapshot.num_items + 1).astype(np.float64)
+
+
+def log_share(snapshot: Snapshot) -> npt.NDArray[np.float32]:
+    """Log of each item's smoothed share of the events by which people turned to items: (N + 1,)."""
+    count_N = target_counts(snapshot)
+    share_N: npt.NDArray[np.float32] = np.log((count_N + 0.5) / (count_N.sum() + 0.5)).astype(np.float32)
+    return share_N
+
+
 def history_weights(batch: SequenceBatch, decay: float) -> npt.NDArray[np.float64]:
     """Weigh each event of a batch by ``decay ** age``: (B, T), 0 where the event is not positive.
 

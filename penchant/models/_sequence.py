@@ -6,7 +6,7 @@ Letters: B people, T events, R interests, D width, N items, Q asked items, K ans
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Ints, SequenceBatch
+from penchant.core import Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import ArtifactError
-from penchant.models._counts import NeighbourModel, history_weights
+from penchant.models._counts import NeighbourModel, history_weights, log_share
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
 from penchant.models._sequence_config import SequenceConfig
 from penchant.models._transitions import Transitions, TransitionsConfig
@@ -136,6 +136,19 @@ class Sequence:
         out_TK = out_TK + 0.05 * close_TK + same_TK
         out_TK[history_T == 0] = 0.0
         return np.asarray(out_TK, np.float32)
+
+    def recounted(self, snapshot: Snapshot) -> Self:
+        """The same network with transitions, neighbours and popularity counted anew.
+
+        Args:
+            snapshot: Everything known by now, its items numbered as this model numbers them.
+        """
+        return replace(
+            self,
+            prior_N=log_share(snapshot),
+            transitions=Transitions.fit(snapshot, self.transitions.config, Run()),
+            neighbours=ItemKNN.fit(snapshot, self.neighbours.config, Run()),
+        )
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned; the encoder travels as a file of its own."""

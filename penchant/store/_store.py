@@ -485,6 +485,10 @@ class ShopStore:
             subject=subject, ts=ts, removed=removed, bytes_searched=searched, remaining=remaining
         )
 
+    def is_erased(self, subject: str) -> bool:
+        """Whether a person was erased, so that nothing of theirs may be taken in again."""
+        return bool(self._tombstones) and self._persons(subject) in self._tombstones
+
     def _finish_erasure(self, target: Target, *, rewrite_journal: bool = False) -> dict[str, int]:
         with guard("the erasure is not complete", self.path, "it is finished when the shop is next opened"):
             removed = self._eraser.remove(target)

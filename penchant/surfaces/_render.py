@@ -96,6 +96,13 @@ def _batch(report: e.BatchReport) -> RenderableType:
     return _lines(words, unknown, f"model {report.model_id[:12]}{degraded}, policy {report.policy_id}")
 
 
+def _recounted(report: e.RecountReport) -> RenderableType:
+    return Text(
+        f"counted {report.events:,} events in {report.seconds:.1f} s; "
+        f"{report.kind} serves with them ({report.promoted[:12]})"
+    )
+
+
 def _ingested(report: e.IngestReport) -> RenderableType:
     numbers = ("rows", "accepted", "already", "refused")
     table = _table("file", "what", "dialect", *numbers, right=numbers)
@@ -320,6 +327,7 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     e.BatchReport: _batch,
     e.IngestReport: _ingested,
     e.LeaderboardReport: _leaderboard,
+    e.RecountReport: _recounted,
     e.TrainReport: _trained,
     e.Profile: _profile,
     e.SimilarReport: _similar,

@@ -205,6 +205,7 @@ STEPS: tuple[Step, ...] = (
     ("profile", "profile", lambda s: {**_ME, "k": 3}),
     ("evaluate", "evaluate", lambda s: {"seed": 2, "html": str(s.out / "report.html")}),
     ("compare", "compare", lambda s: {"models": list(s.models), "seed": 2}),
+    ("recount", "recount", lambda s: {}),
     ("promote", "promote", lambda s: {"artifact": s.artifact("popularity")}),
     ("promoted", "recommend", lambda s: {**_ME, "k": 3}),
     ("rollback", "rollback", lambda s: {}),
@@ -343,6 +344,13 @@ class OperationTests:
         assert story["many"]["unknown_users"] == 1
         rows = story["many.parquet"]
         assert [row["rank"] for row in rows if row["user_id"] == "somebody-new"] == [1, 2, 3, 4]
+
+    def test_counts_are_brought_up_to_date(self, story: Story) -> None:
+        """A batch counts by itself what came in since; a recount of the same events changes no score."""
+        assert story["many"]["model_id"] != story["before"]["model_id"]
+        assert story["recount"]["previous"] == story["everybody"]["model_id"] == story["many"]["model_id"]
+        assert story["recount"]["kind"] in ("popularity", "transitions", *story["train"]["artifacts"])
+        assert story["promote"]["previous"] == story["recount"]["promoted"]
 
     def test_promotion_and_return(self, story: Story) -> None:
         """Another model serves after promote, and the earlier one again after rollback."""

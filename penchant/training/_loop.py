@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from penchant.core import Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import Interrupted, ModelError
 from penchant.data import Windows, training_windows, window_batch
-from penchant.models import FULL_SOFTMAX_ITEMS, InterestModel, SequenceConfig, Size
+from penchant.models import FULL_SOFTMAX_ITEMS, InterestModel, SequenceConfig, Size, target_counts
 from penchant.training._batches import NegativeSampler, epoch_batches, step_seed
 from penchant.training._checkpoint import Nets, load_checkpoint, save_checkpoint
 from penchant.training._distributed import World, join
@@ -276,9 +276,8 @@ def _sampler(snapshot: Snapshot, config: SequenceConfig, size: Size, seed: int) 
     """What draws negatives; None where all items compete."""
     if config.loss == "full" or (config.loss == "auto" and snapshot.num_items <= FULL_SOFTMAX_ITEMS):
         return None
-    count = np.bincount(snapshot.item, minlength=snapshot.num_items + 1).astype(np.float64)
-    count[0] = 0.0
-    return NegativeSampler(size.negatives, count / count.sum(), seed)
+    count_N = target_counts(snapshot)
+    return NegativeSampler(size.negatives, count_N / count_N.sum(), seed)
 
 
 def _optimiser(network: nn.Module, config: SequenceConfig, size: Size) -> torch.optim.AdamW:

@@ -13,7 +13,15 @@ import numpy as np
 from penchant.core import Run, Scorer, SequenceBatch, Snapshot, no_progress
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.data import item_labels
-from penchant.models import ItemKNN, ItemKNNConfig, Sequence, SequenceConfig, Transitions, TransitionsConfig
+from penchant.models import (
+    ItemKNN,
+    ItemKNNConfig,
+    Sequence,
+    SequenceConfig,
+    Transitions,
+    TransitionsConfig,
+    log_share,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,15 +111,6 @@ def search_blend(
                 break
         run.progress("sequence model: blending counts", done + 1, len(_GRID), {"validation": value})
     return best
-
-
-def log_share(snapshot: Snapshot) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Log of each item's smoothed share of the events: (N + 1,)."""
-    count = np.bincount(snapshot.item, minlength=snapshot.num_items + 1).astype(np.float64)
-    share: np.ndarray[Any, np.dtype[np.float32]] = np.log((count + 0.5) / (count.sum() + 0.5)).astype(
-        np.float32
-    )
-    return share
 
 
 class _Shell:

@@ -299,3 +299,28 @@ def test_a_step_that_alone_tells_rows_apart_is_proposed_as_a_prop(clean, tmp_pat
     proposal = caught.value.proposal
     assert proposal.props == ["step"]
     assert proposal.ignore == []
+
+
+def test_an_order_column_that_starts_again_is_not_proposed_as_time(clean, tmp_path):
+    path = tmp_path / "log.csv"
+    rows = [f"u{n},a,view,{n}\n" for n in range(4)] + [f"u{n},a,transaction,{n // 2}\n" for n in range(2, 4)]
+    path.write_text("user,item,event,row\n" + "".join(rows))
+    with pytest.raises(UnknownColumns) as caught:
+        recognise(open_source(path))
+    assert caught.value.proposal.fields["ts"] == "#row"
+    events = clean(path, (caught.value.proposal,)).events
+    assert [e["kind"] for e in sorted(events, key=lambda e: e["ts"]) if e["user_id"] == "u3"] == [
+        "view",
+        "purchase",
+    ]
+
+
+def test_unreadable_rows_of_an_erased_person_do_not_come_back(clean, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(HEADER + 'u1,"lost,view,2024-05-01\nu10,i,view,2024-05-01,too,many\nu1,i,view,2024-05-01\n')
+    kept = Quarantine(tmp_path / "quarantine")
+    source = open_source(path)
+    stream = clean_events(source, recognise(source), Settings(), 1_730_000_000_000_000)
+    assert list(stream.accepted())
+    kept.add(source.name, source.sha256, stream.refused(), erased=lambda subject: subject == "u1")
+    assert [r["row"] for b in kept.batches() for r in b.to_pylist()] == [2]

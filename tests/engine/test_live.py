@@ -8,7 +8,7 @@ import pytest
 
 from penchant import Engine
 from penchant.core import DAY
-from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError
+from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError, UnknownColumns
 
 NOW = 1_750_000_000_000_000
 ITEMS = 12
@@ -276,8 +276,69 @@ def test_a_mistyped_setting_is_named(tmp_path):
         engine.status()
 
 
+def test_a_printed_proposal_can_be_added_at_the_end_of_the_settings(tmp_path):
+    (tmp_path / "odd.csv").write_text("who,what_id,when\nu1,tea,2025-05-03T10:00:00Z\n")
+    with Engine.open(tmp_path / "shop", clock=clock) as engine:
+        engine.init()
+        with pytest.raises(UnknownColumns) as told:
+            engine.ingest(files=[str(tmp_path / "odd.csv")])
+    fields = 'user_id = "who"\nitem_id = "what_id"\nts = "when"\n'
+    proposal = '[[mapping]]\nname = "odd"\nkind = "view"\n[mapping.fields]\n' + fields
+    assert told.value.proposal.toml().startswith("[[mapping]]")
+    with (tmp_path / "shop" / "shop.toml").open("a") as settings:
+        settings.write("\n" + proposal)
+    with Engine.open(tmp_path / "shop", clock=clock) as engine:
+        assert engine.ingest(files=[str(tmp_path / "odd.csv")]).accepted == 1
+
+
 def test_every_error_is_of_the_tree(engine):
     with pytest.raises(PenchantError):
         engine.recommend(user_id="u1", k=0)
     with pytest.raises(PenchantError):
         engine.recommend(user_id="u1", colour="red")
+
+
+def test_a_batch_counts_what_others_did_since(engine, tmp_path):
+    """Forty people go from i2 to i9 after training; the answer for a person at i2 follows in the next batch."""
+    (tmp_path / "users.txt").write_text("u2000\n")
+    ask = {
+        "users": str(tmp_path / "users.txt"),
+        "out": str(tmp_path / "out.parquet"),
+        "k": 1,
+        "seen": "allow",
+    }
+    when = NOW - 3600 * 1_000_000
+    news = [
+        {"kind": "view", "item_id": item, "user_id": f"u{1000 + n}", "ts": when + place}
+        for n in range(40)
+        for place, item in enumerate(["i2", "i9"])
+    ]
+    engine.observe(events=[*news, {"kind": "view", "item_id": "i2", "user_id": "u2000"}])
+    before = engine.recommend(user_id="u2000", k=1)
+    assert ids(before) == ["i3"]
+    report = engine.recommend(**ask)
+    assert pq.read_table(tmp_path / "out.parquet")["item_id"].to_pylist() == ["i9"]
+    after = engine.recommend(user_id="u2000", k=1)
+    assert ids(after) == ["i9"], "whoever asks next gets the same model"
+    assert report.model_id == after.model_id != before.model_id
+    assert engine.recommend(**ask).model_id == report.model_id, "nothing new: nothing is counted again"
+    assert engine.rollback().previous == report.model_id  # to the model promoted before, not to older counts
+
+
+def test_only_the_last_counts_are_kept(engine):
+    kept = {engine.status().serving}
+    for n in range(4):
+        engine.observe(events=[{"kind": "view", "item_id": "i2", "user_id": f"u{n}"}])
+        report = engine.recount()
+        assert report.events == 361 + n
+        kept.add(report.promoted)
+    left = {model.id for model in engine.status().models if model.kind == "transitions"}
+    assert len(kept) == 5
+    assert len(left) == 3
+
+
+def test_recount_needs_a_model(tmp_path):
+    with Engine.open(tmp_path / "bare", clock=clock) as engine:
+        engine.init()
+        with pytest.raises(ModelError, match="no model serves"):
+            engine.recount()

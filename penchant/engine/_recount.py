@@ -1,0 +1,94 @@
+"""Between trainings: what the promoted model counted is counted again; what it learned by gradient stays.
+
+A person's own new events need none of this: every answer reads their live history. This is for what others
+did since, which the pairs, neighbours and popularity of a model do not know.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penchant.core import Artifact, Model, Progress, Run, Snapshot, Vocabulary
+from penchant.core.errors import ModelError
+from penchant.engine import _requests as rq
+from penchant.engine._promotion import Pointer, read_pointer, write_pointer
+from penchant.engine._protocol import take_snapshot
+from penchant.models import Sequence
+from penchant.training import fit_model, load_artifact, read_artifact, save_artifact
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+_RECOUNTED = "recounted"  # marks artifacts that were not trained, in their facts
+
+
+def is_stale(shop: Shop) -> bool:
+    """Whether events have come in since the promoted model last counted; False when none is promoted."""
+    pointer, last = read_pointer(shop.artifacts), shop.store.status().last_ts
+    if pointer is None or pointer.promoted is None or last is None:
+        return False
+    return last >= read_artifact(shop.artifacts, pointer.promoted).as_of
+
+
+def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
+    """Count everything stored, put the counts into a copy of the promoted model, and let that serve."""
+    started = time.perf_counter()
+    pointer = read_pointer(shop.artifacts) or Pointer()
+    promoted = pointer.promoted
+    if promoted is None:
+        raise ModelError("no model serves yet", hint="train first: penchant train")
+    loaded = load_artifact(shop.artifacts, promoted)
+    snapshot = take_snapshot(shop, progress)
+    model, items = _counted_again(loaded.model, loaded.artifact.kind, loaded.items, snapshot, progress)
+    artifact = save_artifact(
+        shop.artifacts,
+        model,
+        kind=loaded.artifact.kind,
+        as_of=snapshot.as_of,
+        items=items,
+        metrics=loaded.artifact.metrics,
+        facts=loaded.artifact.facts | {_RECOUNTED: True},
+        parents=[promoted],
+        fingerprint=snapshot.fingerprint,
+    )
+    # In place of the one it was counted from: `rollback` leads to the model before, not to older counts.
+    write_pointer(shop.artifacts, msgspec.structs.replace(pointer, promoted=artifact.id))
+    _drop_older_counts(shop, loaded.artifact)
+    return rq.RecountReport(
+        promoted=artifact.id,
+        previous=promoted,
+        kind=artifact.kind,
+        as_of=artifact.as_of,
+        events=snapshot.num_events,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _drop_older_counts(shop: Shop, before: Artifact) -> None:
+    """Of a chain of recounts the trained model, the last and the one before stay: a server may be reading that."""
+    if not before.facts.get(_RECOUNTED):
+        return
+    for parent in before.parents:
+        if read_artifact(shop.artifacts, parent).facts.get(_RECOUNTED):
+            shutil.rmtree(shop.artifacts / parent, ignore_errors=True)
+
+
+def _counted_again(
+    model: Model, kind: str, items: Vocabulary, snapshot: Snapshot, progress: Progress
+) -> tuple[Model, Vocabulary]:
+    """The model with new counts, and its vocabulary: that of a network is fixed until the next training."""
+    if isinstance(model, Sequence):
+        return model.recounted(in_vocabulary(snapshot, items)), items
+    return fit_model(kind, snapshot, model.config, Run(progress=progress)), snapshot.items
+
+
+def in_vocabulary(snapshot: Snapshot, items: Vocabulary) -> Snapshot:
+    """The snapshot's events numbered by another vocabulary; what that lacks becomes 0, no item."""
+    number_N = items.numbers(["", *snapshot.items.ids])
+    number_N[0] = 0
+    return replace(snapshot, items=items, item=number_N[snapshot.item].astype(snapshot.item.dtype))
