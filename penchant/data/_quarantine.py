@@ -132,6 +132,8 @@ class Quarantine:
     def erase(self, subject: str) -> int:
         """Remove every refused row of a person; returns how many went."""
         gone = 0
+        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
         for path in self._files():
             kept, removed = [], 0
             for batch in pq.ParquetFile(path).iter_batches(65_536):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penchant.core import Artifact, Progress
+from penchant.core.errors import ArtifactError
 from penchant.engine import _requests as rq
 from penchant.engine._promotion import read_pointer
 from penchant.engine._protocol import DEFAULT_KINDS, chosen_kinds, report_of, run_protocol, take_snapshot
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 
 def evaluate(shop: Shop, request: rq.EvaluateRequest, progress: Progress) -> rq.LeaderboardReport:
     """Measure the asked kinds, by default the promoted one, beside the baselines."""
-    promoted = _promoted(shop)
+    promoted = _promoted(shop, asked=not request.models)
     asked = list(request.models) or ["popularity" if promoted is None else promoted.kind]
     return _measure(shop, request, asked, promoted, progress)
 
 
 def compare(shop: Shop, request: rq.CompareRequest, progress: Progress) -> rq.LeaderboardReport:
     """Measure several kinds, by default all, with differences paired by person."""
-    return _measure(shop, request, list(request.models) or list(DEFAULT_KINDS), _promoted(shop), progress)
+    return _measure(
+        shop, request, list(request.models) or list(DEFAULT_KINDS), _promoted(shop, asked=False), progress
+    )
 
 
 def _measure(
@@ -56,11 +59,20 @@ def _measure(
     return report_of(outcome)
 
 
-def _promoted(shop: Shop) -> Artifact | None:
-    """The manifest of the promoted model; None before the first promotion."""
+def _promoted(shop: Shop, *, asked: bool) -> Artifact | None:
+    """The manifest of the promoted model; None before the first promotion.
+
+    Raises:
+        ArtifactError: It is damaged, and it is the one that is asked about.
+    """
     from penchant.training import read_artifact
 
     pointer = read_pointer(shop.artifacts)
     if pointer is None or pointer.promoted is None:
         return None
-    return read_artifact(shop.artifacts, pointer.promoted)
+    try:
+        return read_artifact(shop.artifacts, pointer.promoted)
+    except ArtifactError:
+        if asked:
+            raise
+        return None

@@ -282,9 +282,10 @@ class Jobs:
             self._run(job)
 
     def _run(self, job: Job) -> None:
-        job.change(state="running", started=now())
+        running = msgspec.structs.replace(job.status, state="running", started=now())
         self._here.job = job
-        self._write_if_possible(job.status)
+        self._write_if_possible(running)  # the record first: what a caller has seen, a restart must know
+        job.status = running
         try:
             if job.operation.isolated:
                 result = self._runner(self.engine.path or self.folder, job)

@@ -133,3 +133,6 @@ def _tidy(shop: Shop, keep: int) -> None:
         for old in ids[keep:]:
             if old not in needed:
                 shutil.rmtree(shop.artifacts / old, ignore_errors=True)
+    there = tuple(i for i in pointer.previous if (shop.artifacts / i).is_dir())
+    if there != pointer.previous:  # nobody can go back to what was dropped
+        write_pointer(shop.artifacts, msgspec.structs.replace(pointer, previous=there))

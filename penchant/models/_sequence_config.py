@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+import numpy as np
 
+from penchant.core import Ints
 from penchant.core.errors import InputError
 
-SizeName = Literal["tiny", "small", "base", "large", "huge"]
+SizeName = Literal["auto", "tiny", "small", "base", "large", "huge"]
 LossName = Literal["auto", "full", "sampled"]
 
 FULL_SOFTMAX_ITEMS = 5_000  # above it, "auto" draws negatives: as accurate there, at a third of the cost
@@ -29,11 +31,16 @@ class Size(msgspec.Struct, frozen=True):
 
 SIZES: dict[str, Size] = {
     "tiny": Size(16, 1, 1, 20, 512, 128, 5e-3, 200_000),
-    "small": Size(64, 1, 1, 50, 1536, 1024, 2e-3, 6_000_000),
+    "small": Size(64, 1, 1, 50, 1536, 1024, 2e-3, 20_000_000),
     "base": Size(128, 2, 2, 50, 2048, 2048, 1e-3, 10_000_000),
     "large": Size(256, 4, 4, 100, 4096, 4096, 7e-4, 100_000_000),
     "huge": Size(512, 8, 8, 200, 8192, 8192, 5e-4, 1_000_000_000),
 }
+
+
+# "auto" is "small" with a longer memory where more than this share of the targets has more events before it
+# than "small" reads, and a second block where there are also enough of them to learn it.
+_LONG_SHARE, _LONG, _MANY_TARGETS = 0.25, 200, 300_000
 
 
 class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +54,7 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         64
     """
 
-    size: SizeName = "small"
+    size: SizeName = "auto"
     loss: LossName = "auto"
     interests: int = 1
     dropout: float = 0.4
@@ -76,9 +83,27 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Where the logarithm of the counts begins to bend."""
         return 0.1 if self.counts_floor is None else self.counts_floor
 
+    def for_histories(self, length_U: Ints) -> SequenceConfig:
+        """The same with what "auto" leaves open decided by the lengths of the histories, (U,).
+
+        Example:
+            >>> SequenceConfig().for_histories(np.full(5_000, 150)).length
+            200
+        """
+        if self.size != "auto":
+            return self
+        memory = SIZES["small"].length
+        targets = int(length_U.sum())
+        long = np.maximum(length_U - memory, 0).sum() > _LONG_SHARE * targets
+        return msgspec.structs.replace(
+            self,
+            length=self.length or (_LONG if long else memory),
+            depth=self.depth or (2 if long and targets >= _MANY_TARGETS else 1),
+        )
+
     def build(self) -> Size:
         """The size with this config's own values in place of the dial's."""
-        size = SIZES[self.size]
+        size = SIZES["small" if self.size == "auto" else self.size]
         own = {name: getattr(self, name) for name in Size.__struct_fields__ if hasattr(self, name)}
         size = msgspec.structs.replace(
             size, **{name: value for name, value in own.items() if value is not None}

@@ -12,7 +12,7 @@ import numpy as np
 
 from penchant.core import Run, Scorer, SequenceBatch, Snapshot, no_progress
 from penchant.core.errors import MissingExtra, ModelError
-from penchant.data import item_labels
+from penchant.data import item_labels, sequence_length
 from penchant.models import (
     ItemKNN,
     ItemKNNConfig,
@@ -60,6 +60,7 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     decided: Callable[[Scorer], float] | None = None
     if validate is not None:
         decided = lambda scorer: world.decide(lambda: validate(scorer))  # noqa: E731
+    config = config.for_histories(sequence_length(snapshot))
     shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
     search = config.counts and config.counts_weight is None
     found = _with(config, _FIRST_BLEND) if search else config

@@ -118,6 +118,39 @@ def test_what_stands_out_is_counted(shop):
     assert msgspec.json.decode(msgspec.json.encode(health), type=Health) == health
 
 
+def test_order_and_twins_are_counted_by_what_they_say(shop):
+    store, quarantine = shop
+    days = [9, 1, 2, 3, 9, 8]  # four events come after the one of day 9
+    load(store, [event("u1", START + d * DAY + 1, item=f"i{d}") for d in days])
+    load(store, [event("u2", START + 4 * DAY + 1)], "b")  # late, though its own person has nothing newer
+    load(store, [event("u3", START + 50 * DAY + 7, item=i) for i in ("a", "b", "a", "b", "a")], "c")
+    counts = found(diagnose(store, Settings(), quarantine, NOW))
+    assert counts["out_of_order"] == 4
+    assert counts["late"] == 4
+    assert counts["twins"] == 4  # a a a, b b, and i9 i9 of u1
+
+
+def test_late_events_are_found_among_very_many_arrivals(monkeypatch):
+    from penchant.data import _doctor
+
+    monkeypatch.setattr(_doctor._Arrivals, "_MOST", 64)
+    ts = np.arange(1000) * DAY
+    ts[900] = 0
+    table = pa.table({"ts": ts, "seq": np.arange(1000)})
+
+    class Log:
+        num_buckets = 1
+
+        def scan(self, *, bucket, columns):
+            return table
+
+    arrivals = _doctor._Arrivals()
+    arrivals.add(ts[:500], np.arange(500))
+    arrivals.add(ts[500:], np.arange(500, 1000))
+    assert len(arrivals._newest) <= 64
+    assert arrivals.late(Log()) == 1
+
+
 def test_rounded_and_shifted_times_are_suspected(shop):
     store, quarantine = shop
     draw = np.random.default_rng(0)
@@ -184,6 +217,7 @@ def test_the_doctor_is_right_about_a_real_shop(shop, real):
     store.put_catalog(read_catalog(source, recognise(source, mappings, what="catalog"), settings)[0])
     health = diagnose(store, settings, quarantine, NOW)
     assert {r.reason: r.count for r in health.refusals} == {"missing_user": 135_080, "duplicate": 5_227}
+    assert all(len(r.examples) == 5 for r in health.refusals)
     assert health.events == 401_602
     assert health.people == 4_372
     assert {s.kind for s in health.funnel} == {"purchase", "refund"}
@@ -192,3 +226,4 @@ def test_the_doctor_is_right_about_a_real_shop(shop, real):
     assert "bots" not in counts
     assert counts["service_items"] > 1_000
     assert counts["silent_days"] > 50  # closed on Saturdays
+    assert counts["twins"] == 4_999

@@ -1,5 +1,6 @@
 """Training and measuring of a small shop: whose settings count, what is refused at once, what is reported."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -9,12 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine, models
-from penchant.core import DAY, no_progress
-from penchant.core.errors import InputError, ModelError
+from penchant.core import DAY, Run, no_progress
+from penchant.core.errors import ArtifactError, InputError, ModelError
 from penchant.engine import _evaluate, _protocol, _tags
 from penchant.engine._profile import item_tags, personal_events, shop_shares
+from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import pick_device, run_folder
+from penchant.engine._train import _tidy
 from penchant.models import PopularityConfig
+from penchant.testing import toy_snapshot
+from penchant.training import fit_model, save_artifact
 
 NOW = 1_750_000_000_000_000
 USERS, ITEMS, STEPS = 60, 24, 10
@@ -192,3 +197,28 @@ def test_the_usual_share_divides_an_item_over_its_tags(tmp_path):
         )
         engine.ingest(files=write(tmp_path, "events.parquet", rows))
         assert shop_shares(engine.shop, item_tags(engine.shop)) == {"x": 0.25, "y": 0.25, "z": 0.5}
+
+
+def test_rollback_knows_only_models_that_are_still_there(engine):
+    toy = toy_snapshot([("u", "a"), ("v", "b")])
+    model = fit_model("popularity", toy, {}, Run())
+    ids = [
+        save_artifact(
+            engine.shop.artifacts, model, kind="popularity", as_of=0, items=toy.items, facts={"seed": seed}
+        ).id
+        for seed in range(3)
+    ]
+    for age, artifact_id in enumerate(reversed(ids)):
+        os.utime(engine.shop.artifacts / artifact_id / "manifest.json", (2e9 - age, 2e9 - age))
+    write_pointer(engine.shop.artifacts, Pointer(promoted=ids[2], previous=(ids[1], ids[0])))
+    _tidy(engine.shop, 1)
+    assert [(engine.shop.artifacts / i).is_dir() for i in ids] == [False, True, True]
+    assert read_pointer(engine.shop.artifacts).previous == (ids[1],)
+
+
+def test_a_damaged_promoted_model_does_not_keep_others_from_being_measured(engine):
+    write_pointer(engine.shop.artifacts, Pointer(promoted="0" * 32))
+    assert engine.evaluate(models=["transitions"]).rows
+    assert engine.compare(models=["transitions"]).rows
+    with pytest.raises(ArtifactError, match="damaged"):
+        engine.evaluate()

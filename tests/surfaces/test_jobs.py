@@ -92,6 +92,23 @@ def test_a_job_found_running_is_interrupted(toy: Any, toy_jobs: Jobs) -> None:
     reborn.close()
 
 
+def test_a_job_that_is_seen_running_is_running_on_disk(
+    toy: Any, toy_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = toy_jobs._write
+
+    def slowly(status: JobStatus) -> None:
+        time.sleep(0.1)
+        write(status)
+
+    monkeypatch.setattr(toy_jobs, "_write", slowly)
+    toy.hold.clear()
+    job = submit(toy_jobs, "long", steps=1)
+    wait_for(toy_jobs, job.id, "running")
+    assert [status.state for status in toy_jobs._stored(job.id)] == ["running"]
+    toy.hold.set()
+
+
 def test_stopping(toy: Any, toy_jobs: Jobs) -> None:
     toy.hold.clear()
     running = submit(toy_jobs, "long", steps=100_000)
