@@ -13,16 +13,16 @@ PEER = HERE / "peers" / ".venv"  # RecTools wants an older numpy than we do
 
 def peer() -> list[str]:
     """The words that name the peer's Python; none, said aloud, where it cannot be installed."""
+    wanted = HERE / "peers" / "rectools.txt"
     python, done = PEER / "bin" / "python", PEER / ".done"
-    if not done.exists():
+    if not done.exists() or done.read_text() != wanted.read_text():
         print(f"== setting up the peer in {PEER} (once)", flush=True)
         venv.create(PEER, with_pip=True, clear=True)
-        wanted = ["-r", str(HERE / "peers" / "rectools.txt")]
-        installed = subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=False)
+        installed = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=False)
         if installed.returncode:
             print("== RecTools cannot be installed here: only our own figures follow", flush=True)
             return []
-        done.touch()
+        done.write_text(wanted.read_text())
     return ["--peer", str(python)]
 
 

@@ -34,6 +34,7 @@ from penchant.core._protocols import (
     Scorer,
     Store,
     StoreStatus,
+    leads,
     no_progress,
 )
 from penchant.core._schema import (
@@ -115,6 +116,7 @@ __all__ = [
     "Vocabulary",
     "bucket_of",
     "iso",
+    "leads",
     "no_progress",
     "now",
     "rng",

@@ -7,6 +7,7 @@ conformance suite of each.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,11 @@ class Run:
     checkpoints: Path | None = None
     validate: Callable[[Scorer], float] | None = None
     progress: Progress = no_progress
+
+
+def leads() -> bool:
+    """Whether this process may write and speak: it is alone, or the first of those that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penchant.core import Artifact, Progress
+from penchant.core import Artifact, Progress, leads
 from penchant.core.errors import ArtifactError
 from penchant.engine import _requests as rq
 from penchant.engine._promotion import read_pointer
@@ -54,7 +54,7 @@ def _measure(
         by=request.by,
         progress=progress,
     )
-    if request.html is not None:
+    if request.html is not None and leads():
         atomic_write(Path(request.html), leaderboard_html(shop, outcome).encode())
     return report_of(outcome)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penchant.core import Model, Progress, Run, Snapshot
+from penchant.core import Model, Progress, Run, Snapshot, leads
 from penchant.engine import _requests as rq
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import (
@@ -57,9 +57,10 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     tags = train_tags(shop, snapshot, request.seed, progress)
     if tags.artifact is not None:
         artifacts["tags"] = tags.artifact
-    if request.promote:
-        _promote(shop, outcome.best.kind, artifacts)
-    _tidy(shop, settings.keep)
+    if leads():
+        if request.promote:
+            _promote(shop, outcome.best.kind, artifacts)
+        _tidy(shop, settings.keep)
     report = rq.TrainReport(
         leaderboard=report_of(outcome),
         tags=tags.report,
@@ -69,7 +70,8 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         notes=[note for note in tags.notes if note],
         seconds=round(time.perf_counter() - started, 1),
     )
-    write_training_report(shop, outcome, report, tags)
+    if leads():
+        write_training_report(shop, outcome, report, tags)
     return report
 
 

@@ -99,11 +99,12 @@ def user_item_matrix(found: Positives, num_users: int, num_items: int, max_histo
     return sparse.csr_array((ones, (rows, columns)), shape=(num_users, width))
 
 
-def came_back(found: Positives, width: int) -> npt.NDArray[np.int64]:
-    """How many people turned to each item more than once: (width,)."""
+def came_back(found: Positives, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many people turned to each item more than once, and how many ever did: (width,) each."""
     key = np.sort(found.user.astype(np.int64) * width + found.item)
     again = np.unique(key[1:][np.diff(key) == 0])
-    return np.bincount(again % width, minlength=width)
+    ever = key[np.diff(key, prepend=-1) > 0]
+    return np.bincount(again % width, minlength=width), np.bincount(ever % width, minlength=width)
 
 
 def popularity_prior(found: Positives, num_items: int) -> npt.NDArray[np.float32]:

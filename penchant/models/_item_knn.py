@@ -60,9 +60,9 @@ class ItemKNN(NeighbourModel):
         width = snapshot.num_items + 1
         who = user_item_matrix(found, snapshot.num_users, snapshot.num_items, config.max_history)
         by_item = who.T.tocsr()
-        people_I = np.diff(by_item.indptr)
-        norm_I = np.sqrt(people_I)
-        again_I = came_back(found, width)
+        norm_I = np.sqrt(np.diff(by_item.indptr))
+        # Both over whole histories: a share of those whose last items name it could pass 1.
+        again_I, ever_I = came_back(found, width)
         # Multiplications that a row costs: the lengths of the histories of the item's people.
         cost_I = by_item @ np.diff(who.indptr).astype(np.float64)
         blocks = []
@@ -71,7 +71,7 @@ class ItemKNN(NeighbourModel):
             row = np.repeat(np.arange(start, end), np.diff(block.indptr))
             block.data /= (norm_I[row] * norm_I[block.indices] + config.shrink).astype(np.float32)
             itself = np.flatnonzero(block.indices == row)
-            block.data[itself] = again_I[row[itself]] / (people_I[row[itself]] + config.shrink)
+            block.data[itself] = again_I[row[itself]] / (ever_I[row[itself]] + config.shrink)
             block.eliminate_zeros()
             blocks.append(strongest(block, config.neighbours))
             run.progress("item_knn", end, width, {})

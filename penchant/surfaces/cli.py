@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import penchant
+from penchant.core import leads
 from penchant.core.errors import InputError, Interrupted, PenchantError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_SHARED = {"train", "evaluate", "compare"}  # what several processes do together
 _SECTIONS = {"manage": "Manage", "serve": "Ask and tell", "govern": "Govern"}
 _SHOP = click.Option(
     ["--shop"],
@@ -98,13 +100,18 @@ def _command(operation: Operation) -> click.Command:
 
 
 def _run(operation: Operation, context: click.Context) -> None:
-    """Run an operation and print its answer."""
+    """Run an operation and print its answer; of several processes under ``torchrun`` the first one does."""
     from penchant.surfaces._console import ConsoleProgress
     from penchant.surfaces._options import request_fields
 
+    if not leads() and operation.name not in _SHARED:
+        return
     request = operation.build(**request_fields(operation.request, context))
-    with ConsoleProgress(context.params["progress"]) as progress, _engine(context, progress) as engine:
+    wanted = context.params["progress"] if leads() else False
+    with ConsoleProgress(wanted) as progress, _engine(context, progress) as engine:
         response = getattr(engine, operation.name)(request)
+    if not leads():
+        return
     _print(operation, response, as_json=context.params["as_json"])
 
 
@@ -113,7 +120,7 @@ def _engine(context: click.Context, progress: Any) -> Engine:
 
     url = context.params["url"]
     if not url:
-        return Engine.open(context.params["shop"], progress=progress)
+        return Engine.open(context.params["shop"], progress=progress, readonly=not leads())
     typed = context.get_parameter_source("shop") is click.core.ParameterSource.COMMANDLINE
     if typed and context.get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE:
         raise InputError("give --shop or --url, not both", hint="--url reaches a shop that a server has")

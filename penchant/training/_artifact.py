@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from penchant.core import Artifact, Estimate, Model, Vocabulary
+from penchant.core import Artifact, Estimate, Model, Vocabulary, leads
 from penchant.core.errors import ArtifactError, InputError
 from penchant.models import model_kinds
 
@@ -62,7 +62,7 @@ def save_artifact(
     parents: Sequence[str] = (),
     fingerprint: str = "",
 ) -> Artifact:
-    """Write a model as an artifact; it appears whole or not at all.
+    """Write a model as an artifact; it appears whole or not at all. Of several processes the first one writes.
 
     Args:
         root: The folder of artifacts.
@@ -100,7 +100,8 @@ def save_artifact(
     )
     artifact = msgspec.structs.replace(artifact, id=_hash(artifact))
     files[MANIFEST] = msgspec.json.format(msgspec.json.encode(artifact), indent=1)
-    _publish(root, artifact.id, files)
+    if leads():
+        _publish(root, artifact.id, files)
     return artifact
 
 

@@ -278,6 +278,14 @@ def test_heavy_people_count_with_their_last_items():
     assert matrix[195, 196] == 1.0
 
 
+def test_the_share_that_comes_back_is_of_everybody_who_had_the_item():
+    """Heavy people came back to an item that their last ones no longer name: the share is theirs as well."""
+    heavy = [(f"h{u}", "milk" if n < 3 else f"x{n:02d}", n) for u in range(5) for n in range(15)]
+    light = [("u", "milk", 0), ("u", "x03", 1)]
+    model = ItemKNN.fit(toy_snapshot(heavy + light), ItemKNNConfig(max_history=10, shrink=0.0), Run())
+    assert dense(model)[1, 1] == np.float32(5 / 6)
+
+
 # -- what is decided by validation ----------------------------------------------------------------------------
 
 
