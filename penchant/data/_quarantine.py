@@ -86,6 +86,7 @@ class Quarantine:
         path = self._path(source_name, source_sha256, what)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             earlier = _stored_duplicates(path)
             rows = _merged(_pieces(refused), earlier, source_name, source_sha256)
             self._replace(path, rows if erased is None else _without(rows, erased))
@@ -132,8 +133,7 @@ class Quarantine:
     def erase(self, subject: str) -> int:
         """Remove every refused row of a person; returns how many went."""
         gone = 0
-        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        self._sweep()
         for path in self._files():
             kept, removed = [], 0
             for batch in pq.ParquetFile(path).iter_batches(65_536):
@@ -144,6 +144,11 @@ class Quarantine:
                 self._replace(path, kept)
                 gone += removed
         return gone
+
+    def _sweep(self) -> None:
+        """Delete what a process that was killed left half written."""
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink()
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.parquet"))

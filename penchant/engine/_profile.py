@@ -62,8 +62,8 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
             note="no events of this person are stored",
         )
     ts = events["ts"].to_numpy()
-    tags = item_tags(shop)
-    usual = serving.usual(lambda: shop_shares(shop, tags))
+    tags = item_tags(shop, pc.unique(events["item_id"]))
+    usual = serving.usual(lambda: shop_shares(shop, item_tags(shop)))
     horizons = {
         name: _interests(events, tags, usual, half_life, int(ts[-1]), request.k)
         for name, half_life in HALF_LIFE.items()
@@ -85,9 +85,16 @@ def personal_events(shop: Shop, subject: str) -> pa.Table:
     return table.filter(pc.equal(table["subject"], subject))
 
 
-def item_tags(shop: Shop) -> dict[str, tuple[str | None, list[str]]]:
-    """Title and tags of each catalogue item: its labels, or the most telling levels of its category."""
+def item_tags(shop: Shop, ids: pa.Array | None = None) -> dict[str, tuple[str | None, list[str]]]:
+    """Title and tags of each catalogue item: its labels, or the most telling levels of its category.
+
+    Args:
+        shop: The shop.
+        ids: The items wanted; None for all. A person knows few of them, and a request cannot wait for the others.
+    """
     catalog = shop.store.catalog()
+    if ids is not None:
+        catalog = catalog.filter(pc.is_in(catalog["id"], value_set=ids))
     rows = catalog.select(["id", "title", "category", "labels"]).to_pylist()
     return {row["id"]: (row["title"], row["labels"] or _levels(row["category"])) for row in rows}
 

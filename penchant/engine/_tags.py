@@ -91,14 +91,15 @@ def predict_person(shop: Shop, subject: str, events: pa.Table) -> list[rq.Predic
     row = _features(shop, model, subject, events, mine)
     probability_C = model.predict(row)[0]
     order = np.argsort(-probability_C, kind="stable")[:_SAID]
+    evidence = model.explain_many(row, [model.names[c] for c in order])
     return [
         rq.PredictedTag(
             tag=model.names[c],
             probability=round(float(probability_C[c]), 4),
             base_rate=round(float(model.base_rate_C[c]), 4),
-            because=[found.text for found in model.explain(row, model.names[c])],
+            because=[found.text for found in because],
         )
-        for c in order
+        for c, because in zip(order, evidence, strict=True)
     ]
 
 

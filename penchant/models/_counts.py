@@ -66,7 +66,12 @@ def history_weights(batch: SequenceBatch, decay: float) -> npt.NDArray[np.float6
 
     The newest positive event has age 0; events that are not positive neither count nor age the others.
     """
-    return age_weights(is_target(batch.kind_BT.astype(np.uint8), batch.item_BT) & batch.mask_BT, decay)
+    return age_weights(positive_events(batch), decay)
+
+
+def positive_events(batch: SequenceBatch) -> Bools:
+    """Which events of a batch speak for their item: (B, T)."""
+    return is_target(batch.kind_BT.astype(np.uint8), batch.item_BT) & batch.mask_BT
 
 
 def age_weights(counted_BT: Bools, decay: float) -> npt.NDArray[np.float64]:

@@ -84,12 +84,16 @@ class Popularity:
 
     def choose(self, candidates: Candidates, query: Query, rng: np.random.Generator) -> Choice:
         """Pick the ``query.k`` most popular candidates; ties go to the earlier one."""
-        return _certain(_top(self.count_N[candidates.item_N], query.k))
+        return _certain(_top(self._counts(candidates), query.k))
 
     def odds(self, candidates: Candidates, chosen_K: Ints) -> Floats:
         """1 for the slate that ``choose`` gives, 0 from the first slot that differs from it."""
-        expected = candidates.item_N[_top(self.count_N[candidates.item_N], len(chosen_K))]
+        expected = candidates.item_N[_top(self._counts(candidates), len(chosen_K))]
         return _certain_odds(expected, chosen_K)
+
+    def _counts(self, candidates: Candidates) -> Floats:
+        """How often each candidate was turned to; a mean that is no number still means: never show it."""
+        return np.where(np.isfinite(candidates.mean_N), self.count_N[candidates.item_N], -np.inf)
 
     def update(self, slate: Slate, outcome: Mapping[str, float]) -> None:
         """Count every rewarded item once more."""

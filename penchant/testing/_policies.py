@@ -34,6 +34,14 @@ class PolicyTests:
         assert ((choice.odds_K > 0) & (choice.odds_K <= 1)).all()
         assert len(choice.explored_K) == 10
 
+    def test_what_may_not_be_shown_is_not(self) -> None:
+        """A candidate of mean -inf is in no slate, however many slots there are, and has no odds."""
+        policy, candidates = self.make(20), self.candidates(20)
+        choice = policy.choose(candidates, Query("u", 0, k=20), np.random.default_rng(0))
+        assert len(choice.index_K) == 19
+        assert 0 not in choice.index_K
+        assert policy.odds(candidates, candidates.item_N[:1]).tolist() == [0.0]
+
     def test_fewer_candidates_than_slots(self) -> None:
         """A short list gives a short slate, an empty one an empty slate."""
         empty = Candidates(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), "test")

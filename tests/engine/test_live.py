@@ -9,6 +9,8 @@ import pytest
 from penchant import Engine
 from penchant.core import DAY
 from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError, UnknownColumns
+from penchant.engine._profile import item_tags
+from penchant.models import Tags
 
 NOW = 1_750_000_000_000_000
 ITEMS = 12
@@ -178,6 +180,16 @@ def test_profile(engine):
     assert engine.profile(user_id="stranger").events == 0
     with pytest.raises(InputError, match="whom"):
         engine.profile()
+
+
+def test_a_profile_reads_only_what_it_needs_and_once(engine, monkeypatch):
+    calls = []
+    normalise = Tags.normalise
+    monkeypatch.setattr(Tags, "normalise", lambda self, row: calls.append(row) or normalise(self, row))
+    found = engine.profile(user_id="u1")
+    assert len(found.predicted) > 2
+    assert len(calls) <= 2, "the chances and the evidence of all tags"
+    assert item_tags(engine.shop, pa.array(["i1", "none"])).keys() == {"i1"}
 
 
 def test_a_broken_model_means_popularity_not_an_error(engine):

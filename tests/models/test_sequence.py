@@ -177,6 +177,14 @@ def test_the_own_history_counts_where_asked(snapshot, model):
     np.testing.assert_array_equal(habits, plain)
 
 
+def test_reasons_weigh_the_own_history_as_the_score_does(model):
+    habits = changed(model, repeats_weight=1000.0)
+    history = np.array([3, 9, 3, 9, 3, 8])  # 9 follows 8 everywhere, yet this person comes back to 3
+    by_item = habits.affinity(history, np.array([3]))[:, 0]
+    assert history[by_item.argmax()] == 3
+    assert by_item[4] > by_item[2] > by_item[0], "the newer, the more"
+
+
 def test_without_counts_only_the_network_speaks(snapshot, model):
     batch = batch_of(snapshot)
     mean_BRD, _ = model.interests(batch)
