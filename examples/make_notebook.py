@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -43,8 +44,10 @@ def notebook_of(script: str) -> nbformat.NotebookNode:
 
 def run(book: nbformat.NotebookNode) -> None:
     """Run all cells in order, in a fresh kernel; raises ``CellExecutionError`` where one fails."""
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # no network ports
-    NotebookClient(book, km=kernel, timeout=300, record_timing=False).execute()
+    with tempfile.TemporaryDirectory() as folder:  # for the kernel's sockets, which a stopped run leaves behind
+        place = str(Path(folder) / "kernel")
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=place)  # no network ports
+        NotebookClient(book, km=kernel, timeout=300, record_timing=False).execute()
 
 
 def stale() -> bool:

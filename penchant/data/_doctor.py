@@ -221,7 +221,9 @@ def _overtaken(person: npt.NDArray[np.int64], ts: npt.NDArray[np.int64]) -> int:
     by_time = np.argsort(ts, kind="stable")
     rank = np.empty(len(ts), np.int64)
     rank[by_time] = np.cumsum(np.diff(ts[by_time], prepend=ts[by_time[0]]) != 0)
-    newest = np.maximum.accumulate(person * len(ts) + rank)  # people ascend, so nobody's rank reaches the next
+    newest = np.maximum.accumulate(
+        person * len(ts) + rank
+    )  # people ascend, so nobody's rank reaches the next
     return int((newest > person * len(ts) + rank).sum())
 
 

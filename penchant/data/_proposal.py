@@ -121,7 +121,9 @@ def _events(name: str, columns: list[str], batch: pa.RecordBatch) -> tuple[Mappi
     form, rest = "auto", [c for c in columns if c not in named.values()]
     if "ts" not in fields:
         found = next((c for c in rest if _looks_like_time(samples.get(c))), None)
-        order = next((c for w in _ORDER for c in columns if _bare(c) == w and _numbers_once(samples.get(c))), None)
+        order = next(
+            (c for w in _ORDER for c in columns if _bare(c) == w and _numbers_once(samples.get(c))), None
+        )
         if found is not None:
             fields["ts"] = found
         else:

@@ -183,7 +183,9 @@ def _pieces(refused: Refusals) -> Iterator[pa.RecordBatch]:
             yield from [piece] if isinstance(piece, pa.RecordBatch) else piece.to_batches()
 
 
-def _merged(refused: Iterator[pa.RecordBatch], earlier: pa.Table, name: str, sha256: str) -> Iterator[pa.Table]:
+def _merged(
+    refused: Iterator[pa.RecordBatch], earlier: pa.Table, name: str, sha256: str
+) -> Iterator[pa.Table]:
     seen: set[int] = set()
     for part in refused:
         if earlier.num_rows:
@@ -208,7 +210,9 @@ def _without(tables: Iterable[pa.Table], erased: Callable[[str], bool]) -> Itera
 
 def _names_one(raw: str | None, erased: Callable[[str], bool]) -> bool:
     """Whether a row that could not be read holds the id of an erased person, as a cell or as a word."""
-    cells = {c.strip(" \"'") for c in re.split(r"[,;|\t\n:{}\[\]]", raw or "")} | set(_WORD.findall(raw or ""))
+    cells = {c.strip(" \"'") for c in re.split(r"[,;|\t\n:{}\[\]]", raw or "")} | set(
+        _WORD.findall(raw or "")
+    )
     return any(erased(c) or erased(GUEST_PREFIX + c) for c in cells if c)
 
 

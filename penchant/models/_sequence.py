@@ -93,14 +93,20 @@ class Sequence:
 
     def counted(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the counts say, before the logarithm: (B, N + 1), at least 0; column 0 is 0."""
-        found_BN = _rows(self.transitions, batch)
+        found_BN = self.rows(self.transitions, batch).copy()
         if self.config.neighbours_weight:
-            found_BN += self.config.neighbours_weight * _rows(self.neighbours, batch)
+            found_BN += self.config.neighbours_weight * self.rows(self.neighbours, batch)
         if self.config.repeats_weight:
             weight_BT = _own_weights(positive_events(batch))
             rows_BT = np.broadcast_to(np.arange(len(weight_BT))[:, None], weight_BT.shape)
             own = (self.config.repeats_weight * weight_BT).astype(np.float32)
             np.add.at(found_BN, (rows_BT, batch.item_BT), own)
+        found_BN[:, 0] = 0.0
+        return found_BN
+
+    def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """What one counted model says of a batch: (B, N + 1), column 0 is 0."""
+        found_BN = model.weighted_rows(batch.item_BT, history_weights(batch, model.config.decay))
         found_BN[:, 0] = 0.0
         return found_BN
 
@@ -183,12 +189,6 @@ def _own_weights(counted_BT: Bools) -> npt.NDArray[np.float64]:
     weight_BT = age_weights(counted_BT, _REPEAT_DECAY)
     weight_BT /= np.maximum(weight_BT.sum(axis=1, keepdims=True), 1e-12)
     return weight_BT
-
-
-def _rows(model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
-    found_BN = model.weighted_rows(batch.item_BT, history_weights(batch, model.config.decay))
-    found_BN[:, 0] = 0.0
-    return found_BN
 
 
 def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32]]:

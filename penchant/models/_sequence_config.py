@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from penchant.core import Ints
 from penchant.core.errors import InputError
 
+Count = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 SizeName = Literal["auto", "tiny", "small", "base", "large", "huge"]
 LossName = Literal["auto", "full", "sampled"]
 
@@ -56,27 +60,27 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     size: SizeName = "auto"
     loss: LossName = "auto"
-    interests: int = 1
-    dropout: float = 0.4
-    weight_decay: float = 0.01
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    length: int | None = None
-    batch: int | None = None
-    negatives: int | None = None
-    learning_rate: float | None = None
-    targets: int | None = None  # horizon
-    epochs: float | None = None  # passes over the data; None: the horizon, or where validation was best
-    patience: int = 4  # validations without a new best before stopping
+    interests: Annotated[int, Meta(ge=1, le=64)] = 1
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.4
+    weight_decay: NotNegative = 0.01
+    width: Count | None = None
+    depth: Count | None = None
+    heads: Count | None = None
+    length: Count | None = None
+    batch: Count | None = None  # targets in one step; None: the size's, more over a large catalogue
+    negatives: Annotated[int, Meta(ge=2)] | None = None
+    learning_rate: Annotated[float, Meta(gt=0)] | None = None
+    targets: Count | None = None  # horizon
+    epochs: Annotated[float, Meta(ge=1)] | None = None  # None: the horizon, or where validation was best
+    patience: Count = 4  # validations without a new best before stopping
     attributes: bool = True  # item vectors take in brand, category and labels, where the catalogue has them
     counts: bool = True  # add transitions, neighbours and the own history to the score
-    transitions_decay: float | None = None
-    neighbours_decay: float | None = None
-    counts_weight: float | None = None
-    neighbours_weight: float | None = None
-    counts_floor: float | None = None
-    repeats_weight: float | None = None
+    transitions_decay: Share | None = None
+    neighbours_decay: Share | None = None
+    counts_weight: NotNegative | None = None
+    neighbours_weight: NotNegative | None = None
+    counts_floor: Annotated[float, Meta(gt=0)] | None = None
+    repeats_weight: NotNegative | None = None
 
     @property
     def counts_floor_or_default(self) -> float:

@@ -29,13 +29,10 @@ def fit_model(kind: str, snapshot: Snapshot, config: msgspec.Struct | Mapping[st
     kinds = model_kinds()
     if kind not in kinds:
         raise InputError("no such model kind", value=kind, hint=f"kinds: {', '.join(kinds)}")
-    if not isinstance(config, msgspec.Struct):
-        try:
-            config = msgspec.convert(config, kinds[kind].Config)
-        except msgspec.ValidationError as error:
-            raise InputError(
-                f"settings of {kind}: {error}", hint="see the reference page on models"
-            ) from None
+    try:  # a struct made in Python has not been checked yet
+        config = msgspec.convert(msgspec.to_builtins(config), kinds[kind].Config)
+    except msgspec.ValidationError as error:
+        raise InputError(f"settings of {kind}: {error}", hint="see the reference page on models") from None
     if kind == "sequence":
         from penchant.training._sequence import fit_sequence
 

@@ -133,7 +133,9 @@ class Job:
         world: World,
     ) -> Self:
         """Cut the windows, fix the number of epochs, make the network and its optimiser."""
-        size = fit_size(config.build(), snapshot.num_items)
+        size = config.build()
+        if config.batch is None:
+            size = fit_size(size, snapshot.num_items)
         windows = training_windows(snapshot, size.length)
         if not len(windows):
             raise ModelError("no person has two events to learn an order from", hint="use the counted models")

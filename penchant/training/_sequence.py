@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from penchant.core import Run, Scorer, SequenceBatch, Snapshot, no_progress
 from penchant.core.errors import MissingExtra, ModelError
@@ -16,6 +17,7 @@ from penchant.data import item_labels, sequence_length
 from penchant.models import (
     ItemKNN,
     ItemKNNConfig,
+    NeighbourModel,
     Sequence,
     SequenceConfig,
     Transitions,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _EXPORT_TOLERANCE = 1e-4
 # Where the blend starts, and the steps it may take; 0 leaves a part out.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
+_MEMORY_CELLS = 100_000_000  # 400 MB of float32
+_COMPANY = (1.0, 4.0)  # weights of the counts beside which a network in training is judged
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
     ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0)),
@@ -70,13 +74,27 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         snapshot,
         config,
         run,
-        None if validate is None else lambda network: validate(shell.live(network, found)),
+        None
+        if validate is None
+        else lambda network: _best_blended(validate, shell.live(network, found), search),
     )
     found = msgspec.structs.replace(found, epochs=float(trained.epochs))
     if decided is not None and search:
         live = shell.live(trained.network, found)
         found = search_blend(lambda trial: decided(replace(live, config=trial)), found, run)
     return shell.exported(trained.network, found)
+
+
+def _best_blended(validate: Callable[[Scorer], float], live: Sequence, search: bool) -> float:
+    """Judge a network in the company it will have: with the counts at their first weight or a lighter one.
+
+    At one fixed weight strong counts hide a network that is still learning, and training stops too soon.
+    """
+    if not search:
+        return validate(live)
+    return max(
+        validate(replace(live, config=_with(live.config, {"counts_weight": weight}))) for weight in _COMPANY
+    )
 
 
 def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell, SequenceConfig]:
@@ -121,12 +139,15 @@ class _Shell:
         self.transitions = transitions
         self.neighbours = neighbours
         self.prior = prior
+        self.memory = _Memory()
 
     def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model with the torch network still in it, for validation."""
         item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
         none = np.empty(0, np.uint8)
-        return _Live(config, none, item_ND, self.prior, self.transitions, self.neighbours, network)
+        return _Live(
+            config, none, item_ND, self.prior, self.transitions, self.neighbours, network, self.memory
+        )
 
     def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model as it serves, checked against the network."""
@@ -146,6 +167,7 @@ class _Live(Sequence):
     """A ``Sequence`` whose encoder is the torch network. What it found for a batch it remembers."""
 
     network: nn.Module
+    memory: _Memory
     known: dict[bytes, tuple[Any, Any]] = field(default_factory=dict)
 
     def interests(self, batch: SequenceBatch) -> tuple[Any, Any]:
@@ -153,14 +175,41 @@ class _Live(Sequence):
         import torch
 
         cut = self.cut(batch)
-        arrays = (cut.item_BT, cut.kind_BT, cut.gap_BT, cut.value_BT)
-        key = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
+        key = _key(cut)
         if key not in self.known:
             self.network.eval()
             with torch.inference_mode():
                 mean, spread = self.network.interests(cut)  # type: ignore[operator]
             self.known[key] = mean.cpu().numpy(), spread.cpu().numpy()
         return self.known[key]
+
+    def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """Counted once for all epochs and blends."""
+        key = (id(model), _key(batch))
+        found_BN = self.memory.rows.get(key)
+        if found_BN is None:
+            found_BN = super().rows(model, batch)
+            self.memory.keep(key, found_BN)
+        return found_BN
+
+
+class _Memory:
+    """What the counts say of the people who choose; it stays the same while the network learns."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[int, bytes], npt.NDArray[np.float32]] = {}
+        self._cells = 0
+
+    def keep(self, key: tuple[int, bytes], found_BN: npt.NDArray[np.float32]) -> None:
+        """Remember it, while memory lasts."""
+        if self._cells + found_BN.size <= _MEMORY_CELLS:
+            self._cells += found_BN.size
+            self.rows[key] = found_BN
+
+
+def _key(batch: SequenceBatch) -> bytes:
+    arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
 
 
 def _sample(num_items: int, length: int) -> SequenceBatch:
@@ -219,4 +268,18 @@ def export_encoder(network: nn.Module, config: SequenceConfig) -> bytes:
         )
         assert program is not None
         program.save(str(path), external_data=False)
-        return path.read_bytes()
+        return _without_origin(path.read_bytes())
+
+
+def _without_origin(graph: bytes) -> bytes:
+    """The graph without the source lines that the exporter notes: the same model has the same bytes anywhere."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    inner = [node for function in model.functions for node in function.node]
+    main = model.graph
+    for part in (model, main, *main.node, *main.value_info, *main.initializer, *model.functions, *inner):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -164,6 +164,12 @@ def test_the_exported_encoder_agrees_with_the_network(shape):
             np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5, atol=1e-5)
 
 
+def test_the_encoder_says_nothing_of_where_it_was_made(model):
+    graph = model.encoder.tobytes()
+    assert b"penchant" not in graph
+    assert b".py" not in graph
+
+
 def changed(model, **values):
     return Sequence.restore(msgspec.structs.replace(model.config, **values), model.arrays())
 

@@ -177,3 +177,13 @@ def test_unknown_kind_and_setting():
         fit_model("astrology", snapshot, {}, Run())
     with pytest.raises(InputError, match="settings of transitions"):
         fit_model("transitions", snapshot, {"moon": 1}, Run())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"dropout": 1.5}, {"interests": 0}, {"heads": 0}, {"width": -16}, {"batch": 0}, {"learning_rate": -1.0}],
+)
+def test_impossible_settings_are_refused_by_name(wrong):
+    for config in (wrong, SequenceConfig(**wrong)):
+        with pytest.raises(InputError, match=f"settings of sequence.*{next(iter(wrong))}"):
+            fit_model("sequence", markov_snapshot(users=5, items=4), config, Run())
