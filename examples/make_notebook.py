@@ -44,7 +44,7 @@ def notebook_of(script: str) -> nbformat.NotebookNode:
 
 def run(book: nbformat.NotebookNode) -> None:
     """Run all cells in order, in a fresh kernel; raises ``CellExecutionError`` where one fails."""
-    with tempfile.TemporaryDirectory() as folder:  # for the kernel's sockets, which a stopped run leaves behind
+    with tempfile.TemporaryDirectory() as folder:  # its sockets: a stopped run leaves them behind
         place = str(Path(folder) / "kernel")
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=place)  # no network ports
         NotebookClient(book, km=kernel, timeout=300, record_timing=False).execute()
