@@ -108,11 +108,11 @@ def recommend_many(
     if request.user_id or request.anonymous_id:
         raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
     started = time.perf_counter()
+    names = None if request.users == "all" else read_users(str(request.users))
     if shop.config.serve.recount and is_stale(shop):
         recount(shop, progress)
         serving.refresh()
     ranker = serving.ranker
-    names = None if request.users == "all" else read_users(str(request.users))
     out = Path(request.out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     counts = {"users": 0, "rows": 0, "unknown": 0}

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
 DEFAULT_KINDS = (*BASELINES, "ease", "ials", "sequence")
+HABITS = "habits"
 MEASURE = "NDCG@10"
 # People who choose: enough to tell epochs apart; fewer over a large catalogue, whose every item is scored.
 _CHOICE_CASES, _FEWEST_CASES, _CHOICE_CELLS = 3000, 400, 40_000_000
@@ -159,6 +160,8 @@ def run_protocol(
     few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:enough]))
 
     measure = validation_metric(few, measure=MEASURE, seen=rule)
+    if rule == "allow":  # where people come back to what they had, that alone is a strong baseline
+        kinds = list(dict.fromkeys((*kinds, HABITS)))
     fitted: list[Fitted] = []
     for kind in kinds:
         progress(f"fitting {kind}", len(fitted), len(kinds), {})

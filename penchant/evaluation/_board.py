@@ -91,10 +91,18 @@ def _verdict(rows: list[Row], reference: str, measure: str) -> str:
     neural = next((row for row in rows if row.name == NEURAL), None)
     if neural is None:
         return f"{lead} The sequence model was not measured."
-    gap = neural.difference[measure]
+    said = [_compared(neural.difference[measure], f"counted {reference}")]
+    rival = next(row for row in rows if row.name != NEURAL)
+    if rival.name != reference:
+        gap = paired_difference(neural.evaluation, rival.evaluation)[measure]
+        said.append(_compared(gap, f"{rival.name}, the best of the others"))
+    return " ".join([lead, *said])
+
+
+def _compared(gap: Estimate, other: str) -> str:
     figures = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
     if gap.low > 0:
-        return f"{lead} The sequence model beats counted {reference}: {figures}."
+        return f"The sequence model beats {other}: {figures}."
     if gap.high < 0:
-        return f"{lead} The sequence model does NOT beat counted {reference}; it is behind: {figures}."
-    return f"{lead} The sequence model and counted {reference} cannot be told apart: {figures}."
+        return f"The sequence model does NOT beat {other}; it is behind: {figures}."
+    return f"The sequence model and {other} cannot be told apart: {figures}."

@@ -27,7 +27,8 @@ class ModelTests:
     """What every model must hold. Everything is fitted once on the checkerboard of 50 people and 20 items.
 
     The checkerboard test is for models that read histories; popularity answers everybody alike and so sets
-    ``personal = False``, which exempts it from that test and from having companions and affinities.
+    ``personal = False``, which exempts it from that test and from having companions and affinities. A model of
+    habits sets ``companions = False``.
 
     Example:
         ``class TestEASE(ModelTests): kind = "ease"; config = {"reg": 10.0}``
@@ -39,6 +40,8 @@ class ModelTests:
     """Settings that differ from the defaults."""
     personal: ClassVar[bool] = True
     """Whether scores depend on the history."""
+    companions: ClassVar[bool] = True
+    """Whether an item of the history speaks for other items; a model of habits looks at the item alone."""
     tolerance: ClassVar[float] = 1e-5
     """Relative and absolute difference allowed between one row alone and the same row in a batch."""
 
@@ -153,8 +156,8 @@ class ModelTests:
 
     def test_checkerboard(self, model: Model, snapshot: Snapshot, batch: SequenceBatch) -> None:
         """The one item withheld from each person's colour comes back first, ahead of the other colour."""
-        if not self.personal:
-            pytest.skip("answers everybody alike: exempt from the checkerboard")
+        if not (self.personal and self.companions):
+            pytest.skip("no item speaks for another: exempt from the checkerboard")
         scores = model.scores(batch)
         for row in range(snapshot.num_users):
             first, last = snapshot.ptr[row], snapshot.ptr[row + 1]
@@ -190,7 +193,7 @@ class ModelTests:
         found = model.related(items)
         _check_scores(found, len(items), snapshot.num_items)
         _check_scores(model.related(np.array([0])), 1, snapshot.num_items)
-        if self.personal:
+        if self.personal and self.companions:
             others = np.where(items[:, None] == items, -np.inf, found[:, 1:])
             best = 1 + np.argsort(-others, axis=1)[:, :3]
             assert ((best - items[:, None]) % 2 == 0).mean() >= 0.9
@@ -208,7 +211,7 @@ class ModelTests:
 
     def test_affinity_agrees_with_the_scores(self, model: Model, snapshot: Snapshot) -> None:
         """The items an event speaks for most are items whose score that event raises more than usual."""
-        if not self.personal:
+        if not (self.personal and self.companions):
             pytest.skip("no item speaks for another")
         items = np.arange(1, snapshot.num_items + 1)
         nobody = model.scores(_live_batch(snapshot, []))[0, 1:]

@@ -317,7 +317,9 @@ def test_an_order_column_that_starts_again_is_not_proposed_as_time(clean, tmp_pa
 
 def test_unreadable_rows_of_an_erased_person_do_not_come_back(clean, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text(HEADER + 'u1,"lost,view,2024-05-01\nu10,i,view,2024-05-01,too,many\nu1,i,view,2024-05-01\n')
+    path.write_text(
+        HEADER + 'u1,"lost,view,2024-05-01\nu10,i,view,2024-05-01,too,many\nu1,i,view,2024-05-01\n'
+    )
     kept = Quarantine(tmp_path / "quarantine")
     source = open_source(path)
     stream = clean_events(source, recognise(source), Settings(), 1_730_000_000_000_000)

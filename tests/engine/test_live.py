@@ -358,7 +358,9 @@ def test_recount_needs_a_model(tmp_path):
 
 def test_refused_rows_of_an_erased_person_do_not_come_back(engine, tmp_path):
     file = tmp_path / "log.csv"
-    file.write_text("user_id,item_id,kind,ts\nu9,,view,2025-06-01\nu8,,view,2025-06-01\nu8,i1,view,2025-06-01\n")
+    file.write_text(
+        "user_id,item_id,kind,ts\nu9,,view,2025-06-01\nu8,,view,2025-06-01\nu8,i1,view,2025-06-01\n"
+    )
     engine.ingest(files=[str(file)])
     leftover = tmp_path / "shop" / "quarantine" / ".log.csv.parquet.1234.tmp"
     shutil.copy(next((tmp_path / "shop" / "quarantine").glob("*-log.csv.parquet")), leftover)

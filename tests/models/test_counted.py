@@ -53,6 +53,18 @@ class TestItemKNN(ModelTests):
     kind = "item_knn"
 
 
+class TestHabits(ModelTests):
+    kind = "habits"
+    companions = False
+
+
+def test_habits_fade():
+    toy = toy_snapshot([("u", "milk"), ("u", "milk"), ("u", "rum")])
+    batch = sequence_batch(toy, np.array([0]), 10)
+    order = [fit_model("habits", toy, {"decay": d}, Run()).scores(batch)[0].argmax() for d in (1.0, 0.4)]
+    assert order == [1, 2]
+
+
 class TestTransitions(ModelTests):
     kind = "transitions"
 
@@ -331,6 +343,7 @@ BANDS = [
     ("transitions", {"decay": 1.0}, 0.85, 0.338),
     ("ease", {"decay": 1.0, "max_items": 1500}, 0.783, 0.242),
     ("ials", {"decay": 0.97}, 0.819, 0.270),
+    ("habits", {"decay": 0.97}, 0.779, 0.270),
 ]
 
 
