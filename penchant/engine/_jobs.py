@@ -40,6 +40,7 @@ FINISHED: frozenset[State] = frozenset({"done", "failed", "interrupted"})
 _KEPT = 100  # finished jobs on disk
 _WAITING = 32  # jobs in the queue
 _PERSONAL_SECONDS = 900.0  # how long an answer about a person is kept in memory
+_PERSONAL_KEPT = 32  # such answers at a time: as many as may wait for their turn together
 SEND_AGAIN = "send the same request again; finished steps are not repeated"
 
 
@@ -73,6 +74,7 @@ class Job:
     outputs: dict[str, Path] = field(default_factory=dict)  # output field -> file
     stop: threading.Event = field(default_factory=threading.Event)
     ended: float = 0.0  # monotonic
+    about: frozenset[str] = frozenset()  # ids of the person, once a job about somebody is over
 
     def change(self, **changes: Any) -> None:
         """Replace parts of the status."""
@@ -314,7 +316,8 @@ class Jobs:
             shutil.rmtree(self.folder / job.status.id / "files", ignore_errors=True)
         personal = job.operation.scope == "govern"
         if personal:
-            self._forget_personal(except_for=job)
+            job.about = _ids(job.request)
+            self._forget_personal(erased=job.about if job.operation.name == "erase_user" else frozenset())
         final = msgspec.structs.replace(
             job.status,
             state=state,
@@ -338,11 +341,13 @@ class Jobs:
             return False
         return True
 
-    def _forget_personal(self, except_for: Job | None = None) -> None:
-        """Drop answers about people: all but the newest, and that one when it is old."""
-        for job_id, job in list(self._known.items()):
-            old = except_for is not None or time.monotonic() - job.ended > _PERSONAL_SECONDS
-            if job.status.state in FINISHED and job is not except_for and old:
+    def _forget_personal(self, erased: frozenset[str] = frozenset()) -> None:
+        """Drop answers about people: old ones, those of an erased person, and all but the newest few."""
+        over = [(job.ended, job_id, job) for job_id, job in list(self._known.items()) if job.ended]
+        over.sort(key=lambda entry: entry[0], reverse=True)
+        for place, (ended, job_id, job) in enumerate(over):
+            old = time.monotonic() - ended > _PERSONAL_SECONDS
+            if old or place >= _PERSONAL_KEPT or job.about & erased:
                 self._known.pop(job_id, None)
                 shutil.rmtree(self.folder / job_id / "files", ignore_errors=True)
 
@@ -376,6 +381,12 @@ class Jobs:
         for job_id in finished[:-_KEPT]:
             self._known.pop(job_id, None)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
+
+
+def _ids(request: msgspec.Struct | None) -> frozenset[str]:
+    """The ids a request about a person names."""
+    given = (getattr(request, name, None) for name in ("user_id", "anonymous_id"))
+    return frozenset(value for value in given if value)
 
 
 def _personal(status: JobStatus) -> bool:

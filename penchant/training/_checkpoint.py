@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
 from penchant.store import atomic_write
+from penchant.training._optimiser import Optimiser
 
 State = TypeVar("State", bound=msgspec.Struct)
 
@@ -22,7 +22,7 @@ class Nets:
     network: nn.Module
     average: nn.Module
     best: dict[str, Tensor]
-    optimiser: torch.optim.Optimizer
+    optimiser: Optimiser
 
 
 def save_checkpoint(place: Path, nets: Nets, state: msgspec.Struct) -> None:
@@ -35,9 +35,7 @@ def save_checkpoint(place: Path, nets: Nets, state: msgspec.Struct) -> None:
     tensors = {f"network.{k}": v.contiguous() for k, v in nets.network.state_dict().items()}
     tensors |= {f"average.{k}": v.contiguous() for k, v in nets.average.state_dict().items()}
     tensors |= {f"best.{k}": v.contiguous() for k, v in nets.best.items()}
-    for number, slots in nets.optimiser.state_dict()["state"].items():
-        for name, value in slots.items():
-            tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value).contiguous()
+    tensors |= {f"optimiser.{k}": v.contiguous() for k, v in nets.optimiser.tensors().items()}
     place.parent.mkdir(parents=True, exist_ok=True)
     # A tensor may not stand twice in one file: the tied or shared ones are copied.
     copies = {k: v.detach().cpu().clone() for k, v in tensors.items()}
@@ -66,10 +64,5 @@ def load_checkpoint(place: Path, nets: Nets, kind: type[State]) -> State | None:
     nets.average.load_state_dict(part("average."))
     for name, value in part("best.").items():
         nets.best[name].copy_(value)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in part("optimiser.").items():
-        number, _, slot = name.partition(".")
-        slots.setdefault(int(number), {})[slot] = value
-    groups = nets.optimiser.state_dict()["param_groups"]
-    nets.optimiser.load_state_dict({"state": slots, "param_groups": groups})
+    nets.optimiser.restore(part("optimiser."))
     return state

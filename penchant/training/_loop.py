@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from penchant.core import Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import Interrupted, ModelError
@@ -27,6 +27,7 @@ from penchant.training._batches import NegativeSampler, epoch_batches, step_seed
 from penchant.training._checkpoint import Nets, load_checkpoint, save_checkpoint
 from penchant.training._distributed import World, join
 from penchant.training._interrupt import StopRequest
+from penchant.training._optimiser import Optimiser
 
 _WARMUP = 100  # steps
 _SAVE_SECONDS = 60.0
@@ -145,8 +146,14 @@ class Job:
         network = make().to(world.device)
         average = copy.deepcopy(network)  # what is judged and given back: steadier than the last step
         best = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        nets = Nets(network, average, best, _optimiser(network, config, size))
         sampler = _sampler(snapshot, config, size, run.seed)
+        optimiser = Optimiser.of(
+            network,
+            weight_decay=config.weight_decay,
+            learning_rate=size.learning_rate,
+            by_rows=sampler is not None and world.size == 1,
+        )
+        nets = Nets(network, average, best, optimiser)
         return cls(snapshot, config, size, run, world, windows, max(1, round(epochs)), sampler, nets)
 
     def epoch(self, stop: StopRequest) -> None:
@@ -182,20 +189,17 @@ class Job:
         negatives = draw(target_M, self.state.epoch, number) if draw is not None else None
         mine = whole if self.world.size == 1 else self._batch(index[self.world.rank :: self.world.size])
         share = len(_targets(mine)) / max(1, len(target_M))
-        optimiser.zero_grad(set_to_none=False)
+        optimiser.zero_grad()
         loss = torch.zeros((), device=self.world.device)
         if share:
             loss = model.loss(mine, negatives) * share
             torch.autograd.backward(loss)
         total = self.world.sum(loss.detach().clone())
         self._share_gradients()
-        nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
-        for group in optimiser.param_groups:
-            group["lr"] = self.size.learning_rate * min(1.0, (self.state.step + 1) / _WARMUP)
-        optimiser.step()
-        with torch.no_grad():
-            rate = 1 - min(_AVERAGE, (self.state.step + 1) / (self.state.step + 10))
-            torch._foreach_lerp_(list(self.nets.average.parameters()), list(network.parameters()), rate)
+        warm = min(1.0, (self.state.step + 1) / _WARMUP)
+        optimiser.step(self.size.learning_rate * warm, _CLIP)
+        keep = min(_AVERAGE, (self.state.step + 1) / (self.state.step + 10))
+        optimiser.average(self.nets.average, keep, self.state.step + 1)
         return float(total) * len(target_M), len(target_M)
 
     def _batch(self, index: Ints) -> SequenceBatch:
@@ -280,14 +284,3 @@ def _sampler(snapshot: Snapshot, config: SequenceConfig, size: Size, seed: int) 
         return None
     count_N = target_counts(snapshot)
     return NegativeSampler(size.negatives, count_N / count_N.sum(), seed)
-
-
-def _optimiser(network: nn.Module, config: SequenceConfig, size: Size) -> torch.optim.AdamW:
-    """AdamW; biases and norms are not decayed."""
-    decayed: list[Tensor] = [p for p in network.parameters() if p.ndim > 1]
-    others: list[Tensor] = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=size.learning_rate, betas=(0.9, 0.98), fused=True)

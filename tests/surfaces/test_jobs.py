@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from penchant.core.errors import Interrupted, ModelError, NotFound, ShopBusy
-from penchant.engine import OPERATIONS, Jobs, JobStatus
+from penchant.engine import OPERATIONS, Engine, Jobs, JobStatus
 from penchant.engine._jobs import forget_jobs
 
 
@@ -151,17 +151,36 @@ def test_nothing_about_a_person_is_at_rest(toy: Any, toy_jobs: Jobs) -> None:
     written = b"".join(path.read_bytes() for path in files(toy.path))
     assert b"user-4711" not in written
     assert b'"nobody"' not in written
-    assert toy_jobs.status(told.id).result is None  # an answer about another person makes it go
-    assert toy_jobs.status(told.id).state == "done"
+    assert toy_jobs.status(told.id).result == {"subject": "user-4711"}  # whoever asked may still come for it
 
 
-def test_files_about_a_person_go_with_the_next_one(toy: Any, toy_jobs: Jobs) -> None:
+def test_answers_about_people_go_when_they_are_old_or_many(
+    toy: Any, toy_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penchant.engine._jobs._PERSONAL_KEPT", 2)
     told = wait_for(toy_jobs, submit(toy_jobs, "person", user_id="user-4711", outputs={"out": "x.json"}).id)
     assert toy_jobs.output(told.id, "out").read_text() == "user-4711"
-    wait_for(toy_jobs, submit(toy_jobs, "person", user_id="other").id)
+    for other in ("a", "b", "c"):
+        last = wait_for(toy_jobs, submit(toy_jobs, "person", user_id=other).id)
     with pytest.raises(NotFound):
         toy_jobs.output(told.id, "out")
     assert not any(b"user-4711" in path.read_bytes() for path in files(toy.path))
+    assert toy_jobs.status(last.id).result == {"subject": "c"}
+    monkeypatch.setattr("penchant.engine._jobs._PERSONAL_SECONDS", 0.0)
+    assert toy_jobs.status(last.id).result is None
+    assert toy_jobs.status(last.id).state == "done"
+
+
+def test_an_erasure_takes_earlier_answers_about_the_person_along(tmp_path: Path) -> None:
+    with Engine.open(tmp_path / "shop") as engine:
+        engine.init()
+        jobs = Jobs(engine)
+        told = [submit(jobs, "export_user", user_id=who) for who in ("user-4711", "other")]
+        receipt = wait_for(jobs, submit(jobs, "erase_user", user_id="user-4711").id)
+        assert receipt.result["subject"] == "user-4711"
+        assert jobs.status(told[0].id).result is None
+        assert jobs.status(told[1].id).result["subject"] == "other"
+        jobs.close()
 
 
 def test_an_erasure_forgets_finished_jobs_that_name_the_person(toy: Any, toy_jobs: Jobs) -> None:

@@ -187,3 +187,25 @@ def test_impossible_settings_are_refused_by_name(wrong):
     for config in (wrong, SequenceConfig(**wrong)):
         with pytest.raises(InputError, match=f"settings of sequence.*{next(iter(wrong))}"):
             fit_model("sequence", markov_snapshot(users=5, items=4), config, Run())
+
+
+SAMPLED = {**SETTINGS, "loss": "sampled", "negatives": 8}
+
+
+def test_great_tables_learn_by_rows(monkeypatch, tmp_path):
+    from penchant.training import _optimiser
+
+    dense = train(Run(seed=1), SAMPLED)
+    monkeypatch.setattr(_optimiser, "TOUCHED_ROWS", 10)
+    whole = train(Run(seed=1), SAMPLED)
+    assert not np.array_equal(whole["item.weight"], dense["item.weight"])
+    correlation = np.corrcoef(whole["item.weight"][1:].ravel(), dense["item.weight"][1:].ravel())[0, 1]
+    assert correlation > 0.9, "they learn the same"
+
+    def stop(task, done, total, figures):
+        if figures.get("epoch") == 3.0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(Run(seed=1, checkpoints=tmp_path, progress=stop), SAMPLED)
+    assert_same(train(Run(seed=1, checkpoints=tmp_path), SAMPLED), whole)
