@@ -22,6 +22,7 @@ from penchant.core._kinds import (
     TARGET_KINDS,
     EventKind,
 )
+from penchant.core._lazy import load_on_use
 from penchant.core._protocols import (
     Choice,
     Cipher,
@@ -117,6 +118,7 @@ __all__ = [
     "bucket_of",
     "iso",
     "leads",
+    "load_on_use",
     "no_progress",
     "now",
     "rng",

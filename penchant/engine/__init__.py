@@ -1,8 +1,8 @@
 """The one door: operations on a shop, from which every surface is derived."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from penchant.core import load_on_use
 from penchant.engine._engine import Engine
 from penchant.engine._operation import OPERATIONS, Operation
 from penchant.engine._requests import *  # noqa: F403
@@ -59,8 +59,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load what only servers and clients need on first use."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = load_on_use(__name__, _LAZY)

@@ -5,12 +5,11 @@ Names load on first use; importing this package loads neither torch nor any othe
 
 from __future__ import annotations
 
-import importlib
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from penchant.core import Model
+from penchant.core import Model, load_on_use
 from penchant.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -135,9 +134,4 @@ def model_kinds() -> dict[str, type[Model]]:
     return found
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = load_on_use(__name__, _LAZY)

@@ -5,8 +5,9 @@ Names load on first use, so that ``penchant --help`` does not wait for the serve
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from penchant.core import load_on_use
 
 if TYPE_CHECKING:
     from penchant.surfaces._openapi import openapi
@@ -25,9 +26,4 @@ _LAZY = {
 __all__ = ["command_line", "create_app", "openapi", "reference_pages", "serve"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = load_on_use(__name__, _LAZY)
