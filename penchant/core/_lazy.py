@@ -13,14 +13,14 @@ def load_on_use(package: str, modules: Mapping[str, str]) -> Callable[[str], Any
 
     Args:
         package: Its ``__name__``.
-        modules: Public name -> the module it lives in: ``_private`` of this package, or a full name.
+        modules: Public name -> the module it lives in: a module of this package, or a full name.
     """
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - becomes the package's own
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         where = modules[name]
-        module = importlib.import_module(f"{package}.{where}" if where.startswith("_") else where)
+        module = importlib.import_module(where if "." in where else f"{package}.{where}")
         value = getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value

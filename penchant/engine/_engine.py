@@ -188,7 +188,8 @@ class Engine:
     def observe(self, request: rq.ObserveRequest) -> rq.ObserveReport:
         """Tell the shop what just happened; the very next recommendation knows it.
 
-        Events are on disk when this returns. Each event has its own result; bad ones are refused alone.
+        Events are on disk when this returns. Each event has its own result: one that cannot be believed is
+        refused alone. A field of a wrong name or type, or an unknown kind, refuses the whole request.
         """
         from penchant.engine._live import observe
 

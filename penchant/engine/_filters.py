@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from penchant.core.errors import InputError
 
-_CONDITION = re.compile(r"^\s*([A-Za-z_][\w.]*)\s*(<=|>=|!=|\^=|~=|==|=|<|>)\s*(.*?)\s*$", re.DOTALL)
+_CONDITION = re.compile(r"^\s*([^\W\d][\w.-]*)\s*(<=|>=|!=|\^=|~=|==|=|<|>)\s*(.*?)\s*$", re.DOTALL)
 _HINT = "write FIELD OPERATOR VALUE, such as: price <= 2000, brand = National, category ^= GROCERY, labels ~= vegan"
 
 

@@ -92,7 +92,7 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     allowed_N = allowed(ranker, request)
     note = ranker.note
     if not allowed_N.any():
-        note = "nothing in the catalogue meets the filters"
+        note = "nothing in the catalogue meets the filters, allow and deny"
     drop_seen(ranker, history, allowed_N, request.seen)
     slate = make_slate(shop, ranker, request, history, score_N, allowed_N, note)
     shop.store.log_decision(slate)
@@ -248,7 +248,11 @@ def similar(serving: Serving, request: rq.SimilarRequest) -> rq.SimilarReport:
     allowed_N[number] = False
     if ranker.model is None:
         return rq.SimilarReport(
-            item_id=request.item_id, items=[], model_id=ranker.model_id, degraded=True, note=ranker.note
+            item_id=request.item_id,
+            items=[],
+            model_id=ranker.model_id,
+            degraded=True,
+            note="no model is there that knows companions: run `penchant train`",
         )
     score_N = ranker.model.related(np.array([number]))[0]
     allowed_N &= score_N > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from penchant.core.errors import InputError
+from penchant.engine._refusal import refusal
 
 Scope = Literal["serve", "manage", "govern"]
 
@@ -54,7 +56,10 @@ class Operation:
         try:
             return msgspec.json.decode(body or b"{}", type=self.request)
         except msgspec.ValidationError as error:
-            raise _refused(self, error) from None
+            given = None
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):  # it may break off further on
+                given = msgspec.json.decode(body)
+            raise refusal(self.name, self.request, error, given) from None
         except (msgspec.DecodeError, RecursionError) as error:
             raise InputError(
                 "the request is not valid JSON", value=str(error)[:200], hint="send one JSON object"
@@ -69,7 +74,7 @@ class Operation:
         try:
             return msgspec.convert(fields, type=self.request)
         except msgspec.ValidationError as error:
-            raise _refused(self, error) from None
+            raise refusal(self.name, self.request, error, fields) from None
 
     def file_fields(self, direction: Literal["in", "out"]) -> list[str]:
         """Names of the request fields that are files to read ("in") or to write ("out")."""
@@ -130,15 +135,6 @@ def _extras(kind: Any) -> Iterator[dict[str, Any]]:
             yield from _extras(member)
     elif isinstance(kind, msgspec.inspect.ListType):
         yield from _extras(kind.item_type)
-
-
-def _refused(operation: Operation, error: msgspec.ValidationError) -> InputError:
-    message, _, path = str(error).partition(" - at `")
-    return InputError(
-        f"{operation.name}: {message}",
-        path=path.rstrip("`") or None,
-        hint=f"see `penchant {operation.name.replace('_', '-')} --help` or the reference page",
-    )
 
 
 class Remote(Protocol):

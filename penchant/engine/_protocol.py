@@ -233,9 +233,9 @@ def model_config(kind: str, size: str) -> msgspec.Struct:
         return config
     try:
         return msgspec.convert({**msgspec.to_builtins(config), "size": size}, type(config))
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         raise InputError(
-            f"no such size: {error}", value=size, hint="tiny, small, base, large or huge", path="$.size"
+            "no such size", value=size, hint="auto, tiny, small, base, large or huge", path="$.size"
         ) from None
 
 

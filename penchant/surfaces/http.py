@@ -110,7 +110,9 @@ def _http_problem(request: Request, error: Exception) -> Response:
     if status == 404:
         return _problem(NotFound("there is nothing at this path", value=path, hint="see /docs"), 404)
     hint = "operations are called with POST; see /docs"
-    return _problem(InputError(f"{request.method} is not possible here", value=path, hint=hint), status)
+    answer = _problem(InputError(f"{request.method} is not possible here", value=path, hint=hint), status)
+    answer.headers.update(getattr(error, "headers", None) or {})  # the methods that are
+    return answer
 
 
 class _OwnPages:

@@ -17,7 +17,7 @@ def catalog(*rows):
 SHELF = catalog(
     {"id": "a", "price": 100.0, "brand": "Own", "category": "Food > Bread", "labels": ["vegan", "new"]},
     {"id": "b", "price": 300.0, "brand": "Big's", "category": "Food > Milk", "labels": []},
-    {"id": "c", "attributes": json.dumps({"season": "summer", "stock": 3})},
+    {"id": "c", "attributes": json.dumps({"season": "summer", "stock": 3, "颜色": "红", "shelf-life": "4"})},
 )
 
 
@@ -35,6 +35,8 @@ SHELF = catalog(
         ("labels != vegan", "bc"),
         ("season = summer", "c"),
         ("attributes.stock = 3", "c"),
+        ("颜色 = 红", "c"),
+        ("attributes.shelf-life=4", "c"),
     ],
 )
 def test_conditions(text, met):

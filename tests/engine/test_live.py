@@ -204,6 +204,10 @@ def test_a_broken_model_means_popularity_not_an_error(engine):
     assert slate.note
     assert len(slate.items) == 3
     assert engine.status().degraded
+    companions = engine.similar(item_id="i4")
+    assert companions.degraded
+    assert not companions.items
+    assert "train" in companions.note, "it is not popularity that answers here"
     with pytest.raises(ModelError):
         engine.promote(artifact=pointer)
 

@@ -115,6 +115,7 @@ def test_wrong_paths_and_methods_are_problems(toy_client: httpx.Client) -> None:
     assert toy_client.get("/nothing").status_code == 404
     answer = toy_client.get("/v1/add")
     assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
     assert answer.headers["content-type"] == "application/problem+json"
     assert toy_client.get("/v1/jobs/nothing").status_code == 404
     assert toy_client.get("/v1/jobs/..%2f..%2fshop").status_code == 404
