@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+NAME = "Complete Journey"
 NOT_PRODUCTS = ("FUEL",)
 
 
@@ -89,6 +91,15 @@ def export_shop(folder: Path) -> None:
     )
 
 
+def remove_earlier(shop: Path) -> None:
+    """Make room, but only where an earlier demo stood: a shop's own folder must never go."""
+    config = shop / "shop.toml"
+    if not config.is_file() or tomllib.loads(config.read_text("utf-8")).get("name") != NAME:
+        sys.exit(f"error: {shop} is there and is no demo shop\nhint: give another folder: make demo SHOP=DIR")
+    say(f"removing the earlier demo shop {shop}")
+    shutil.rmtree(shop)
+
+
 def run(*words: str) -> None:
     """Run a penchant command as a shop would, showing it."""
     print("\n$ penchant " + " ".join(words), flush=True)
@@ -106,8 +117,7 @@ def main() -> None:
     started = time.time()
     shop = arguments.shop
     if shop.exists():
-        say(f"removing the earlier demo shop {shop}")
-        shutil.rmtree(shop)
+        remove_earlier(shop)
     export = shop.with_name(shop.name + "-export")
     export.mkdir(exist_ok=True)
 
@@ -115,7 +125,7 @@ def main() -> None:
     export_shop(export)
     flag = ("--shop", str(shop))
     say("2. make a shop and read the export into it")
-    run("init", str(shop), "--name", "Complete Journey", "--currency", "USD")
+    run("init", str(shop), "--name", NAME, "--currency", "USD")
     run("catalog", *flag, str(export / "products.parquet"))
     run("ingest", *flag, str(export / "purchases.parquet"), str(export / "households.parquet"))
     say("3. how healthy are the data?")

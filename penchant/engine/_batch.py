@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penchant.core import KIND_CODES, History, Progress, Query, bucket_of, rng
-from penchant.core.errors import InputError, NotFound
+from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import allowed, best_candidates, drop_seen, reasons, score_of
 from penchant.engine._recount import is_stale, recount
@@ -109,9 +109,7 @@ def recommend_many(
         raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
     started = time.perf_counter()
     names = None if request.users == "all" else read_users(str(request.users))
-    if shop.config.serve.recount and is_stale(shop):
-        recount(shop, progress)
-        serving.refresh()
+    _bring_up_to_date(shop, serving, progress)
     ranker = serving.ranker
     out = Path(request.out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
@@ -136,6 +134,18 @@ def recommend_many(
         degraded=ranker.degraded,
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+def _bring_up_to_date(shop: Shop, serving: Serving, progress: Progress) -> None:
+    """Count again where events have come in and the shop wants it."""
+    if not shop.config.serve.recount:
+        return
+    try:
+        if is_stale(shop):
+            recount(shop, progress)
+    except ModelError:
+        pass  # a broken model must not stop a batch: what can be used answers, marked as degraded
+    serving.refresh()
 
 
 def _batches(

@@ -56,6 +56,9 @@ def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
         parents=[promoted],
         fingerprint=snapshot.fingerprint,
     )
+    pointer = read_pointer(shop.artifacts) or Pointer()
+    if pointer.promoted != promoted:
+        raise ModelError("another model was promoted meanwhile", hint="that one serves; count it again")
     # In place of the one it was counted from: `rollback` leads to the model before, not to older counts.
     write_pointer(shop.artifacts, msgspec.structs.replace(pointer, promoted=artifact.id))
     _drop_older_counts(shop, loaded.artifact)

@@ -14,7 +14,9 @@ from penchant.core.errors import InputError
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
-def refusal(name: str, request: type[msgspec.Struct], error: msgspec.ValidationError, given: Any) -> InputError:
+def refusal(
+    name: str, request: type[msgspec.Struct], error: msgspec.ValidationError, given: Any
+) -> InputError:
     """The error of a request that was refused.
 
     Args:
@@ -24,14 +26,13 @@ def refusal(name: str, request: type[msgspec.Struct], error: msgspec.ValidationE
         given: The request as it came: plain values, or structs in them.
 
     Example:
-        >>> from typing import Literal
         >>> class Ask(msgspec.Struct):
-        ...     size: Literal["small", "large"]
+        ...     k: int
         >>> try:
-        ...     msgspec.convert({"size": "big"}, Ask)
+        ...     msgspec.convert({"k": "two"}, Ask)
         ... except msgspec.ValidationError as error:
-        ...     print(refusal("ask", Ask, error, {"size": "big"}).hint)
-        one of small, large; see `penchant ask --help` or the reference page
+        ...     print(refusal("ask", Ask, error, {"k": "two"}).message, refusal("ask", Ask, error, {"k": "two"}).value)
+        ask: Expected `int`, got `str` two
     """
     message, _, path = str(error).partition(" - at `")
     path = path.rstrip("`")

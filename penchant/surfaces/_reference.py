@@ -174,6 +174,12 @@ def _events() -> str:
 {_doc(core.Event)}
 
 {_fields(explained(core.Event), request=True)}
+## In files
+
+A file that has the columns `kind`, `ts` or `timestamp`, and `user_id` or `anonymous_id` is read as it is; the others
+may be missing. Its times may be ISO 8601 (`2026-05-01T09:12:00Z`) or numbers since 1970, whose size tells seconds,
+milliseconds and microseconds apart. JSON that is sent to `observe` knows `ts` in microseconds only.
+
 ## Kinds
 
 A kind *in the sequence* is part of what models read of a person. One that *is predicted* says that the person

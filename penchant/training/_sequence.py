@@ -29,16 +29,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 _EXPORT_TOLERANCE = 1e-4
-# Where the blend starts, and the steps it may take; 0 leaves a part out.
+# Where the blend starts, and the steps it may take; 0 leaves a part out. The counts are mixed before the network
+# learns, so that it is judged in the company it will have, and all is weighed once more when it has learned.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
 _MEMORY_CELLS = 100_000_000  # 400 MB of float32
 _COMPANY = (1.0, 4.0)  # weights of the counts beside which a network in training is judged
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-_GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
-    ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0)),
+_Grid = tuple[tuple[str, tuple[float, ...]], ...]
+_REPEATS = ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0))
+_NEIGHBOURS = ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
+_MIX: _Grid = (_REPEATS, _NEIGHBOURS, _REPEATS)
+_BLEND: _Grid = (
     ("counts_weight", _WEIGHTS),
+    _REPEATS,
     ("counts_floor", (0.03, 0.1, 0.3, 1.0, 3.0)),
-    ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0)),
+    _NEIGHBOURS,
     ("counts_weight", _WEIGHTS),
 )
 
@@ -68,6 +73,9 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
     search = config.counts and config.counts_weight is None
     found = _with(config, _FIRST_BLEND) if search else config
+    if decided is not None and search:
+        alone = shell.alone(found)
+        found = search_blend(lambda trial: decided(replace(alone, config=trial)), found, _MIX, run)
     label_NL = item_labels(snapshot) if config.attributes else None
     trained = train_network(
         lambda: SequenceTransformer(config, snapshot.num_items, label_NL),
@@ -81,7 +89,7 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     found = msgspec.structs.replace(found, epochs=float(trained.epochs))
     if decided is not None and search:
         live = shell.live(trained.network, found)
-        found = search_blend(lambda trial: decided(replace(live, config=trial)), found, run)
+        found = search_blend(lambda trial: decided(replace(live, config=trial)), found, _BLEND, run)
     return shell.exported(trained.network, found)
 
 
@@ -112,11 +120,11 @@ def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig
 
 
 def search_blend(
-    measure: Callable[[SequenceConfig], float], config: SequenceConfig, run: Run
+    measure: Callable[[SequenceConfig], float], config: SequenceConfig, grid: _Grid, run: Run
 ) -> SequenceConfig:
     """Find the weights of the counted part on validation: one after the other, uphill from where they stand."""
     best, value = config, measure(config)
-    for done, (name, choices) in enumerate(_GRID):
+    for done, (name, choices) in enumerate(grid):
         place = choices.index(getattr(best, name))
         for step in (1, -1):
             before = best
@@ -128,7 +136,7 @@ def search_blend(
                 best, value = trial, result
             if best is not before:
                 break
-        run.progress("sequence model: blending counts", done + 1, len(_GRID), {"validation": value})
+        run.progress("sequence model: blending counts", done + 1, len(grid), {"validation": value})
     return best
 
 
@@ -146,8 +154,14 @@ class _Shell:
         item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
         none = np.empty(0, np.uint8)
         return _Live(
-            config, none, item_ND, self.prior, self.transitions, self.neighbours, network, self.memory
+            config, none, item_ND, self.prior, self.transitions, self.neighbours, self.memory, network
         )
+
+    def alone(self, config: SequenceConfig) -> Sequence:
+        """The counts without a network."""
+        nothing = np.zeros((len(self.prior), 1), np.float32)
+        none = np.empty(0, np.uint8)
+        return _Alone(config, none, nothing, self.prior, self.transitions, self.neighbours, self.memory)
 
     def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model as it serves, checked against the network."""
@@ -163,11 +177,36 @@ class _Shell:
 
 
 @dataclass(frozen=True, eq=False)
-class _Live(Sequence):
+class _Remembering(Sequence):
+    """A ``Sequence`` that counts for a batch once, for all epochs and blends."""
+
+    memory: _Memory
+
+    def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """What one counted model says of a batch, remembered."""
+        key = (id(model), _key(batch))
+        found_BN = self.memory.rows.get(key)
+        if found_BN is None:
+            found_BN = super().rows(model, batch)
+            self.memory.keep(key, found_BN)
+        return found_BN
+
+
+@dataclass(frozen=True, eq=False)
+class _Alone(_Remembering):
+    """The counts, and a network that says nothing."""
+
+    def interests(self, batch: SequenceBatch) -> tuple[Any, Any]:
+        """Zeros."""
+        rows = len(batch.item_BT)
+        return np.zeros((rows, 1, 1), np.float32), np.ones((rows, 1), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Live(_Remembering):
     """A ``Sequence`` whose encoder is the torch network. What it found for a batch it remembers."""
 
     network: nn.Module
-    memory: _Memory
     known: dict[bytes, tuple[Any, Any]] = field(default_factory=dict)
 
     def interests(self, batch: SequenceBatch) -> tuple[Any, Any]:
@@ -182,15 +221,6 @@ class _Live(Sequence):
                 mean, spread = self.network.interests(cut)  # type: ignore[operator]
             self.known[key] = mean.cpu().numpy(), spread.cpu().numpy()
         return self.known[key]
-
-    def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
-        """Counted once for all epochs and blends."""
-        key = (id(model), _key(batch))
-        found_BN = self.memory.rows.get(key)
-        if found_BN is None:
-            found_BN = super().rows(model, batch)
-            self.memory.keep(key, found_BN)
-        return found_BN
 
 
 class _Memory:

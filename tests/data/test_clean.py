@@ -326,3 +326,17 @@ def test_unreadable_rows_of_an_erased_person_do_not_come_back(clean, tmp_path):
     assert list(stream.accepted())
     kept.add(source.name, source.sha256, stream.refused(), erased=lambda subject: subject == "u1")
     assert [r["row"] for b in kept.batches() for r in b.to_pylist()] == [2]
+
+
+def test_refused_rows_of_the_store_are_written_piece_by_piece(tmp_path, monkeypatch):
+    from penchant.data import _quarantine
+
+    sizes = []
+    shaped = _quarantine._shaped
+    monkeypatch.setattr(_quarantine, "_shaped", lambda t, *a: sizes.append(t.num_rows) or shaped(t, *a))
+    count = 150_000
+    refused = pa.table({"row": range(count), "reason": ["duplicate"] * count, "event_id": ["e"] * count})
+    kept = Quarantine(tmp_path / "quarantine")
+    kept.add("log.csv", "0" * 64, [refused])
+    assert kept.counts() == {"duplicate": count}
+    assert max(sizes) <= 65_536

@@ -9,6 +9,7 @@ import pytest
 from penchant import Engine
 from penchant.core import DAY
 from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError, UnknownColumns
+from penchant.engine import _recount
 from penchant.engine._profile import item_tags
 from penchant.models import Tags
 
@@ -207,7 +208,7 @@ def test_a_broken_model_means_popularity_not_an_error(engine):
     companions = engine.similar(item_id="i4")
     assert companions.degraded
     assert not companions.items
-    assert "train" in companions.note, "it is not popularity that answers here"
+    assert "popular" not in companions.note, "nothing answers in place of the model here"
     with pytest.raises(ModelError):
         engine.promote(artifact=pointer)
 
@@ -372,3 +373,28 @@ def test_refused_rows_of_an_erased_person_do_not_come_back(engine, tmp_path):
     assert not leftover.exists()
     (report,) = engine.ingest(files=[str(file)]).files
     assert set(pq.read_table(report.quarantine)["subject"].to_pylist()) == {"u8"}
+
+
+def test_a_batch_answers_although_the_model_cannot_be_counted_again(engine, tmp_path):
+    engine.observe(events=[{"kind": "view", "user_id": "u1", "item_id": "i5"}])
+    for folder in (engine.path / "artifacts").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    report = engine.recommend(users="all", k=2, out=str(tmp_path / "all.parquet"))
+    assert report.degraded
+    assert report.model_id == "popularity"
+    assert report.users == 60
+
+
+def test_a_recount_gives_way_to_a_model_promoted_meanwhile(engine, monkeypatch):
+    models = {m.kind: m.id for m in engine.status().models}
+    counted = _recount._counted_again
+
+    def slowly(*arguments):
+        engine.promote(artifact=models["popularity"])
+        return counted(*arguments)
+
+    monkeypatch.setattr(_recount, "_counted_again", slowly)
+    with pytest.raises(ModelError, match="meanwhile"):
+        engine.recount()
+    assert engine.status().serving == models["popularity"]

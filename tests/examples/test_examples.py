@@ -38,6 +38,20 @@ def script_says() -> str:
     return done.stdout
 
 
+def test_the_demo_spares_a_folder_that_is_no_demo_shop(tmp_path: Path) -> None:
+    (tmp_path / "shop.toml").write_text('name = "My shop"\n')
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "demo.py"), "--shop", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "no demo shop" in done.stderr
+    assert (tmp_path / "shop.toml").exists()
+
+
 def test_the_script_cleans_and_says_what_it_removed(script_says: str) -> None:
     assert "923 rows read" in script_says
     assert "3 refused: a product or a user without an id" in script_says
