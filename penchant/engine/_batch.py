@@ -45,14 +45,14 @@ _CELLS = 8_000_000  # scores held at once: 32 MB of float32
 
 
 def read_users(path: str) -> list[str]:
-    """User ids, one a line; blank lines are skipped, repeats counted once, order kept.
+    """User ids, one a line; blank lines are skipped, repeats counted once.
 
     Raises:
         NotFound: There is no such file.
         InputError: It is not text, or holds no id.
     """
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        lines = Path(path).read_text("utf-8-sig").splitlines()  # some tools begin a file with a mark
     except FileNotFoundError:
         raise NotFound(
             "no such file", value=path, hint="give a file with one user id a line, or: all"

@@ -184,12 +184,12 @@ class Engine:
 
         return doctor(self.shop, request, self.progress)
 
-    @operation(scope="serve")
+    @operation(scope="serve", reads=rq.ObservedRequest)
     def observe(self, request: rq.ObserveRequest) -> rq.ObserveReport:
         """Tell the shop what just happened; the very next recommendation knows it.
 
-        Events are on disk when this returns. Each event has its own result: one that cannot be believed is
-        refused alone. A field of a wrong name or type, or an unknown kind, refuses the whole request.
+        Events are on disk when this returns. Each event has its own result: one that cannot be believed, or has
+        an unknown kind, or a field of a wrong name or type, is refused alone with its reason.
         """
         from penchant.engine._live import observe
 
@@ -220,9 +220,10 @@ class Engine:
 
     @operation(scope="manage", job=True, isolated=True)
     def evaluate(self, request: rq.EvaluateRequest) -> rq.LeaderboardReport:
-        """Measure on the newest time window, which nothing was fitted or chosen on.
+        """Measure on the newest time window, on people who took no part in any choice.
 
-        Popularity, recent popularity, item-kNN and counted transitions are always beside it.
+        Everything is fitted anew on what came before that window; half of the people in it choose, the other half
+        is measured. Popularity, recent popularity, item-kNN and counted transitions are always beside it.
         """
         from penchant.engine._evaluate import evaluate
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +27,7 @@ from penchant.core import (
 from penchant.core.errors import InputError, NotFound
 from penchant.data import check_event
 from penchant.engine import _requests as rq
+from penchant.engine._refusal import refusal
 from penchant.engine._serving import Ranker, Serving, seen_numbers
 
 if TYPE_CHECKING:
@@ -60,12 +62,12 @@ def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.Obse
     results: list[rq.EventResult | None] = []
     for position, event in enumerate(request.events):
         try:
-            good.append(check_event(event, shop.config.data, now))
+            good.append(check_event(_fitting(event), shop.config.data, now))
             results.append(None)
         except InputError as error:
             where = f"$.events[{position}]" + (error.path or "").removeprefix("$")
-            text = str(InputError(error.message, hint=error.hint, path=where))
-            results.append(rq.EventResult(event_id=event.event_id, status="refused", error=text))
+            text = str(InputError(error.message, value=error.value, hint=error.hint, path=where))
+            results.append(rq.EventResult(event_id=_own_id(event), status="refused", error=text))
     words = iter(shop.store.append(good) if good else [])
     checked = iter(good)
     told: list[rq.EventResult] = []
@@ -79,6 +81,25 @@ def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.Obse
         told.append(result)
     serving.observed(fresh)
     return rq.ObserveReport(results=told, stored=sum(r.status == "stored" for r in told))
+
+
+def _fitting(given: Any) -> Event:
+    """What came as an event, as one.
+
+    Raises:
+        InputError: It does not fit: which field, and what that takes.
+    """
+    plain = msgspec.structs.asdict(given) if isinstance(given, Event) else given  # made in Python, unchecked
+    try:
+        return msgspec.convert(plain, Event)
+    except msgspec.ValidationError as error:
+        raise refusal("observe", Event, error, plain) from None
+
+
+def _own_id(given: Any) -> str | None:
+    """The id that came with an event, so that its sender finds it again."""
+    own = given.get("event_id") if isinstance(given, dict) else getattr(given, "event_id", None)
+    return own if isinstance(own, str) else None
 
 
 def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Slate:

@@ -35,6 +35,8 @@ class Operation:
     ``job`` operations may take longer than a request should: over HTTP they answer 202 with a job id.
     ``creates_shop`` marks the one that works on a folder that is no shop yet. ``isolated`` jobs only read the
     store and may load heavy libraries: a server runs them in a process of their own, on a read-only engine.
+    ``reads`` is what a request is read as where that is wider than ``request``, because parts of it are judged
+    one by one.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Operation:
     job: bool
     creates_shop: bool
     isolated: bool = False
+    reads: type[msgspec.Struct] | None = None
 
     def parse(self, body: bytes) -> msgspec.Struct:
         """Read a JSON request strictly; an error names the field.
@@ -54,7 +57,7 @@ class Operation:
             InputError: The body is not JSON, or a field is unknown, missing or of the wrong type.
         """
         try:
-            return msgspec.json.decode(body or b"{}", type=self.request)
+            return msgspec.json.decode(body or b"{}", type=self.reads or self.request)
         except msgspec.ValidationError as error:
             given = None
             with contextlib.suppress(msgspec.DecodeError, RecursionError):  # it may break off further on
@@ -72,7 +75,7 @@ class Operation:
             InputError: A field is unknown, missing or of the wrong type.
         """
         try:
-            return msgspec.convert(fields, type=self.request)
+            return msgspec.convert(fields, type=self.reads or self.request)
         except msgspec.ValidationError as error:
             raise refusal(self.name, self.request, error, fields) from None
 
@@ -175,11 +178,25 @@ class OperationMethod(Generic[Req, Res]):
 class BoundOperation(Generic[Req, Res]):
     """An operation of one engine."""
 
-    __slots__ = ("_engine", "_method")
-
     def __init__(self, method: OperationMethod[Req, Res], engine: object) -> None:
         self._method = method
         self._engine = engine
+        self.__doc__ = method.__doc__
+
+    def __repr__(self) -> str:
+        return f"<operation {self._method.operation.name}: {self._method.operation.summary}>"
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The request's fields, for notebooks and editors that ask."""
+        return inspect.Signature(
+            [
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=field.type
+                )
+                for field in msgspec.structs.fields(self._method.operation.request)
+            ]
+        )
 
     def __call__(self, request: Req | None = None, /, **fields: Any) -> Res:
         operation = self._method.operation
@@ -192,8 +209,19 @@ class BoundOperation(Generic[Req, Res]):
         return self._engine._run(operation, self._method.function, request)  # type: ignore[attr-defined,no-any-return]
 
 
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is msgspec.NODEFAULT else field.default
+
+
 def operation(
-    *, scope: Scope, job: bool = False, creates_shop: bool = False, isolated: bool = False
+    *,
+    scope: Scope,
+    job: bool = False,
+    creates_shop: bool = False,
+    isolated: bool = False,
+    reads: type[msgspec.Struct] | None = None,
 ) -> Callable[[Callable[[Any, Req], Res]], OperationMethod[Req, Res]]:
     """Enter a method of the engine into the table. Its annotations give the request and response types.
 
@@ -202,6 +230,7 @@ def operation(
         job: Whether it may run long (HTTP answers 202 and a job id).
         creates_shop: Whether it works on a folder that is no shop yet.
         isolated: Whether a server runs the job in its own process, because it only reads the store.
+        reads: A wider kind of the request, in which parts that do not fit are refused one by one.
     """
 
     def enter(function: Callable[[Any, Req], Res]) -> OperationMethod[Req, Res]:
@@ -220,6 +249,7 @@ def operation(
             job,
             creates_shop,
             isolated,
+            reads,
         )
         OPERATIONS[row.name] = row
         return OperationMethod(function, row)

@@ -48,7 +48,7 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
     """
     subject = subject_from(request.user_id, request.anonymous_id)
     events = personal_events(shop, subject)
-    predicted = predicted_tags(shop, subject, events)
+    predicted = predicted_tags(shop, subject, events, request.k)
     if not events.num_rows:
         return rq.Profile(
             subject=subject,
@@ -157,15 +157,25 @@ def _interests(
             events=len(tally.events),
             evidence=[
                 rq.Evidence(kind=kind[p], item_id=item[p], title=tags[item[p]][0], ts=int(ts[p]))
-                for p in tally.events[::-1][:_EVIDENCE]
+                for p in _telling(tally.events, item, tags)
             ],
         )
         for _, share, lift, tag, tally in found[:k]
     ]
 
 
-def predicted_tags(shop: Shop, subject: str, events: pa.Table) -> list[rq.PredictedTag]:
+def _telling(places: list[int], item: list[str], tags: dict[str, tuple[str | None, list[str]]]) -> list[int]:
+    """The newest events, one for each product name: the same name twice says nothing more."""
+    newest: dict[str, int] = {}
+    for place in reversed(places):
+        newest.setdefault(tags[item[place]][0] or item[place], place)
+        if len(newest) == _EVIDENCE:
+            break
+    return list(newest.values())
+
+
+def predicted_tags(shop: Shop, subject: str, events: pa.Table, k: int) -> list[rq.PredictedTag]:
     """What the tags model says of the person; empty where none is trained."""
     from penchant.engine._tags import predict_person
 
-    return predict_person(shop, subject, events)
+    return predict_person(shop, subject, events, k)

@@ -129,7 +129,7 @@ def run_protocol(
         InputError: ``by`` names an unknown user attribute, or there is no such size or device.
     """
     pick_device(device)  # what cannot be is said before anything is fitted
-    model_config("sequence", size)
+    _check_settings(shop, size)
     if not is_target(snapshot.kind, snapshot.item).any():
         raise ModelError(
             "no event turns to an item: there is nothing to learn from",
@@ -207,7 +207,7 @@ def _fit(
             curve.append({"done": float(done), **figures})
         progress(task, done, total, figures)
 
-    config = model_config(kind, size)
+    config = model_config(shop, kind, size)
     run = Run(
         seed=seed,
         device=pick_device(device),
@@ -226,17 +226,43 @@ def _fit(
     return Fitted(kind, model, choice, evaluation, time.perf_counter() - started, curve=curve)
 
 
-def model_config(kind: str, size: str) -> msgspec.Struct:
-    """The default configuration of a kind, with the size dial where it has one."""
-    config = model_kinds()[kind].Config()
-    if size == "auto" or "size" not in config.__struct_fields__:
-        return config
+def model_config(shop: Shop, kind: str, size: str = "auto") -> msgspec.Struct:
+    """The configuration of a kind: its defaults, what ``[train.settings]`` says, the size dial where it has one.
+
+    Raises:
+        InputError: There is no such size, or the shop's settings name what does not exist.
+    """
+    config = model_kinds()[kind].Config
+    own = dict(shop.config.train.settings.get(kind, {}))
     try:
-        return msgspec.convert({**msgspec.to_builtins(config), "size": size}, type(config))
+        settled: msgspec.Struct = msgspec.convert(own, config)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"settings of {kind}: {error}", hint="correct shop.toml", path=f"train.settings.{kind}"
+        ) from None
+    if size == "auto" or "size" not in settled.__struct_fields__:
+        return settled
+    try:
+        return msgspec.convert({**own, "size": size}, config)
     except msgspec.ValidationError:
         raise InputError(
             "no such size", value=size, hint="auto, tiny, small, base, large or huge", path="$.size"
         ) from None
+
+
+def _check_settings(shop: Shop, size: str) -> None:
+    """Refuse what cannot be before anything is fitted."""
+    model_config(shop, "sequence", size)
+    kinds = model_kinds()
+    for kind in shop.config.train.settings:
+        if kind not in kinds:
+            raise InputError(
+                "settings for a model kind that does not exist",
+                value=kind,
+                hint=f"kinds: {', '.join(kinds)}; correct shop.toml",
+                path=f"train.settings.{kind}",
+            )
+        model_config(shop, kind)
 
 
 _CUDA_DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")  # the last one: Linux on Windows
@@ -313,8 +339,8 @@ def protocol_words(outcome: Outcome) -> str:
     seen = "items a person had before are excluded" if outcome.seen == "exclude" else "repeats are allowed"
     return (
         f"Time split at {iso(outcome.train.as_of)}: every model learned from earlier events only. "
-        f"{len(outcome.chosen)} people chose (stopping, blending, which model to promote), "
-        f"{_measured(outcome)} others are measured here. Full ranking over {outcome.train.num_items} items, "
+        f"{len(outcome.chosen):,} people chose (stopping, blending, which model to promote), "
+        f"{_measured(outcome):,} others are measured here. Full ranking over {outcome.train.num_items:,} items, "
         f"{seen}, equal scores count as a random order."
     )
 

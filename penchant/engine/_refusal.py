@@ -53,10 +53,11 @@ def refusal(
 
 def _entry(given: Any, key: str | int) -> Any:
     """What stands at a step of the path; None where that cannot be told."""
-    try:
-        return given[key] if isinstance(given, dict | list | tuple) else getattr(given, str(key), None)
-    except LookupError:
-        return None
+    if isinstance(given, dict):
+        return given.get(key)
+    if isinstance(key, int):
+        return given[key] if isinstance(given, list | tuple) and key < len(given) else None
+    return getattr(given, key, None)
 
 
 def _members(kind: mi.Type | None) -> Iterator[mi.Type]:

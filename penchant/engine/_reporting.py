@@ -28,6 +28,7 @@ def leaderboard_html(shop: Shop, outcome: Outcome, tags: TagsOutcome | None = No
         curves={f.kind: f.curve for f in outcome.fitted},
         tags=tags.measured if tags else None,
         tag_source=tags.trained.source if tags and tags.trained else "",
+        tag_note=(tags.report.note if tags and tags.report else None) or "",
         health=f"{full.num_events:,} events of {full.num_users:,} people; {full.num_items:,} items.",
         notes=left_out,
     )

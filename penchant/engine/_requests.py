@@ -13,6 +13,7 @@ from penchant.engine._operation import POSITIONAL, InFile, OutFile
 K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
 ItemIds = list[Id]
+_MOST_EVENTS = 10_000  # in one request
 
 
 class InitRequest(Noun, frozen=True):
@@ -108,11 +109,17 @@ class ObserveRequest(Noun, frozen=True):
         list[Event],
         Meta(
             min_length=0,
-            max_length=10_000,
-            description="events, oldest first",
+            max_length=_MOST_EVENTS,
+            description="events, oldest first; one that does not fit is refused alone",
             examples=[[{"kind": "view", "user_id": "u1", "item_id": "shoe-7"}]],
         ),
     ]
+
+
+class ObservedRequest(ObserveRequest, frozen=True):
+    """The same request before anybody looked at its events."""
+
+    events: Annotated[list[Any], Meta(max_length=_MOST_EVENTS)]
 
 
 class EventResult(Noun, frozen=True):
@@ -187,6 +194,7 @@ class TagReport(Noun, frozen=True):
     metrics: dict[str, Estimate]
     base_rate: dict[str, Estimate]
     users: int
+    note: str | None = None  # why the tags are not used, where they know no more than the base rate
 
 
 class TrainReport(Noun, frozen=True):
@@ -217,9 +225,12 @@ class RecountReport(Noun, frozen=True):
 
 
 class EvaluateRequest(Noun, frozen=True):
-    """Measure on the newest time window, which nothing was fitted or chosen on."""
+    """Measure on the newest time window, on people who took no part in any choice."""
 
-    models: Annotated[list[str], Meta(description="model kinds; empty means the promoted one")] = []
+    models: Annotated[
+        list[str],
+        Meta(description="model kinds; empty means: evaluate takes the promoted one, compare takes all"),
+    ] = []
     share: Annotated[
         float, Meta(gt=0, lt=0.9, description="share of the target events in the test window")
     ] = 0.1
@@ -314,7 +325,7 @@ class ProfileRequest(Noun, frozen=True):
 
     user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
     anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
-    k: Annotated[int, Meta(ge=1, le=100, description="interests per horizon")] = 8
+    k: Annotated[int, Meta(ge=1, le=100, description="interests per horizon, and predicted tags")] = 8
 
 
 class Evidence(Noun, frozen=True):

@@ -38,6 +38,10 @@ class TrainSettings(Noun, frozen=True):
     models: Annotated[list[str], Meta(description="model kinds to try; empty: all that fit")] = []
     holdout: Annotated[float, Meta(gt=0, lt=0.9, description="share of target events held out by time")] = 0.1
     keep: Annotated[int, Meta(ge=1, le=1000, description="artifacts kept per model kind")] = 5
+    settings: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(description="settings of model kinds, such as [train.settings.sequence] dropout = 0.3"),
+    ] = {}
 
 
 class ShopConfig(Noun, frozen=True):

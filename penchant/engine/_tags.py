@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,13 @@ from penchant.core.errors import ArtifactError, MissingExtra, ModelError
 from penchant.data import live_sequences
 from penchant.engine import _requests as rq
 from penchant.engine._promotion import read_pointer
+from penchant.engine._protocol import model_config, pick_device
 from penchant.training import load_artifact, save_artifact
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
+    from penchant.evaluation import Classification
     from penchant.models import TrainedTags
-
-_SAID = 8  # predicted tags in a profile
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,9 @@ class TagsOutcome:
     notes: tuple[str, ...] = ()
 
 
-def train_tags(shop: Shop, snapshot: Snapshot, seed: int, progress: Progress) -> TagsOutcome:
+def train_tags(
+    shop: Shop, snapshot: Snapshot, seed: int, progress: Progress, device: str = "cpu"
+) -> TagsOutcome:
     """Fit the tags and measure them beside the base rate; a shop without labels and categories has none."""
     from penchant.evaluation import classification_metrics
     from penchant.models import train_tags as fit
@@ -42,7 +45,12 @@ def train_tags(shop: Shop, snapshot: Snapshot, seed: int, progress: Progress) ->
     progress("fitting interest tags", 0, 1, {})
     users = shop.store.users()
     try:
-        trained = fit(snapshot, users if users.num_rows else None, run=Run(seed=seed, progress=progress))
+        trained = fit(
+            snapshot,
+            users if users.num_rows else None,
+            model_config(shop, "tags"),  # type: ignore[arg-type]
+            Run(seed=seed, device=pick_device(device), progress=progress),
+        )
     except (ModelError, MissingExtra) as error:
         return TagsOutcome(notes=(f"no interest tags: {error}",))
     single = trained.model.softmax
@@ -55,28 +63,57 @@ def train_tags(shop: Shop, snapshot: Snapshot, seed: int, progress: Progress) ->
         )
         for name, probability in rows.items()
     }
-    artifact = save_artifact(
-        shop.artifacts,
-        trained.model,
-        kind="tags",
-        as_of=snapshot.as_of,
-        metrics=measured["tags"].metrics,
-        facts={"labels": trained.source, **trained.facts},
-        fingerprint=snapshot.fingerprint,
-        items=Vocabulary([]),
-    )
+    note = nothing_learned(measured, trained)
+    artifact = None
+    if note is None:
+        artifact = save_artifact(
+            shop.artifacts,
+            trained.model,
+            kind="tags",
+            as_of=snapshot.as_of,
+            metrics=measured["tags"].metrics,
+            facts={"labels": trained.source, **trained.facts},
+            fingerprint=snapshot.fingerprint,
+            items=Vocabulary([]),
+        )
     report = rq.TagReport(
         labels=trained.source,
         classes=list(trained.names),
         metrics=measured["tags"].metrics,
         base_rate=measured["base rate"].metrics,
         users=len(trained.subjects),
+        note=note,
     )
-    return TagsOutcome(artifact.id, report, trained, measured)
+    return TagsOutcome(None if artifact is None else artifact.id, report, trained, measured)
 
 
-def predict_person(shop: Shop, subject: str, events: pa.Table) -> list[rq.PredictedTag]:
-    """The tags the classifier gives a person, likeliest first; empty where none are trained."""
+def nothing_learned(measured: Mapping[str, Classification], trained: TrainedTags) -> str | None:
+    """Why tags are of no use on held-out people; None where they are of some.
+
+    Log loss decides, for it judges the chances, which is what a profile shows. But where people were merely less
+    active than before, low chances for everybody win by it: so at least one tag must also have been said rightly.
+    """
+    own, base = (measured[name].metrics["log_loss"].value for name in ("tags", "base rate"))
+    if not trained.label_PC.any():
+        why = "none of the tags came true, so nothing could be shown"
+    elif own >= base:
+        why = f"their log loss is {own:.4f}, no better than the {base:.4f} of the base rate"
+    elif measured["tags"].metrics["F1 micro"].value == 0:
+        why = "not one tag was said of a person whom it fitted, no more than by the base rate"
+    else:
+        return None
+    classes = len(trained.names)
+    names = ", ".join(trained.names[:5]) + (", ..." if classes > 5 else "")
+    return (
+        f"interest tags learned nothing useful and are not used: on {len(trained.subjects):,} held-out people {why}. "
+        f"There {'was 1 tag' if classes == 1 else f'were {classes:,} tags'} to tell ({names}) and "
+        f"{trained.facts.get('trained_on', 0):,} examples to learn from; more people, a longer log, or a category "
+        "level at which people differ more would help"
+    )
+
+
+def predict_person(shop: Shop, subject: str, events: pa.Table, k: int) -> list[rq.PredictedTag]:
+    """The ``k`` tags the classifier gives a person first, by chance; empty where none are trained."""
     pointer = read_pointer(shop.artifacts)
     if pointer is None or pointer.tags is None:
         return []
@@ -90,7 +127,7 @@ def predict_person(shop: Shop, subject: str, events: pa.Table) -> list[rq.Predic
         return []
     row = _features(shop, model, subject, events, mine)
     probability_C = model.predict(row)[0]
-    order = np.argsort(-probability_C, kind="stable")[:_SAID]
+    order = np.argsort(-probability_C, kind="stable")[:k]
     evidence = model.explain_many(row, [model.names[c] for c in order])
     return [
         rq.PredictedTag(

@@ -54,7 +54,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         fitted = next(f for f in outcome.fitted if f.kind == kind)
         if fitted.model is not None:
             artifacts[kind] = _refit(shop, outcome, fitted, request, progress)
-    tags = train_tags(shop, snapshot, request.seed, progress)
+    tags = train_tags(shop, snapshot, request.seed, progress, request.device)
     if tags.artifact is not None:
         artifacts["tags"] = tags.artifact
     if leads():

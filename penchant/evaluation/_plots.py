@@ -34,16 +34,23 @@ def name_of(kind: str) -> str:
     return NAMES.get(kind, kind)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _panels(width: float, height: float, rows: int) -> tuple[Figure, list[Axes]]:
+    """A figure of panels one above the other, with one common horizontal axis."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("report", "the HTML report with plots") from None
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(colors=INK, length=3, labelsize=9)
+    panels = list(figure.subplots(rows, sharex=True, squeeze=False)[:, 0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GREY)
+        axes.tick_params(colors=INK, length=3, labelsize=9)
+    return figure, panels
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure, (axes,) = _panels(width, height, 1)
     return figure, axes
 
 
@@ -157,23 +164,29 @@ def _filled(parts: Mapping[str, Mapping[str, Estimate]], measure: str) -> list[s
 
 
 def plot_curve(points: Sequence[Mapping[str, float]]) -> bytes | None:
-    """Training loss and validation by epoch; None where nothing was recorded."""
+    """Training loss above, validation below, by epoch; None where nothing was recorded.
+
+    Each has a panel of its own: on one panel with two scales, lines of a similar shape hide each other, and
+    two epochs, of which both fall, would even lie exactly on one another.
+    """
     by_epoch = {p["epoch"]: p for p in points if {"epoch", "loss", "validation"} <= set(p)}
     if not by_epoch:
         return None
-    figure, axes = _figure(6.4, 3.4)
+    figure, (upper, lower) = _panels(6.4, 3.8, 2)
     epochs = sorted(by_epoch)
-    axes.plot(epochs, [by_epoch[e]["loss"] for e in epochs], color=GREY, lw=1.8)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss", color="#5c6b76")
-    other = axes.twinx()
-    other.spines["top"].set_visible(False)
     validation = [by_epoch[e]["validation"] for e in epochs]
-    other.plot(epochs, validation, color=ACCENT, marker="o", ms=4, lw=1.8)
     best = epochs[validation.index(max(validation))]
-    other.axvline(best, color=ACCENT, lw=1, ls=":")
-    other.set_ylabel("validation", color=ACCENT)
-    other.tick_params(labelsize=9, length=3)
+    loss = [by_epoch[e]["loss"] for e in epochs]
+    for axes, values, colour, name in (
+        (upper, loss, "#5c6b76", "training loss"),
+        (lower, validation, ACCENT, "validation"),
+    ):
+        axes.plot(epochs, values, color=colour, marker="o", ms=4, lw=1.8)
+        axes.axvline(best, color=ACCENT, lw=1, ls=":")
+        axes.set_ylabel(name, color=colour)
+    lower.set_xlabel("epoch")
+    lower.locator_params(axis="x", integer=True)
+    figure.align_ylabels()
     return _png(figure)
 
 

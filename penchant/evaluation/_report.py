@@ -24,6 +24,7 @@ def render_report_html(
     curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     tags: Mapping[str, Classification] | None = None,
     tag_source: str = "",
+    tag_note: str = "",
     health: str = "",
     notes: Sequence[str] = (),
 ) -> str:
@@ -36,6 +37,7 @@ def render_report_html(
         curves: Training curves by model: dictionaries with epoch, loss and validation.
         tags: Classification of the tags and their baselines, by name; "tags" first.
         tag_source: Where the tags' labels come from.
+        tag_note: Why the tags are not used; stands in place of their figures.
         health: Sentences on the data; an empty line parts paragraphs.
         notes: Further sentences.
 
@@ -68,6 +70,7 @@ def render_report_html(
         tags=tags,
         classes=_classes(tags),
         tag_source=tag_source,
+        tag_note=tag_note,
         health=[paragraph.strip() for paragraph in health.split("\n\n") if paragraph.strip()],
         notes=notes,
     )
@@ -107,7 +110,7 @@ def _embedded(
         "by_group": (_plots.plot_groups(board), f"{board.measure} by group, with 95 % intervals"),
         "curve": (
             _plots.plot_curve(curves.get(NEURAL, ())),
-            "Training of the sequence model; dotted: the epoch that was kept",
+            "Training of the sequence model, epoch by epoch; dotted: the epoch that was kept",
         ),
         "calibration": (
             _plots.plot_calibration(tags),

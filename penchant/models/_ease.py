@@ -99,7 +99,9 @@ def _weights(gram: npt.NDArray[np.float32], reg: float) -> npt.NDArray[np.float3
     factor, failed = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)
     inverse, broken = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
     if failed or broken or not np.isfinite(inverse.diagonal()).all():
-        raise ModelError("the EASE equations cannot be solved", value=reg, hint="raise reg")
+        raise ModelError(
+            "the EASE equations cannot be solved", value=reg, hint="raise reg under [train.settings.ease]"
+        )
     # LAPACK filled one triangle; the other is its mirror image.
     for start in range(0, len(inverse), BLOCK_ROWS):
         end = start + BLOCK_ROWS

@@ -38,8 +38,8 @@ class IALSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     embedding_size: Annotated[int, Meta(ge=1, le=1024)] = 64
-    reg: Annotated[float, Meta(ge=0)] = 1.0
-    confidence: Annotated[float, Meta(gt=0)] = 10.0
+    reg: Annotated[float, Meta(gt=0)] = 1.0
+    confidence: Annotated[float, Meta(ge=1)] = 10.0
     iterations: Annotated[int, Meta(ge=1, le=500)] = 15
     decay: Annotated[float, Meta(gt=0, le=1)] | None = None
     max_history: Annotated[int, Meta(ge=2)] = 300
@@ -77,7 +77,11 @@ class IALS:
         who = user_item_matrix(found, snapshot.num_users, snapshot.num_items, config.max_history)
         vectors = _factors(who, config, run)
         if not np.isfinite(vectors).all():
-            raise ModelError("the iALS vectors are not finite", value=config.reg, hint="raise reg")
+            raise ModelError(
+                "the iALS vectors are not finite",
+                value=config.reg,
+                hint="raise reg under [train.settings.ials]",
+            )
         vectors[np.bincount(found.item, minlength=len(vectors)) == 0] = 0  # nothing is known of these
         popular = popularity_prior(found, snapshot.num_items)
         decay = USUAL_DECAY if config.decay is None else config.decay

@@ -188,7 +188,8 @@ def choose_categories(
     if best is None:
         raise ModelError(
             f"no catalogue category was taken from by at least {min_users} people in a period",
-            hint="ingest a catalogue with categories, supply interest_label for users, or lower min_users",
+            hint="ingest a catalogue with categories, supply interest_label for users, "
+            "or lower min_users under [train.settings.tags]",
         )
     return best
 

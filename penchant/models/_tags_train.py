@@ -246,7 +246,8 @@ def _on_periods(snapshot: Snapshot, users: pa.Table | None, config: TagsConfig, 
         raise ModelError(
             "the log is too short to learn next-period interests from",
             value=f"{(end - first) / DAY:.3g} days",
-            hint=f"it must span more than two periods of {horizon / DAY:.3g} days; lower horizon_days",
+            hint=f"it must span more than two periods of {horizon / DAY:.3g} days; "
+            "lower horizon_days under [train.settings.tags]",
         )
     test_at, learn = moments[0], moments[1:]
     categories, level = _choose(snapshot, kind, (learn[0], test_at), config)

@@ -158,9 +158,9 @@ def _trained(report: e.TrainReport) -> RenderableType:
         table = _table("interest tags", "model", "base rate", right=("model", "base rate"))
         for name, estimate in found.metrics.items():
             table.add_row(name, str(estimate), str(found.base_rate.get(name, "")))
-        tags = _lines(
-            f"tags from {found.labels}: {len(found.classes)} classes, {found.users:,} people", table
-        )
+        classes = f"{len(found.classes):,} {'class' if len(found.classes) == 1 else 'classes'}"
+        head = f"tags from {found.labels}: {classes}, {found.users:,} people"
+        tags = _lines(head, table) if found.note is None else Text(found.note)
     serves = "nothing was promoted"
     if report.promoted is not None:
         serves = f"{report.promoted_kind} serves now ({report.promoted[:12]})"
@@ -187,7 +187,7 @@ def _profile(profile: e.Profile) -> RenderableType:
                 interest.tag,
                 f"{interest.weight:.0%}",
                 f"{interest.lift:.1f}x",
-                str(interest.events),
+                f"{interest.events:,}",
                 "; ".join(f"{w.kind} {w.title or w.item_id}" for w in interest.evidence[:_EVIDENCE]),
             )
         parts.append(table)

@@ -164,6 +164,10 @@ _NEWS = [
         "ts": 1_718_000_060_000_000,
     },
     {"kind": "view", "item_id": "item-10"},
+    {"kind": "vieww", "user_id": "person-07", "item_id": "item-10", "event_id": "n4"},
+    {"kind": "view", "user_id": "person-07", "item_id": 10},
+    {"kind": "view", "user_id": "person-07", "item": "item-10"},
+    "view",
 ]
 _GUEST = [
     {
@@ -327,7 +331,11 @@ class OperationTests:
 
     def test_the_next_recommendation_knows(self, story: Story) -> None:
         """An event observed now changes the next answer without training, for people and guests."""
-        assert [result["status"] for result in story["observe"]["results"]] == ["stored", "stored", "refused"]
+        assert [result["status"] for result in story["observe"]["results"]] == [
+            *["stored"] * 2,
+            *["refused"] * 5,
+        ]
+        assert story["observe"]["results"][3]["event_id"] == "n4"
         assert story["observe again"]["stored"] == 0
         assert _items(story["before"]) != _items(story["after"])
         assert story["before"]["model_id"] == story["after"]["model_id"]

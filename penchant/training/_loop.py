@@ -165,7 +165,7 @@ class Job:
             if not np.isfinite(loss):
                 raise ModelError(
                     "training diverged: the loss is no number",
-                    hint="lower learning_rate in the model's settings",
+                    hint="lower learning_rate under [train.settings.sequence]",
                 )
             self.state.loss += loss
             self.state.targets += count

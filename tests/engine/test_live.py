@@ -1,5 +1,6 @@
 """What a shop sees: fresh events act at once, whoever the person is, and nothing fails for want of a model."""
 
+import inspect
 import shutil
 
 import pyarrow as pa
@@ -7,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
-from penchant.core import DAY
+from penchant.core import DAY, Event, EventKind
 from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError, UnknownColumns
 from penchant.engine import _recount
+from penchant.engine._batch import read_users
+from penchant.engine import _tags
 from penchant.engine._profile import item_tags
 from penchant.models import Tags
 
@@ -49,7 +52,10 @@ def trained(tmp_path_factory):
         for n in range(ITEMS)
     ]
     pq.write_table(pa.Table.from_pylist(catalog), folder / "items.parquet")
-    with Engine.open(folder / "shop", clock=clock) as engine:
+    with Engine.open(folder / "shop", clock=clock) as engine, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            _tags, "nothing_learned", lambda *_: None
+        )  # nobody buys on the last day: tags prove nothing
         engine.init(currency="EUR")
         engine.catalog(files=[str(folder / "items.parquet")])
         engine.ingest(files=[str(folder / "events.parquet")])
@@ -165,6 +171,41 @@ def test_bad_events_are_refused_alone(engine):
     assert engine.observe(events=[]).results == []
 
 
+_FINE = {"kind": "view", "item_id": "i1", "user_id": "u1"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "words"),
+    [
+        ({**_FINE, "kind": "vieww", "event_id": "mine"}, ".kind", "'vieww' one of impression, click"),
+        ({"item_id": "i1", "user_id": "u1"}, "", "missing required field `kind`"),
+        ({**_FINE, "ts": "yesterday"}, ".ts", "got (got 'yesterday') microseconds since 1970"),
+        ({**_FINE, "item": "i1"}, "", "unknown field `item` fields: kind, event_id"),
+        ({**_FINE, "item_id": 7}, ".item_id", "got `int` (got 7)"),
+        ({**_FINE, "event_id": 7}, ".event_id", "got `int` (got 7)"),
+        ({**_FINE, "currency": "euro"}, ".currency", "matching regex"),
+        ({**_FINE, "position": -1}, ".position", "`int` >= 0"),
+        ({**_FINE, "consent": ["all"]}, ".consent[0]", "'all' one of analytics, personalise"),
+        ({**_FINE, "user_id": "u" * 513}, ".user_id", "length <= 512"),
+        ({**_FINE, "ts": 7}, ".ts", "too_early"),
+        ({"kind": "view", "item_id": "i1"}, ".user_id", "missing_user"),
+        ("view", "", "`object` got `str`"),
+        (None, "", "`object` got `null`"),
+        (Event(kind="vieww", user_id="u1"), ".kind", "'vieww' one of impression, click"),
+        (Event(kind=EventKind.VIEW, user_id="u1", ts="x"), ".ts", "got `str` microseconds since 1970"),
+    ],
+)
+def test_whatever_is_wrong_with_an_event_it_is_refused_alone_with_the_reason(engine, wrong, place, words):
+    told = engine.observe(events=[_FINE, wrong, {**_FINE, "item_id": "i2"}])
+    assert [r.status for r in told.results] == ["stored", "refused", "stored"]
+    reason = told.results[1].error
+    assert f" at $.events[1]{place}:" in reason
+    for word in words.split():
+        assert word in reason
+    given = wrong.get("event_id") if isinstance(wrong, dict) else None
+    assert told.results[1].event_id == (given if isinstance(given, str) else None)
+
+
 def test_similar(engine):
     assert engine.similar(item_id="i4", k=1).items[0].item_id == "i5"
     with pytest.raises(NotFound, match="no such item"):
@@ -181,6 +222,19 @@ def test_profile(engine):
     assert engine.profile(user_id="stranger").events == 0
     with pytest.raises(InputError, match="whom"):
         engine.profile()
+
+
+def test_a_profile_is_as_long_as_was_asked_for_and_names_a_product_once(engine):
+    engine.observe(
+        events=[{"kind": "view", "item_id": "i5", "user_id": "u2", "ts": NOW - n} for n in range(4)]
+    )
+    found = engine.profile(user_id="u2", k=2)
+    assert [len(found.now), len(found.month), len(found.lifetime), len(found.predicted)] == [2, 2, 2, 2]
+    for interest in (*found.now, *found.month, *found.lifetime):
+        titles = [event.title for event in interest.evidence]
+        assert len(titles) == len(set(titles))
+    assert found.now[0].evidence[0].title == "Item 5"
+    assert found.now[0].evidence[0].ts == NOW, "the newest of its events"
 
 
 def test_a_profile_reads_only_what_it_needs_and_once(engine, monkeypatch):
@@ -375,6 +429,11 @@ def test_refused_rows_of_an_erased_person_do_not_come_back(engine, tmp_path):
     assert set(pq.read_table(report.quarantine)["subject"].to_pylist()) == {"u8"}
 
 
+def test_a_file_of_users_may_come_from_windows(tmp_path):
+    (tmp_path / "users.txt").write_bytes("\ufeffu1\r\nu2\r\n\r\n u1 \r\n".encode())
+    assert read_users(str(tmp_path / "users.txt")) == ["u1", "u2"]
+
+
 def test_a_batch_answers_although_the_model_cannot_be_counted_again(engine, tmp_path):
     engine.observe(events=[{"kind": "view", "user_id": "u1", "item_id": "i5"}])
     for folder in (engine.path / "artifacts").iterdir():
@@ -398,3 +457,12 @@ def test_a_recount_gives_way_to_a_model_promoted_meanwhile(engine, monkeypatch):
     with pytest.raises(ModelError, match="meanwhile"):
         engine.recount()
     assert engine.status().serving == models["popularity"]
+
+
+def test_a_notebook_can_ask_what_an_operation_takes(engine):
+    fields = inspect.signature(engine.recommend).parameters
+    assert fields["k"].default == 10
+    assert fields["deny"].default == []
+    assert inspect.signature(engine.similar).parameters["item_id"].default is inspect.Parameter.empty
+    assert "for one person" in engine.recommend.__doc__
+    assert repr(engine.status).startswith("<operation status: Ask how the shop stands")

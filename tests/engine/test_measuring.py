@@ -18,8 +18,9 @@ from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import pick_device, run_folder
 from penchant.engine._train import _tidy
 from penchant.models import PopularityConfig
+from penchant.surfaces._render import render
 from penchant.testing import toy_snapshot
-from penchant.training import fit_model, save_artifact
+from penchant.training import fit_model, read_artifact, save_artifact
 
 NOW = 1_750_000_000_000_000
 USERS, ITEMS, STEPS = 60, 24, 10
@@ -165,6 +166,38 @@ def test_tags_are_reported_by_what_the_model_says(engine, monkeypatch):
     assert found.measured["base rate"].metrics["recall micro"].value > 0
 
 
+@pytest.mark.parametrize("lacking", ["chances", "hits"])
+def test_tags_that_know_no_more_than_the_base_rate_are_not_used_and_say_why(engine, monkeypatch, lacking):
+    pytest.importorskip("torch")
+    fit = models.train_tags
+
+    def useless(*args, **rest):
+        trained = fit(*args, **rest)
+        if lacking == "chances":
+            return replace(trained, probability_PC=trained.baselines["base rate"])
+        return replace(
+            trained,
+            probability_PC=0.9 * trained.label_PC + 0.05,
+            decision_PC=np.zeros_like(trained.decision_PC),
+        )
+
+    known = engine.train(models=["transitions"])
+    assert known.tags.note is None
+    pointer = read_pointer(engine.shop.artifacts)
+    assert pointer.tags == known.artifacts["tags"]
+    monkeypatch.setattr(models, "train_tags", useless)
+    report = engine.train(models=["transitions"])
+    assert "tags" not in report.artifacts
+    assert read_pointer(engine.shop.artifacts).tags == pointer.tags, "what was useful before stays"
+    for words in ("nothing useful", "held-out people", "were 2 tags to tell (Even, Odd)", "examples"):
+        assert words in report.tags.note
+    said, page = render(report), (engine.path / "reports" / "leaderboard.html").read_text()
+    assert "nothing useful" in " ".join(said.split())
+    assert "F1 macro" not in said
+    assert "nothing useful" in page
+    assert "By tag" not in page
+
+
 def test_live_tag_features_equal_those_of_training(engine):
     """Items the catalogue lacks count alike as of now and in training."""
     pytest.importorskip("torch")
@@ -222,3 +255,33 @@ def test_a_damaged_promoted_model_does_not_keep_others_from_being_measured(engin
     assert engine.compare(models=["transitions"]).rows
     with pytest.raises(ArtifactError, match="damaged"):
         engine.evaluate()
+
+
+def with_settings(tmp_path, shop, text):
+    shutil.copytree(shop, tmp_path / "set")
+    with (tmp_path / "set" / "shop.toml").open("a") as file:
+        file.write(text)
+    return Engine.open(tmp_path / "set", clock=clock)
+
+
+def test_the_shop_sets_its_models(shop, tmp_path):
+    text = "\n[train.settings.transitions]\nwindow = 2\ndecay = 0.5\n\n[train.settings.ials]\nembedding_size = 4\n"
+    with with_settings(tmp_path, shop, text) as engine:
+        report = engine.train(models=["transitions"])
+        loaded = read_artifact(tmp_path / "set" / "artifacts", report.artifacts["transitions"])
+    assert loaded.config["window"] == 2
+    assert loaded.config["decay"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[train.settings.sequence]\nwidht = 32\n", "widht"),
+        ("[train.settings.tags]\noptimiser = 'rmsprop'\n", "rmsprop"),
+        ("[train.settings.transformer]\nx = 1\n", "transformer"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_fitted(shop, tmp_path, text, says, monkeypatch):
+    monkeypatch.setattr(_protocol, "fit_model", lambda *_: pytest.fail("it was fitted"))
+    with with_settings(tmp_path, shop, "\n" + text) as engine, pytest.raises(InputError, match=says):
+        engine.train(models=["transitions"])

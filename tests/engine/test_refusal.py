@@ -17,10 +17,6 @@ from penchant.engine import OPERATIONS
         ("recommend", b'{"allow": ["a", 1]}', "$.allow[1]", 1, "`str` penchant recommend --help"),
         ("recommend", b'{"nope": 1}', None, None, "`nope` fields: user_id, anonymous_id"),
         ("recommend", b"[]", None, None, "`object` --help"),
-        ("observe", b'{"events": [{"kind": "vieww"}]}', "$.events[0].kind", None, "'vieww' one of impression"),
-        ("observe", b'{"events": [{"kind": "view", "ts": "x"}]}', "$.events[0].ts", "x", "microseconds since 1970"),
-        ("observe", b'{"events": [{"kind": "view", "item": "x"}]}', "$.events[0]", None, "fields: kind, event_id"),
-        ("observe", b'{"events": [{"kind": "view", "ts": "x"}]} and more', "$.events[0].ts", None, "microseconds"),
     ],
 )  # fmt: skip
 def test_place_value_and_meaning(name: str, body: bytes, path: str | None, value: object, words: str) -> None:
@@ -33,5 +29,17 @@ def test_place_value_and_meaning(name: str, body: bytes, path: str | None, value
 
 
 def test_fields_given_in_python_are_named_alike() -> None:
-    with pytest.raises(InputError, match=r"got 'x'\) at \$\.events\[0\]\.ts: microseconds"):
-        OPERATIONS["observe"].build(events=[{"kind": "view", "ts": "x"}])
+    with pytest.raises(InputError, match=r"got 'maybe'\) at \$\.seen: one of|'maybe' at \$\.seen: one of"):
+        OPERATIONS["recommend"].build(seen="maybe")
+
+
+def test_a_request_to_observe_is_refused_whole_only_where_it_holds_no_list_of_events() -> None:
+    for body, words in (
+        (b"{}", "events"),
+        (b'{"events": {}}', "array"),
+        (b'{"events": [], "more": 1}', "more"),
+    ):
+        with pytest.raises(InputError, match=words):
+            OPERATIONS["observe"].parse(body)
+    with pytest.raises(InputError, match="10000"):
+        OPERATIONS["observe"].build(events=[{}] * 10_001)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
+import pyarrow as pa
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -50,6 +52,22 @@ def test_the_demo_spares_a_folder_that_is_no_demo_shop(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no demo shop" in done.stderr
     assert (tmp_path / "shop.toml").exists()
+
+
+def test_the_demo_shows_households_that_buy_much_and_neither_tobacco_nor_alcohol() -> None:
+    demo = runpy.run_path(str(EXAMPLES / "demo.py"))
+    products = pa.table(
+        {
+            "product_id": [1, 2, 3],
+            "department": ["PRODUCE", "DRUG GM", "SPIRITS"],
+            "product_category": ["APPLES", "CIGARETTES", None],
+        }
+    )
+    bought = {12: [1] * 300, 2: [1] * 300, 9: [1] * 300 + [2], 8: [1] * 300 + [3], 3: [1] * 299}
+    pairs = [(household, product) for household, items in bought.items() for product in items]
+    purchases = pa.table(dict(zip(("household_id", "product_id"), zip(*pairs, strict=True), strict=True)))
+    assert demo["shown_households"](purchases, products) == ["2", "12"]
+    assert demo["shown_households"](purchases, products, 1) == ["2"]
 
 
 def test_the_script_cleans_and_says_what_it_removed(script_says: str) -> None:

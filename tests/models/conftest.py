@@ -24,6 +24,9 @@ def groceries():
     folder = Path(spec.origin).parent / "data"
     columns = ["household_id", "product_id", "transaction_timestamp"]
     products = ds.dataset(folder / "products.parquet").to_table()
+    paths = zip(
+        products["product_id"].cast(pa.string()).to_pylist(), products["department"].to_pylist(), strict=True
+    )
     fuel = products.filter(pc.field("department") == "FUEL")["product_id"]
     table = ds.dataset(folder / "transactions.parquet").to_table(
         columns=columns, filter=(pc.field("week") >= 27) & (pc.field("week") < 40)
@@ -42,4 +45,5 @@ def groceries():
         item=items.numbers(table["product_id"].cast(pa.string()).to_pylist()),
         kind=np.full(len(table), KIND_CODES["purchase"], np.uint8),
         ts=table["transaction_timestamp"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(),
+        categories={item: path for item, path in paths if path and items.number(item)},
     )

@@ -123,7 +123,7 @@ def test_an_optional_argument_is_an_option_too(toy_cli: Any) -> None:
         ("fail --how storage", 4, ["error: the disk is full (got '/somewhere')", "hint: free some space"]),
         ("fail --how base", 1, ["error: no good"]),
         ("fail --how ctrl-c", 130, ["error: stopped", "hint: "]),
-        ("add 2000", 2, ["error: add: Expected `int` <= 1000 at $.left", "hint: "]),
+        ("add 2000", 2, ["error: add: Expected `int` <= 1000 (got 2000) at $.left", "hint: one number"]),
         ("add x", 2, ["error: ", "'x'", "hint: see `penchant add --help`"]),
         ("add", 2, ["error: Missing argument 'LEFT'", "hint: see `penchant add --help`"]),
         ("add 1 --colour green", 2, ["error: ", "'blue', 'red'"]),

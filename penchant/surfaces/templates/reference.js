@@ -37,6 +37,10 @@ async function read(answer) {
   try { return JSON.parse(text); } catch { return text; }
 }
 
+// The samples call the server this page came from, whatever its port or name.
+for (const sample of document.querySelectorAll("pre.curl")) {
+  sample.textContent = sample.textContent.replace("http://127.0.0.1:8000", location.origin);
+}
 for (const form of document.querySelectorAll("form[data-operation]")) {
   form.addEventListener("submit", (event) => { event.preventDefault(); send(form); });
 }
