@@ -54,7 +54,9 @@ _SERVICE = frozenset(
 ) | {"BANK CHARGES", "GIFT CARD", "GIFT WRAP"}
 
 
-def diagnose(store: Store, settings: Settings, quarantine: Quarantine, now: int) -> Health:
+def diagnose(
+    store: Store, settings: Settings, quarantine: Quarantine, now: int, *, refusal: str | None = None
+) -> Health:
     """Look over a shop's data.
 
     Everything stored is read bucket by bucket, so that memory stays flat; besides it, one count for every item.
@@ -64,6 +66,7 @@ def diagnose(store: Store, settings: Settings, quarantine: Quarantine, now: int)
         settings: The limits beyond which a person is a bot.
         quarantine: What was refused.
         now: Microseconds.
+        refusal: Why training would refuse these data; None = it would not.
     """
     seen = _Seen(now)
     for table in buckets(store, _COLUMNS):
@@ -76,6 +79,8 @@ def diagnose(store: Store, settings: Settings, quarantine: Quarantine, now: int)
     examples |= quarantine.examples(sorted(counts.keys() - examples.keys()))
     extra = [*_of_catalog(seen, catalog), *_of_reports(reports)]
     found = [*_of_events(seen, settings), *extra]
+    if refusal is not None and seen.events:
+        found.append(finding("too_little", 0, examples=[refusal]))
     if not any(f.severity in {"error", "warning"} for f in found) and not counts:
         found.append(finding("sound", 0))
     found.sort(key=lambda f: ("error", "warning", "info", "good").index(f.severity))

@@ -77,6 +77,12 @@ WORDS: dict[str, Words] = {
     "no_events": Words(
         "error", "nothing is stored yet", "nothing can be learned", "run `penchant ingest FILE`"
     ),
+    "too_little": Words(
+        "warning",
+        "too little to learn from yet",
+        "`penchant train` refuses; popularity answers meanwhile",
+        "ingest a longer log of more people: some must have turned to an item late in it",
+    ),
     "no_purchases": Words(
         "warning",
         "no purchases among the events",

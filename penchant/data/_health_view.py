@@ -45,7 +45,9 @@ def render_health_text(health: Health, width: int = 110, *, color: bool = False)
         else "no events"
     )
     if health.repeat_share is not None:
-        console.print(f"{health.repeat_share:.1%} of turns to a product are returns to it")
+        console.print(
+            f"{_percent(health.repeat_share)} of turns to a product are by somebody who had turned to it before"
+        )
     if health.funnel:
         table = Table(
             "kind", "events", "people", box=box.SIMPLE, title="What people did", title_justify="left"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import Progress
-from penchant.core.errors import InputError, NotFound, UnknownColumns
+from penchant.core.errors import InputError, ModelError, NotFound, UnknownColumns
 from penchant.data import (
     CleaningReport,
     Health,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 Expected = Literal["events", "catalog"]
+_SHORT_LOG = 100_000  # events
 
 
 def read_mappings(path: str) -> list[Mapping]:
@@ -202,9 +203,26 @@ def _take_catalog(shop: Shop, source: Source, recognised: Recognised, progress: 
     return _take_table(shop, source, recognised, read_catalog, shop.store.put_catalog)
 
 
+def training_refusal(shop: Shop, progress: Progress) -> str | None:
+    """Why training would refuse what is stored, by the training's own rule; None where it would not.
+
+    A long log is not tried: its arrays cost too much for a look, and it has people enough.
+    """
+    from penchant.engine._protocol import split_cases, take_snapshot
+
+    if not 0 < shop.store.status().events <= _SHORT_LOG:
+        return None
+    try:
+        split_cases(take_snapshot(shop, progress), shop.config.train.holdout, seed=0)
+    except (ModelError, InputError) as error:
+        return error.message
+    return None
+
+
 def doctor(shop: Shop, request: rq.DoctorRequest, progress: Progress) -> Health:
     """Examine everything stored and set aside; keep the report in the shop."""
-    health = diagnose(shop.store, shop.config.data, shop.quarantine, shop.clock())
+    refusal = training_refusal(shop, progress)
+    health = diagnose(shop.store, shop.config.data, shop.quarantine, shop.clock(), refusal=refusal)
     page = render_health_html(health).encode()
     reports = shop.path / "reports"
     reports.mkdir(exist_ok=True)

@@ -109,6 +109,28 @@ def chosen_kinds(asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((*BASELINES, *(asked or DEFAULT_KINDS))))
 
 
+def split_cases(snapshot: Snapshot, share: float, *, seed: int) -> tuple[Snapshot, Cases]:
+    """Split by time, where there is enough to learn from and to ask about. The doctor asks the same.
+
+    Raises:
+        ModelError: No event turns to an item, or nobody has events on both sides of any moment.
+        InputError: All events have the same time.
+    """
+    if not is_target(snapshot.kind, snapshot.item).any():
+        raise ModelError(
+            "no event turns to an item: there is nothing to learn from",
+            hint="ingest views, cart additions, purchases or reviews with their item_id",
+        )
+    train, cases = time_split(snapshot, share=share, seed=seed)
+    if len(cases) < 2:
+        raise ModelError(
+            "too few people have events on both sides of a moment in time",
+            value=len(cases),
+            hint="wait for more events; popularity answers meanwhile",
+        )
+    return train, cases
+
+
 def run_protocol(
     shop: Shop,
     snapshot: Snapshot,
@@ -121,30 +143,21 @@ def run_protocol(
     device: str,
     by: Sequence[str],
     progress: Progress,
+    asked: Sequence[str] = (),
 ) -> Outcome:
     """Split by time, fit every kind on the earlier part, choose on one half of the cases, measure on the other.
 
     Raises:
         ModelError: No event turns to an item, or nobody has events on both sides of any moment.
         InputError: ``by`` names an unknown user attribute, or there is no such size or device.
+        MissingExtra: A kind in ``asked`` cannot be fitted with what is installed; others are left out, with a note.
     """
     pick_device(device)  # what cannot be is said before anything is fitted
     _check_settings(shop, size)
-    if not is_target(snapshot.kind, snapshot.item).any():
-        raise ModelError(
-            "no event turns to an item: there is nothing to learn from",
-            hint="ingest views, cart additions, purchases or reviews with their item_id",
-        )
-    train, cases = time_split(snapshot, share=share, seed=seed)
+    train, cases = split_cases(snapshot, share, seed=seed)
     rule: SeenRule = seen if seen != "auto" else shop.config.seen
     if rule == "auto":
         rule = "allow" if repeat_share(train) > _REPEATS else "exclude"
-    if len(cases) < 2:
-        raise ModelError(
-            "too few people have events on both sides of a moment in time",
-            value=len(cases),
-            hint="wait for more events; popularity answers meanwhile",
-        )
     unknown = [name for name in by if name not in cases.groups]
     if unknown:
         raise InputError(
@@ -178,6 +191,7 @@ def run_protocol(
                 size=size,
                 device=device,
                 progress=progress,
+                asked=kind in asked,
             )
         )
     rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
@@ -198,6 +212,7 @@ def _fit(
     size: str,
     device: str,
     progress: Progress,
+    asked: bool,
 ) -> Fitted:
     started = time.perf_counter()
     curve: list[dict[str, float]] = []
@@ -219,6 +234,8 @@ def _fit(
         model = fit_model(kind, train, config, run)
         choice = measure(model)
     except (MissingExtra, ModelError) as error:
+        if asked and isinstance(error, MissingExtra):
+            raise
         return Fitted(
             kind, None, float("-inf"), None, time.perf_counter() - started, note=f"left out: {error}"
         )

@@ -24,15 +24,23 @@ from penchant.training import fit_model, load_artifact, read_artifact, save_arti
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
+_WORTH = 0.001  # new events, as a share of those counted, that are worth a recount
 _RECOUNTED = "recounted"  # marks artifacts that were not trained, in their facts
 
 
 def is_stale(shop: Shop) -> bool:
-    """Whether events have come in since the promoted model last counted; False when none is promoted."""
-    pointer, last = read_pointer(shop.artifacts), shop.store.status().last_ts
-    if pointer is None or pointer.promoted is None or last is None:
+    """Whether enough has come in since the promoted model last counted to be worth counting again.
+
+    Enough is one event in a thousand of those it counted; False when no model is promoted.
+    """
+    pointer = read_pointer(shop.artifacts)
+    if pointer is None or pointer.promoted is None:
         return False
-    return last >= read_artifact(shop.artifacts, pointer.promoted).as_of
+    artifact, stored = read_artifact(shop.artifacts, pointer.promoted), shop.store.status()
+    if stored.last_ts is None or stored.last_ts < artifact.as_of:
+        return False
+    counted: int = artifact.facts.get("events", 0)
+    return stored.events - counted >= max(1, _WORTH * counted)
 
 
 def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
@@ -52,7 +60,7 @@ def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
         as_of=snapshot.as_of,
         items=items,
         metrics=loaded.artifact.metrics,
-        facts=loaded.artifact.facts | {_RECOUNTED: True},
+        facts=loaded.artifact.facts | {_RECOUNTED: True, "events": shop.store.status().events},
         parents=[promoted],
         fingerprint=snapshot.fingerprint,
     )

@@ -48,6 +48,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         device=request.device,
         by=(),
         progress=progress,
+        asked=request.models,
     )
     artifacts: dict[str, str] = {}
     for kind in dict.fromkeys((outcome.best.kind, "popularity", *_COMPANION_KINDS)):
@@ -86,7 +87,7 @@ def _refit(shop: Shop, outcome: Outcome, fitted: Fitted, request: rq.TrainReques
         kind=fitted.kind,
         as_of=outcome.full.as_of,
         metrics=fitted.evaluation.metrics,
-        facts={"seen": outcome.seen, "seed": request.seed},
+        facts={"seen": outcome.seen, "seed": request.seed, "events": shop.store.status().events},
         parents=[],
         fingerprint=outcome.full.fingerprint,
         items=outcome.full.items,

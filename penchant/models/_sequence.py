@@ -5,7 +5,7 @@ Letters: B people, T events, R interests, D width, N items, Q asked items, K ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -22,6 +22,7 @@ from penchant.models._sequence_config import SequenceConfig
 from penchant.models._transitions import Transitions, TransitionsConfig
 
 ENCODER = "file:encoder.onnx"
+_ENCODER_CELLS = 8_000_000  # cells of the largest array within one run of the encoder: 32 MB
 _COMPANION_WEIGHT = 4.0  # of the counts beside the cosine, for items alone
 _REPEAT_DECAY = 0.97  # how fast the own history fades, for each newer event
 
@@ -58,16 +59,41 @@ class Sequence:
 
     def interests(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What each person wants next: mean (B, R, D) and spread (B, R)."""
-        cut = self.cut(batch)
+        found = [self.encode(part) for part in self._parts(self.cut(batch))]
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate([mean for mean, _ in found]), np.concatenate([spread for _, spread in found])
+
+    def encode(self, part: SequenceBatch) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Run the encoder on a few rows."""
         feed = {
-            "item_BT": cut.item_BT,
-            "kind_BT": cut.kind_BT,
-            "gap_BT": cut.gap_BT,
-            "value_BT": cut.value_BT,
-            "length_B": cut.length_B.astype(np.int64),
+            "item_BT": part.item_BT,
+            "kind_BT": part.kind_BT,
+            "gap_BT": part.gap_BT,
+            "value_BT": part.value_BT,
+            "length_B": part.length_B.astype(np.int64),
         }
         mean_BRD, spread_BR = self._session.run(None, feed)
         return mean_BRD, spread_BR
+
+    def _parts(self, cut: SequenceBatch) -> Iterator[SequenceBatch]:
+        """Cut a batch so that the attention of one run stays small, whatever the lengths."""
+        size = self.config.build()
+        rows, events = cut.item_BT.shape
+        step = max(1, _ENCODER_CELLS // (events * max(size.heads * events, 4 * size.width)))
+        if rows <= step:
+            yield cut
+            return
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            yield SequenceBatch(
+                item_BT=cut.item_BT[part],
+                kind_BT=cut.kind_BT[part],
+                gap_BT=cut.gap_BT[part],
+                value_BT=cut.value_BT[part],
+                mask_BT=cut.mask_BT[part],
+                user_BF=cut.user_BF[part],
+            )
 
     def cut(self, batch: SequenceBatch) -> SequenceBatch:
         """The part of a batch that the encoder reads: the last ``length`` events of every row."""

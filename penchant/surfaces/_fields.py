@@ -27,7 +27,7 @@ _SIMPLE: dict[type, tuple[Shape, str]] = {
 }
 _COMMENT = re.compile(r"^    (\w+): [^#\n]*?  # (.+)$", re.MULTILINE)
 _LIMITS = (("ge", "at least {}"), ("gt", "more than {}"), ("le", "at most {}"), ("lt", "less than {}"))
-_SIZES = (("min_length", "at least {} {}"), ("max_length", "at most {} {}"))
+_SIZES = (("min_length", "at least {:,} {}"), ("max_length", "at most {:,} {}"))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from penchant.training._optimiser import Optimiser
 _WARMUP = 100  # steps
 _SAVE_SECONDS = 60.0
 _AVERAGE = 0.998  # weights are averaged over about the last 500 steps (Polyak and Juditsky 1992)
+_CLEARLY, _FALLS = 0.98, 2  # two falls in a row to below 98 % of the best: more epochs only overfit
 _CLIP = 1.0  # largest length of a gradient
 _TASK = "sequence model"
 
@@ -45,6 +46,8 @@ class Standing(msgspec.Struct):
     best: float | None = None  # not minus infinity: JSON has none
     best_epoch: int = 0
     since_best: int = 0
+    last: float = 0.0  # the validation before
+    falling: int = 0  # validations in a row that were clearly behind the best and behind the one before
     loss: float = 0.0  # summed over the targets of this epoch
     targets: int = 0
     done: bool = False
@@ -230,7 +233,11 @@ class Job:
                 self.nets.best[name].copy_(tensor)
         else:
             state.since_best += 1
-            state.done = state.done or state.since_best >= self.config.patience
+            worse = value < min(state.last, _CLEARLY * state.best)
+            state.falling = state.falling + 1 if worse else 0
+            overfit = state.falling >= _FALLS
+            state.done = state.done or overfit or state.since_best >= self.config.patience
+        state.last = value
         if self.world.rank == 0:
             figures["validation"] = value
             self.run.progress(f"{_TASK}: validated", state.epoch, self.epochs, figures)

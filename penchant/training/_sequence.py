@@ -209,16 +209,15 @@ class _Live(_Remembering):
     network: nn.Module
     known: dict[bytes, tuple[Any, Any]] = field(default_factory=dict)
 
-    def interests(self, batch: SequenceBatch) -> tuple[Any, Any]:
+    def encode(self, part: SequenceBatch) -> tuple[Any, Any]:
         """Run the network in place of the ONNX graph."""
         import torch
 
-        cut = self.cut(batch)
-        key = _key(cut)
+        key = _key(part)
         if key not in self.known:
             self.network.eval()
             with torch.inference_mode():
-                mean, spread = self.network.interests(cut)  # type: ignore[operator]
+                mean, spread = self.network.interests(part)  # type: ignore[operator]
             self.known[key] = mean.cpu().numpy(), spread.cpu().numpy()
         return self.known[key]
 

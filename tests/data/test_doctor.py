@@ -61,6 +61,26 @@ def test_an_empty_shop_is_told_what_to_do(shop):
     assert "No events yet" in render_health_html(health)
 
 
+def test_turning_to_a_product_again_is_not_called_a_return(shop):
+    load(shop[0], [event("u1", START + n) for n in range(4)])
+    health = diagnose(shop[0], Settings(), shop[1], NOW)
+    text, page = " ".join(render_health_text(health).split()), render_health_html(health)
+    assert "75.0 % of turns to a product are by somebody who had turned to it before" in text
+    assert "coming back to it" in page
+    assert "returns to" not in text + page
+
+
+def test_too_little_to_learn_from_takes_the_place_of_praise(shop):
+    store, quarantine = shop
+    load(store, [event("u1", START + DAY + n, "purchase") for n in (1, 2, 3)])
+    store.put_catalog(pa.Table.from_pylist([{"id": "i1"}], schema=CATALOG_SCHEMA))
+    assert "sound" in found(diagnose(store, Settings(), quarantine, NOW))
+    health = diagnose(store, Settings(), quarantine, NOW, refusal="too few people")
+    assert "too_little" in found(health)
+    assert "sound" not in found(health)
+    assert "too few people" in render_health_text(health)
+
+
 def test_bots_are_flagged_by_rates_no_human_has(shop):
     store, quarantine = shop
     rows = [event("robot", START + DAY + n * 1000 + 1) for n in range(200)]

@@ -10,9 +10,8 @@ import pytest
 from penchant import Engine
 from penchant.core import DAY, Event, EventKind
 from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError, UnknownColumns
-from penchant.engine import _recount
+from penchant.engine import _recount, _tags
 from penchant.engine._batch import read_users
-from penchant.engine import _tags
 from penchant.engine._profile import item_tags
 from penchant.models import Tags
 

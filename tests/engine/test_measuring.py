@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine, models
-from penchant.core import DAY, Run, no_progress
+from penchant.core import DAY, Run, Vocabulary, no_progress
 from penchant.core.errors import ArtifactError, InputError, ModelError
 from penchant.engine import _evaluate, _protocol, _tags
 from penchant.engine._profile import item_tags, personal_events, shop_shares
@@ -139,12 +139,47 @@ def test_events_that_turn_to_nothing_are_named_as_the_reason(tmp_path, kind):
             engine.train(models=["transitions"])
 
 
+@pytest.mark.parametrize("people", [0, 1, 2])
+def test_the_doctor_says_what_training_would_say(tmp_path, people):
+    rows = [
+        {"event_id": f"{n}", "user_id": f"u{n % max(people, 1)}", "kind": "view" if people else "search"}
+        | {"item_id": f"i{n}" if people else None, "ts": NOW - (30 - n // 2) * DAY}
+        for n in range(40)
+    ]
+    with Engine.open(tmp_path / "shop", clock=clock) as engine:
+        engine.init()
+        engine.ingest(files=write(tmp_path, "events.parquet", rows))
+        found = {finding.code: finding for finding in engine.doctor().findings}
+        if people == 2:
+            assert "too_little" not in found
+            assert engine.train(models=["transitions"]).promoted
+            return
+        assert found["too_little"].severity == "warning"
+        assert "sound" not in found
+        with pytest.raises(ModelError) as told:
+            engine.train(models=["transitions"])
+        assert found["too_little"].examples == [told.value.message]
+
+
 def test_the_report_counts_the_people_it_measured(engine):
     report = engine.evaluate(seen="exclude", share=0.4)
     row = report.rows[0]
     assert report.users == row.metrics["HR@10"].n
     assert f" {report.users} others are measured here" in report.protocol
     assert "random order" in report.protocol
+
+
+def test_the_protocol_marks_thousands(engine, monkeypatch):
+    def stop(outcome):
+        train = replace(outcome.train, items=Vocabulary([f"i{n}" for n in range(12_345)]))
+        told.append(words(replace(outcome, train=train)))
+        raise ModelError("enough was seen")
+
+    told, words = [], _protocol.protocol_words
+    monkeypatch.setattr(_protocol, "protocol_words", stop)
+    with pytest.raises(ModelError, match="enough"):
+        engine.evaluate()
+    assert "Full ranking over 12,345 items" in told[0]
 
 
 def test_tags_are_reported_by_what_the_model_says(engine, monkeypatch):

@@ -8,6 +8,7 @@ from penchant.core import Run
 from penchant.core.errors import InputError
 from penchant.data import leave_one_out
 from penchant.evaluation import (
+    _plots,
     classification_metrics,
     leaderboard,
     paired_difference,
@@ -81,6 +82,18 @@ def test_the_report_is_one_page_that_needs_nothing_else(evaluations):
     assert page.count("data:image/png;base64,") >= 3
     for label in ("popularity", "recent popularity", "item neighbours", "counted transitions"):
         assert label in page
+
+
+def test_loss_and_validation_cannot_hide_each_other(monkeypatch):
+    """Two epochs of which both fall: on one panel with two scales they were one line."""
+    drawn = []
+    monkeypatch.setattr(_plots, "_png", drawn.append)
+    _plots.plot_curve([{"epoch": e, "loss": 10 - e, "validation": 0.3 - 0.1 * e} for e in (1.0, 2.0)])
+    (figure,) = drawn
+    figure.canvas.draw()
+    upper, lower = (axes.get_position() for axes in figure.axes)
+    assert lower.y1 < upper.y0
+    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss", "validation"]
 
 
 @settings(max_examples=25, deadline=None)

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from penchant.core import EventKind
 from penchant.engine import OPERATIONS, error_classes
 from penchant.surfaces import openapi
 from penchant.surfaces._fields import example_of, fields_of
@@ -99,6 +100,25 @@ def test_the_page_has_everything(described: dict[str, Any]) -> None:
         assert f'id="error-{name}"' in page
     anchors = set(re.findall(r'href="#([\w-]+)"', page))
     assert anchors <= set(re.findall(r'id="([\w-]+)"', page))
+
+
+def test_the_samples_call_the_server_the_page_came_from() -> None:
+    page = reference_html()
+    assert page.count('<pre class="curl">curl http://127.0.0.1:8000/v1/') == len(OPERATIONS)
+    assert '"http://127.0.0.1:8000", location.origin' in page
+
+
+def test_on_a_narrow_screen_tables_scroll_by_themselves() -> None:
+    narrow = reference_html().partition("@media (max-width: 800px)")[2].partition("</style>")[0]
+    assert re.search(r"table { display: block; overflow-x: auto; }", narrow)
+
+
+def test_events_are_described_though_each_is_judged_alone(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+    events = schemas["ObserveRequest"]["properties"]["events"]
+    assert events["items"]["$ref"].endswith("/Event")
+    assert "refused alone" in events["description"]
+    assert set(schemas["EventKind"]["enum"]) == {kind.value for kind in EventKind}
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
