@@ -150,7 +150,7 @@ def main() -> None:
     say("3. how healthy are the data?")
     run("doctor", *flag, "--html", str(shop / "reports" / "health.html"))
     say("4. learn interests: tags and recommenders, chosen on a time split")
-    run("train", *flag)
+    run("train", *flag, "--size", "small")  # what two cores learn in minutes
     say("5. three households: who they are, and what they want next")
     for household in arguments.households or shown:
         run("profile", *flag, household, "--k", "5")
