@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from penchant.core._kinds import TARGET_CODES
+
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
@@ -136,7 +138,7 @@ class SequenceBatch:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The last events of one person, oldest first, and what else they have ever turned to."""
+    """The last events of one person that models read (``SEQUENCE_KINDS`` with an item), oldest first."""
 
     subject: str
     ts: npt.NDArray[np.int64]  # (T,)
@@ -144,12 +146,13 @@ class History:
     item: list[str | None]  # (T,) item ids
     value: npt.NDArray[np.float32]  # (T,) NaN = none
     event_id: list[str]  # (T,)
-    older_items: frozenset[str] = frozenset()  # items of events that fell out of the window
+    older_items: frozenset[str] = frozenset()  # items turned to by events that fell out of the window
 
     @property
     def seen(self) -> frozenset[str]:
-        """Every item of the person's events, in the window or before it."""
-        return self.older_items | {i for i in self.item if i is not None}
+        """Every item the person ever turned to, in the window or before it; what was only shown is not among them."""
+        turned = np.isin(self.kind, TARGET_CODES).tolist()
+        return self.older_items | {i for i, t in zip(self.item, turned, strict=True) if t and i is not None}
 
 
 @dataclass(frozen=True, eq=False)

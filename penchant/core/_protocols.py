@@ -197,8 +197,8 @@ class Store(Protocol):
         """The whole catalogue, sorted by id."""
         ...
 
-    def put_users(self, table: pa.Table) -> None:
-        """Merge user attributes by ``user_id``. Atomic."""
+    def put_users(self, table: pa.Table) -> int:
+        """Merge user attributes by ``user_id``, atomically; returns how many rows were of erased people."""
         ...
 
     def users(self) -> pa.Table:
@@ -229,8 +229,16 @@ class Store(Protocol):
         """Everything kept about a person, as JSON-ready values."""
         ...
 
+    def last_ts(self) -> int | None:
+        """Time of the newest event, as in ``status``; cheap enough for every request."""
+        ...
+
+    def table_version(self) -> int:
+        """Version of the event table, as in ``status``; cheap enough for every request."""
+        ...
+
     def status(self) -> StoreStatus:
-        """Counts and sizes."""
+        """Counts and sizes. Looks at every file: not for requests that must be fast."""
         ...
 
     def close(self) -> None:

@@ -11,6 +11,8 @@
     ├── ModelError            a model cannot be trained, loaded or promoted    (HTTP 409, exit 5)
     │   └── ArtifactError     an artifact's files do not match its hash        (HTTP 409, exit 5)
     ├── MissingExtra          an optional dependency is not installed          (HTTP 501, exit 6)
+    ├── BrokenRows            rows of a file could not be believed             (HTTP 422, exit 7)
+    ├── ErasureIncomplete     files still hold the id of an erased person      (HTTP 409, exit 8)
     └── Interrupted           stopped by the user; what is safe is said        (HTTP 499, exit 130)
 
 Every error says what was wrong, the value, and the next step.
@@ -139,6 +141,26 @@ class MissingExtra(PenchantError, ImportError):
             f"{purpose} needs an optional dependency that is not installed",
             hint=f"pip install 'penchant[{extra}]'",
         )
+
+
+class BrokenRows(PenchantError):
+    """Rows of a file could not be believed, or none of them could be used; the good rows are stored all the same.
+
+    Nothing raises it: ``IngestReport.broken`` says how many there are, and ``penchant ingest`` and
+    ``penchant catalog`` end with its exit code after their answer, so that a script notices.
+    """
+
+    code = "broken_rows"
+    status = 422
+    exit_code = 7
+
+
+class ErasureIncomplete(PenchantError):
+    """The person was erased, but files in the shop's folder still hold the id; ``value`` names them."""
+
+    code = "erasure_incomplete"
+    status = 409
+    exit_code = 8
 
 
 class Interrupted(PenchantError):

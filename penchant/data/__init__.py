@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from penchant.data._quarantine import Quarantine
     from penchant.data._recognise import Recognised, recognise
     from penchant.data._report import CleaningReport
-    from penchant.data._rules import RULES, Rule, limits_of
+    from penchant.data._rules import RULE, RULES, Rule, limits_of
     from penchant.data._settings import Settings, minor_units, settings_from
     from penchant.data._snapshot import SnapshotOptions, drop_snapshots, make_snapshot, open_snapshot
     from penchant.data._source import Source, open_source
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 # public name -> private module, loaded on first use
 _LAZY = {
     "DRAFT_SCHEMA": "_draft",
+    "RULE": "_rules",
     "RULES": "_rules",
     "Cases": "_splits",
     "CleaningReport": "_report",
@@ -110,6 +111,7 @@ _LAZY = {
 
 __all__ = [
     "DRAFT_SCHEMA",
+    "RULE",
     "RULES",
     "Cases",
     "CleaningReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import EVENT_SCHEMA, GUEST_PREFIX, iso
+from penchant.core.errors import StorageError
 from penchant.data._draft import DRAFT_SCHEMA, ID_COLUMNS
 from penchant.data._expressions import PLACE, clean_sql
 from penchant.data._recognise import Recognised
@@ -248,16 +250,31 @@ class _Spill:
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
 
     def write(self, table: pa.Table) -> None:
-        if self._writer is None:
-            self._file = tempfile.TemporaryFile(prefix="penchant-")  # noqa: SIM115 - lives as long as we do
-            self._writer = pa.ipc.new_file(pa.PythonFile(self._file, "w"), REFUSED_SCHEMA)
-        self._writer.write_table(table)
+        with _told_where():
+            if self._writer is None:
+                self._file = tempfile.TemporaryFile(prefix="penchant-")  # noqa: SIM115 - lives as long as we do
+                self._writer = pa.ipc.new_file(pa.PythonFile(self._file, "w"), REFUSED_SCHEMA)
+            self._writer.write_table(table)
 
     def read(self) -> Iterator[pa.RecordBatch]:
         if self._writer is None or self._file is None:
             return
-        self._writer.close()
-        self._file.seek(0)
+        with _told_where():
+            self._writer.close()
+            self._file.seek(0)
         reader = pa.ipc.open_file(pa.PythonFile(self._file, "r"))
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number)
+
+
+@contextlib.contextmanager
+def _told_where() -> Iterator[None]:
+    """A disk that refuses is named: the temporary folder is often not on the disk of the shop."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise StorageError(
+            f"refused rows cannot be put aside in {folder}: {error.strerror or error}",
+            hint="free some space there or set TMPDIR to another folder, then ingest the file again",
+        ) from error

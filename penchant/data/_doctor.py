@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from penchant.core import DAY, GUEST_PREFIX, KINDS, TARGET_KINDS, Store, iso
 from penchant.data._bots import HOUR, bots_in, buckets
 from penchant.data._columns import Notes, note_damage
+from penchant.data._doctor_examples import MOST, Examples, refusal_examples
 from penchant.data._doctor_findings import Finding, FunnelStep, Health, finding, hidden
 from penchant.data._quarantine import Quarantine
 from penchant.data._report import CleaningReport, refusals
@@ -75,7 +76,7 @@ def diagnose(
     catalog = store.catalog()["id"]
     counts = Counter(quarantine.counts())
     reports = quarantine.reports()
-    examples = {r.reason: r.examples for report in reports for r in report.refusals}
+    examples = refusal_examples(reports)
     examples |= quarantine.examples(sorted(counts.keys() - examples.keys()))
     extra = [*_of_catalog(seen, catalog), *_of_reports(reports)]
     found = [*_of_events(seen, settings), *extra]
@@ -126,6 +127,7 @@ class _Seen:
         self.targets = self.first_times = 0
         self.notes = Notes()
         self.arrivals = _Arrivals()
+        self.examples = Examples()
 
     @property
     def repeat_share(self) -> float | None:
@@ -137,7 +139,7 @@ class _Seen:
         self.first = int(ts.min()) if self.first is None else min(self.first, int(ts.min()))
         self.last = int(ts.max()) if self.last is None else max(self.last, int(ts.max()))
         person = self._people(table)
-        self._times(ts, person, table["seq"].to_numpy())
+        self._times(table, ts, person)
         kind = _codes(table["kind"])
         self._kinds(table, kind, person)
         self._items(table, kind, person, ts)
@@ -156,22 +158,29 @@ class _Seen:
         count = np.bincount(person)
         self.people += len(count)
         self.singles += int((count == 1).sum())
+        self.examples.add("single_event_people", table, count[person] == 1)
         self.guests += pc.sum(pc.starts_with(encoded.dictionary, GUEST_PREFIX)).as_py() or 0
         return person
 
-    def _times(
-        self, ts: npt.NDArray[np.int64], person: npt.NDArray[np.int64], seq: npt.NDArray[np.int64]
-    ) -> None:
-        self.counts["future"] += int((ts > self.now).sum())
+    def _times(self, table: pa.Table, ts: npt.NDArray[np.int64], person: npt.NDArray[np.int64]) -> None:
+        seq = table["seq"].to_numpy()
         midnight = ts % DAY == 0
-        self.counts["days_only"] += int(midnight.sum())
+        self._note("future", table, ts > self.now)
+        self._note("days_only", table, midnight)
         self.counts["whole_hours"] += int(((ts % HOUR == 0) & ~midnight).sum())
         self.counts["ordinal"] += int(((ts >= ORDINAL_START) & (ts < ORDINAL_START + 400 * DAY)).sum())
         self.hours += np.bincount(ts[~midnight] % DAY // HOUR, minlength=24)
         self.days.update(np.unique(ts // DAY).tolist())
         arrival = np.lexsort((seq, person))
-        self.counts["out_of_order"] += _overtaken(person[arrival], ts[arrival])
+        overtaken = np.empty(len(ts), bool)
+        overtaken[arrival] = _overtaken(person[arrival], ts[arrival])
+        self._note("out_of_order", table, overtaken)
         self.arrivals.add(ts, seq)
+
+    def _note(self, code: str, table: pa.Table, which: npt.NDArray[np.bool_]) -> None:
+        """Count events, and show the first of them."""
+        self.counts[code] += int(which.sum())
+        self.examples.add(code, table, which)
 
     def _kinds(self, table: pa.Table, kind: pa.DictionaryArray, person: npt.NDArray[np.int64]) -> None:
         code = kind.indices.to_numpy().astype(np.int64)
@@ -198,10 +207,13 @@ class _Seen:
         target = is_target[code] & (item >= 0)
         self.targets += int(target.sum())
         self.first_times += len(np.unique(person[target] * (len(names) + 1) + item[target]))
-        timed = (item >= 0) & (ts % DAY != 0)
+        timed = np.flatnonzero((item >= 0) & (ts % DAY != 0))
         rows = np.stack([person[timed], ts[timed], item[timed], code[timed].astype(np.int64)])
-        rows = rows[:, np.lexsort(rows)]
-        self.counts["twins"] += int((rows[:, 1:] == rows[:, :-1]).all(axis=0).sum())
+        order = np.lexsort(rows)
+        again = (rows[:, order[1:]] == rows[:, order[:-1]]).all(axis=0)
+        twin = np.zeros(len(ts), bool)
+        twin[timed[order[1:][again]]] = True
+        self._note("twins", table, twin)
 
     def _money(self, table: pa.Table) -> None:
         money = table.filter(pc.and_kleene(table["value"].is_valid(), pc.not_equal(table["kind"], "review")))
@@ -211,25 +223,25 @@ class _Seen:
             if group["values"] is not None:
                 self.currencies[group["values"]] += group["counts"]
         free = pc.and_(pc.equal(money["kind"], "purchase"), pc.equal(money["value"], 0.0))
-        self.counts["zero_value"] += pc.sum(free).as_py() or 0
+        self._note("zero_value", money, free.to_numpy().astype(bool))
 
 
-def _overtaken(person: npt.NDArray[np.int64], ts: npt.NDArray[np.int64]) -> int:
-    """How many events came after a later event of the same person; rows by person, then arrival.
+def _overtaken(person: npt.NDArray[np.int64], ts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which events came after a later event of the same person; rows by person, then arrival.
 
     Example:
-        >>> _overtaken(np.array([0, 0, 0, 1]), np.array([9, 3, 4, 1]))
-        2
+        >>> _overtaken(np.array([0, 0, 0, 1]), np.array([9, 3, 4, 1])).tolist()
+        [False, True, True, False]
     """
     if not len(ts):
-        return 0
+        return np.zeros(0, bool)
     by_time = np.argsort(ts, kind="stable")
     rank = np.empty(len(ts), np.int64)
     rank[by_time] = np.cumsum(np.diff(ts[by_time], prepend=ts[by_time[0]]) != 0)
     newest = np.maximum.accumulate(
         person * len(ts) + rank
     )  # people ascend, so nobody's rank reaches the next
-    return int((newest > person * len(ts) + rank).sum())
+    return newest > person * len(ts) + rank
 
 
 class _Arrivals:
@@ -244,6 +256,7 @@ class _Arrivals:
     def __init__(self) -> None:
         self._shift = 0
         self._newest = np.empty(0, np.int64)
+        self.shown: list[str] = []
 
     def add(self, ts: npt.NDArray[np.int64], seq: npt.NDArray[np.int64]) -> None:
         while int(seq.max()) >> self._shift >= self._MOST:
@@ -262,7 +275,11 @@ class _Arrivals:
         for table in buckets(store, ["ts", "seq"]):
             ts, block = table["ts"].to_numpy(), table["seq"].to_numpy() >> self._shift
             ts, block = ts[block > 0], block[block > 0]
-            count += int((before[block - 1] > ts + DAY).sum())
+            late = np.flatnonzero(before[block - 1] > ts + DAY)
+            count += len(late)
+            for at in late[: MOST - len(self.shown)]:
+                newer = iso(int(before[block[at] - 1]))
+                self.shown.append(f"of {iso(int(ts[at]))}, when one of {newer} was there")
         return count
 
 
@@ -299,7 +316,7 @@ def _of_events(seen: _Seen, settings: Settings) -> list[Finding]:
         ("twins", seen.counts["twins"], n, "events"),
     ):
         if count:
-            found.append(finding(code, count, total, of=of))
+            found.append(finding(code, count, total, of=of, examples=seen.examples.of(code)))
     return found
 
 
@@ -309,14 +326,19 @@ def _size(why: str) -> int:
 
 def _of_times(seen: _Seen) -> list[Finding]:
     n, counts = seen.events, seen.counts
-    found = [finding(code, counts[code], n) for code in ("future", "out_of_order", "late") if counts[code]]
+    shown = {**seen.examples.shown, "late": seen.arrivals.shown}
+    found = [
+        finding(code, counts[code], n, examples=shown[code])
+        for code in ("future", "out_of_order", "late")
+        if counts[code]
+    ]
     if counts["ordinal"] == n:
         return [*found, finding("ordinal_time", n, n)]
     if counts["days_only"] > 0.2 * n:
-        found.append(finding("days_only", counts["days_only"], n))
+        found.append(finding("days_only", counts["days_only"], n, examples=shown["days_only"]))
     if counts["whole_hours"] > 0.5 * n:
         found.append(finding("whole_hours", counts["whole_hours"], n))
-    quiet = _quiet_hour(seen.hours)
+    quiet = _quiet_hour(seen.hours) if len(seen.days) >= 7 else None
     if quiet is not None and 10 <= quiet < 18:
         told = [f"fewest events between {quiet:02d}:00 and {quiet + 4:02d}:00 UTC"]
         found.append(finding("zone", int(seen.hours.sum()), n, examples=told))
@@ -332,7 +354,7 @@ def _of_times(seen: _Seen) -> list[Finding]:
 def _quiet_hour(hours: npt.NDArray[np.int64]) -> int | None:
     """Start of the quietest four hours; None when there is too little or too even activity to say."""
     total = int(hours.sum())
-    if total < 1000:
+    if total < 2000 or int((hours > 0.01 * total).sum()) < 8:  # a few busy hours are an excerpt, or a job
         return None
     four = np.sum([np.roll(hours, -k) for k in range(4)], axis=0)
     least = np.flatnonzero(four == four.min())

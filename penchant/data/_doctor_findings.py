@@ -129,7 +129,7 @@ WORDS: dict[str, Words] = {
     "late": Words(
         "info",
         "events that arrived more than a day after newer ones",
-        "nothing for training; live histories had to be rebuilt",
+        "nothing for training; in a shop that is running live histories are built again, which takes a moment",
         "nothing to do; load history oldest first if you can",
     ),
     "mixed_currencies": Words(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import Snapshot
+from penchant.data._features import item_categories
 
 _FEWEST = 2  # items that must share a label: one alone tells nothing about another
 
@@ -63,10 +64,13 @@ def _pairs(snapshot: Snapshot) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.ob
     add(number, table["brand"].combine_chunks(), "brand ")
     labels = table["labels"].combine_chunks()
     add(number[np.asarray(pc.list_parent_indices(labels))], labels.flatten(), "label ")
-    steps = [(path or "").split(" > ") for path in table["category"].to_pylist()]
-    for depth in range(1, max(map(len, steps), default=0) + 1):
-        cut = [" > ".join(step[:depth]) if len(step) >= depth and step[0] else None for step in steps]
-        add(number, pa.array(cut, pa.string()), "category ")
+    steps = pc.max(pc.count_substring(table["category"], ">")).as_py()
+    for level in range(1, 1 if steps is None else steps + 2):
+        add(
+            np.arange(1, snapshot.num_items + 1),
+            pa.array(item_categories(snapshot, level), pa.string()),
+            "category ",
+        )
     item_P, text_P = np.concatenate(items), np.concatenate(texts)
     listed_P = item_P > 0
     return item_P[listed_P], text_P[listed_P]

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penchant.core import EVENT_SCHEMA, GUEST_PREFIX
 from penchant.core.errors import StorageError
+from penchant.data._redact import Redaction, without_guests
 from penchant.data._report import CleaningReport
 from penchant.data._source_chunks import to_json
 from penchant.store import atomic_write
@@ -33,10 +35,11 @@ QUARANTINE_SCHEMA = pa.schema(
     ]
 )
 _BY_STORE = ("duplicate", "conflict")  # found while storing, not while cleaning
-_PIECE = 65_536  # rows
+_PIECE = 16_384  # rows; as Python objects they take some 2 kB each
 _UNREAD = ("damaged_row", "bad_encoding")  # nobody knows whose these are: they are searched for the id
 _WHOSE = ("subject", "reason", "raw")
 _WORD = re.compile(r"[\w-]+")
+_ROW = re.compile(r"^row \d+")  # how an example begins
 Refusals = Iterable[pa.Table | pa.RecordBatch]
 
 
@@ -87,9 +90,10 @@ class Quarantine:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            earlier = _stored_duplicates(path)
-            rows = _merged(_pieces(refused), earlier, source_name, source_sha256)
-            self._replace(path, rows if erased is None else _without(rows, erased))
+            rows = _merged(_pieces(refused), path, source_name, source_sha256)
+            if erased is not None:
+                rows = _without(rows, erased)
+            self._replace(path, rows)
             if report is not None:
                 atomic_write(path.with_suffix(".json"), msgspec.json.encode(report))
         except OSError as error:
@@ -103,7 +107,7 @@ class Quarantine:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All refused rows, file by file, in batches of QUARANTINE_SCHEMA."""
         for path in self._files():
-            yield from pq.ParquetFile(path).iter_batches(65_536)
+            yield from pq.ParquetFile(path).iter_batches(_PIECE)
 
     def counts(self) -> dict[str, int]:
         """How many rows were refused for each reason."""
@@ -125,25 +129,66 @@ class Quarantine:
 
     def reports(self) -> list[CleaningReport]:
         """What cleaning said about each file, in order of their names."""
-        return [
-            msgspec.json.decode(path.read_bytes(), type=CleaningReport)
-            for path in sorted(self.folder.glob("*.json"))
-        ]
+        return [msgspec.json.decode(path.read_bytes(), type=CleaningReport) for path in self._report_files()]
 
     def erase(self, subject: str) -> int:
-        """Remove every refused row of a person; returns how many went."""
-        gone = 0
+        """Remove every refused row of a person; a guest's device id goes from the rows of others too.
+
+        Returns:
+            How many rows went or lost the id.
+        """
+        changed = 0
         self._sweep()
+        redact = Redaction(subject.removeprefix(GUEST_PREFIX))
         for path in self._files():
-            kept, removed = [], 0
-            for batch in pq.ParquetFile(path).iter_batches(65_536):
-                left = batch.filter(pa.array(~_is_of(batch, subject)))
-                removed += batch.num_rows - left.num_rows
+            kept, touched = [], 0
+            for batch in pq.ParquetFile(path).iter_batches(_PIECE):
+                left = batch.filter(pa.array(~(_is_theirs(batch, subject) | _may_be_theirs(batch, subject))))
+                touched += batch.num_rows - left.num_rows
+                if redact.name != subject:
+                    had = _carries(left, redact)
+                    touched += len(had)
+                    left = _blanked(left, redact, had)
                 kept.append(left)
-            if removed:
+            if touched:
                 self._replace(path, kept)
-                gone += removed
-        return gone
+                changed += touched
+        for path in self._report_files():
+            _blank_report(path, redact)
+        return changed
+
+    def export(self, subject: str) -> list[dict[str, Any]]:
+        """Every refused row of a person, as plain values: source, row, reason, detail, raw.
+
+        Rows that could not be read are not among them: nobody knows whose they are, and a word that is one person's
+        id may be a quantity in the row of another.
+        """
+        columns = ["source", "row", "reason", "detail", "raw"]
+        found: list[dict[str, Any]] = []
+        for path in self._files():
+            for batch in pq.ParquetFile(path).iter_batches(_PIECE):
+                found += batch.filter(pa.array(_is_theirs(batch, subject))).select(columns).to_pylist()
+        return found
+
+    def holding(self, subject: str) -> list[str]:
+        """Names of files that hold a person still: a row that ``erase`` would change, or an example in a report.
+
+        Only here it is known whose a refused row is. Elsewhere the same word may be a product code or a row number.
+        """
+        held = []
+        redact = Redaction(subject.removeprefix(GUEST_PREFIX))
+        for path in self._files():
+            for batch in pq.ParquetFile(path).iter_batches(_PIECE):
+                mine = _is_theirs(batch, subject) | _may_be_theirs(batch, subject)
+                if mine.any() or (redact.name != subject and _carries(batch, redact)):
+                    held.append(path.name)
+                    break
+        for path, report in zip(self._report_files(), self.reports(), strict=True):
+            told = [e for refusal in report.refusals for e in refusal.examples]
+            told += [e for remark in report.remarks for e in remark.examples]
+            if any(_names(_ROW.sub("", example), subject) for example in told):
+                held.append(path.name)
+        return sorted(held)
 
     def _sweep(self) -> None:
         """Delete what a process that was killed left half written."""
@@ -152,6 +197,9 @@ class Quarantine:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.parquet"))
+
+    def _report_files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.json"))
 
     def _path(self, name: str, sha256: str, what: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:100].lstrip(".") or "file"
@@ -183,17 +231,23 @@ def _pieces(refused: Refusals) -> Iterator[pa.RecordBatch]:
             yield from [piece] if isinstance(piece, pa.RecordBatch) else piece.to_batches()
 
 
-def _merged(
-    refused: Iterator[pa.RecordBatch], earlier: pa.Table, name: str, sha256: str
-) -> Iterator[pa.Table]:
-    seen: set[int] = set()
+def _merged(refused: Iterator[pa.RecordBatch], kept: Path, name: str, sha256: str) -> Iterator[pa.Table]:
+    """The rows refused now, then those that only the store refused, the time before; 8 bytes a row are held."""
+    earlier = pq.ParquetFile(kept) if kept.exists() else None
+    seen = []
     for part in refused:
-        if earlier.num_rows:
-            seen.update(part["row"].to_pylist())
+        if earlier is not None:
+            seen.append(pc.drop_null(part["row"]).to_numpy(zero_copy_only=False).astype(np.int64))
         yield _shaped(pa.Table.from_batches([part]), name, sha256)
-    if earlier.num_rows:
-        old = pa.array([row not in seen for row in earlier["row"].to_pylist()], pa.bool_())
-        yield earlier.filter(old)
+    if earlier is None:
+        return
+    now = np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int64)
+    for batch in earlier.iter_batches(_PIECE):
+        row = batch["row"].to_numpy(zero_copy_only=False).astype(np.int64)
+        kept_only = np.searchsorted(now, row, "left") == np.searchsorted(now, row, "right")
+        kept_only &= pc.is_in(batch["reason"], pa.array(_BY_STORE)).to_numpy(zero_copy_only=False)
+        if kept_only.any():
+            yield pa.Table.from_batches([batch.filter(pa.array(kept_only))])
 
 
 def _without(tables: Iterable[pa.Table], erased: Callable[[str], bool]) -> Iterator[pa.Table]:
@@ -205,7 +259,10 @@ def _without(tables: Iterable[pa.Table], erased: Callable[[str], bool]) -> Itera
             known[subject] if subject is not None or reason not in _UNREAD else not _names_one(raw, erased)
             for subject, reason, raw in zip(*(table[c].to_pylist() for c in _WHOSE), strict=True)
         ]
-        yield table.filter(pa.array(keep, pa.bool_()))
+        left = table.filter(pa.array(keep, pa.bool_()))
+        raw = [None if text is None else without_guests(text, erased) for text in left["raw"].to_pylist()]
+        at = left.schema.get_field_index("raw")
+        yield left.set_column(at, left.schema.field(at), pa.array(raw, pa.string()))
 
 
 def _names_one(raw: str | None, erased: Callable[[str], bool]) -> bool:
@@ -233,20 +290,56 @@ def _shaped(table: pa.Table, name: str, sha256: str) -> pa.Table:
     return pa.table(columns, schema=QUARANTINE_SCHEMA)
 
 
-def _stored_duplicates(path: Path) -> pa.Table:
-    if not path.exists():
-        return QUARANTINE_SCHEMA.empty_table()
-    return pq.read_table(path, filters=[("reason", "in", list(_BY_STORE))], schema=QUARANTINE_SCHEMA)
+def _carries(batch: pa.RecordBatch, redact: Redaction) -> list[int]:
+    """Places of the rows from which an id must be taken."""
+    return [at for at, raw in enumerate(batch["raw"].to_pylist()) if raw and redact(raw) != raw]
 
 
-def _is_of(batch: pa.RecordBatch, subject: str) -> Any:
-    """Which rows belong to a person: by the subject, or because the raw row names exactly this id."""
-    name = subject.removeprefix(GUEST_PREFIX)
-    mine = pc.fill_null(pc.equal(batch["subject"], subject), False).to_numpy(zero_copy_only=False).copy()
-    unread = pc.is_in(batch["reason"], pa.array(_UNREAD))
-    named = pc.fill_null(pc.match_substring(batch["raw"], name), False)
-    unknown = pc.and_(batch["subject"].is_null(), pc.and_(unread, named))
-    for at in pc.indices_nonzero(unknown).to_pylist():
-        raw = batch["raw"][at].as_py()
-        mine[at] = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", raw) is not None
-    return mine
+def _blanked(batch: pa.RecordBatch, redact: Redaction, places: list[int]) -> pa.RecordBatch:
+    """A batch without an id in these rows."""
+    if not places:
+        return batch
+    for name, clean in (("raw", redact), ("detail", redact.text)):
+        texts = batch[name].to_pylist()
+        for at in places:
+            texts[at] = texts[at] and clean(texts[at])
+        at = batch.schema.get_field_index(name)
+        batch = batch.set_column(at, batch.schema.field(at), pa.array(texts, pa.string()))
+    return batch
+
+
+def _blank_report(path: Path, redact: Redaction) -> None:
+    """Take an id out of the examples of a report."""
+    report = msgspec.json.decode(path.read_bytes(), type=CleaningReport)
+
+    def shown(entry: Any) -> Any:
+        parts = [example.partition(": ") for example in entry.examples]  # "row 17: the value"
+        examples = [row + mark + redact.text(value) for row, mark, value in parts]
+        return msgspec.structs.replace(entry, examples=examples)
+
+    clean = msgspec.structs.replace(
+        report, refusals=[shown(e) for e in report.refusals], remarks=[shown(e) for e in report.remarks]
+    )
+    if clean != report:
+        atomic_write(path, msgspec.json.encode(clean))
+
+
+def _is_theirs(batch: pa.RecordBatch, subject: str) -> Any:
+    """Which rows are known to be a person's."""
+    return pc.fill_null(pc.equal(batch["subject"], subject), False).to_numpy(zero_copy_only=False)
+
+
+def _may_be_theirs(batch: pa.RecordBatch, subject: str) -> Any:
+    """Which rows nobody could read hold the person's id."""
+    unread = pc.and_(batch["subject"].is_null(), pc.is_in(batch["reason"], pa.array(_UNREAD)))
+    named = pc.fill_null(pc.match_substring(batch["raw"], subject.removeprefix(GUEST_PREFIX)), False)
+    found = np.zeros(batch.num_rows, bool)
+    for at in pc.indices_nonzero(pc.and_(unread, named)).to_pylist():
+        found[at] = _names(batch["raw"][at].as_py(), subject)
+    return found
+
+
+def _names(text: str, subject: str) -> bool:
+    """Whether a text holds a person's id on its own, not as a part of a longer word."""
+    name = re.escape(subject.removeprefix(GUEST_PREFIX))
+    return re.search(rf"(?<![\w-]){name}(?![\w-])", text) is not None

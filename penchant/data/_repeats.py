@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from penchant.store import guard
+
 _ON_DISK = 1 << 22  # runs longer than this lie in a temporary file
 _NIBBLE = np.zeros(256, np.uint64)
 for _digit, _character in enumerate(b"0123456789abcdef"):
@@ -59,7 +61,8 @@ class Repeats:
             self._folder = tempfile.TemporaryDirectory(prefix="penchant-")
         self._files += 1
         path = Path(self._folder.name) / f"{self._files}.npy"
-        np.save(path, run)
+        with guard("row keys cannot be put aside", path.parent, "nothing of the file was stored"):
+            np.save(path, run)
         kept: Keys = np.load(path, mmap_mode="r")
         path.unlink()  # stays readable until the mapping is gone
         return kept

@@ -58,6 +58,7 @@ class Rule:
     fails: Callable[[Row, Limits], bool] | None = None
     severity: Literal["error", "warning", "info"] = "warning"
     odd_only: bool = False  # can only be broken by ids with unusual characters
+    broken: bool = False  # the row itself is damaged, not merely incomplete or left out on purpose
 
 
 def _fault(code: str) -> dict[str, Any]:
@@ -83,6 +84,7 @@ RULES: tuple[Rule, ...] = (
         "its event is missing",
         "look at the row in the quarantine file and export it again",
         severity="error",
+        broken=True,
     ),
     Rule(
         "bad_encoding",
@@ -90,6 +92,7 @@ RULES: tuple[Rule, ...] = (
         "its event is missing",
         "save the file as UTF-8",
         severity="error",
+        broken=True,
     ),
     Rule(
         "left_out",
@@ -114,6 +117,7 @@ RULES: tuple[Rule, ...] = (
         "the event cannot be placed in anyone's history",
         "set `time` of the mapping to the format, as in %d/%m/%Y %H:%M",
         severity="error",
+        broken=True,
         **_fault("unreadable_time"),
     ),
     Rule(
@@ -133,6 +137,7 @@ RULES: tuple[Rule, ...] = (
         "ts",
         lambda t, m: t.ts < m.earliest,
         lambda r, m: r["ts"] < m.earliest,
+        broken=True,
     ),
     Rule(
         "too_late",
@@ -142,6 +147,7 @@ RULES: tuple[Rule, ...] = (
         "ts",
         lambda t, m: t.ts > m.latest,
         lambda r, m: r["ts"] > m.latest,
+        broken=True,
     ),
     Rule(
         "unknown_kind",
@@ -174,6 +180,7 @@ RULES: tuple[Rule, ...] = (
         f"an id of more than {MAX_ID_BYTES} bytes",
         "its event is missing",
         "send the id alone, not a whole address or token",
+        broken=True,
         **_fault("id_too_long"),
     ),
     Rule(
@@ -185,12 +192,14 @@ RULES: tuple[Rule, ...] = (
         lambda t, _: _any_odd(t),
         lambda r, _: any(r[c] is not None and is_odd_id(r[c]) for c in ID_COLUMNS),
         odd_only=True,
+        broken=True,
     ),
     Rule(
         "not_a_number",
         "a price, value or quantity that is no number",
         "the money of the line is unknown",
         "export numbers with a decimal point and without words",
+        broken=True,
         **_fault("not_a_number"),
     ),
     Rule(
@@ -201,6 +210,7 @@ RULES: tuple[Rule, ...] = (
         "value",
         lambda t, _: _not_finite(t.value) | _not_finite(t.quantity),
         lambda r, _: _bad_number(r["value"]) or _bad_number(r["quantity"]),
+        broken=True,
     ),
     Rule(
         "zero_quantity",
@@ -243,6 +253,7 @@ RULES: tuple[Rule, ...] = (
             (r["value"] is not None and abs(r["value"]) > m.max_value)
             or (r["quantity"] is not None and abs(r["quantity"]) > m.max_quantity)
         ),
+        broken=True,
     ),
     Rule(
         "bad_currency",
@@ -252,6 +263,7 @@ RULES: tuple[Rule, ...] = (
         "currency",
         lambda t, _: ~t.currency.re_search(_CURRENCY + r"\z"),
         lambda r, _: r["currency"] is not None and re.search(_CURRENCY + r"\Z", r["currency"]) is None,
+        broken=True,
     ),
     Rule(
         "bad_position",
@@ -264,6 +276,7 @@ RULES: tuple[Rule, ...] = (
             r.get("fault") == "bad_position"
             or (r["position"] is not None and not 0 <= r["position"] <= MAX_POSITION)
         ),
+        broken=True,
     ),
     Rule(
         "too_long_text",
@@ -273,6 +286,7 @@ RULES: tuple[Rule, ...] = (
         "kind",
         lambda t, _: (t.query.length() > MAX_QUERY) | (t.text.length() > MAX_TEXT),
         lambda r, _: len(r["query"] or "") > MAX_QUERY or len(r["text"] or "") > MAX_TEXT,
+        broken=True,
     ),
     Rule(
         "bad_consent",
@@ -282,6 +296,7 @@ RULES: tuple[Rule, ...] = (
         "consent",
         lambda t, _: ~t.consent.re_search(_CONSENT + r"\z"),
         lambda r, _: r["consent"] is not None and re.search(_CONSENT + r"\Z", r["consent"]) is None,
+        broken=True,
     ),
     Rule(
         "missing_id",
@@ -289,6 +304,7 @@ RULES: tuple[Rule, ...] = (
         "nothing can refer to it",
         "export the id in every row",
         severity="error",
+        broken=True,
     ),
     Rule(
         "replaced",
@@ -311,6 +327,7 @@ RULES: tuple[Rule, ...] = (
         "which of the two is right is unknown; the first one stays",
         "give every event an id of its own",
         severity="error",
+        broken=True,
     ),
 )
 RULE: dict[str, Rule] = {rule.code: rule for rule in RULES}

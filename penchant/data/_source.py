@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +16,8 @@ from penchant.data._source_chunks import Chunk, Reader
 from penchant.data._source_csv import CsvReader
 from penchant.data._source_json import JsonReader
 from penchant.data._source_parquet import ParquetReader
-from penchant.data._source_text import HEAD, TextFile, sniff_encoding
+from penchant.data._source_text import HEAD, UNKNOWN, TextFile, sniff_encoding
+from penchant.store import guard
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 # Things people hand over by mistake: the first bytes, what it is, and what to do instead.
@@ -58,11 +59,25 @@ class Source:
     sha256: str
     reader: Reader
     remarks: list[str] = field(default_factory=list)
+    text: TextFile | None = None  # what a reader of text reads
+    done: int = 0  # how far the last look through the file came, of ``total``
 
     @property
     def name(self) -> str:
         """The file's name without its folder."""
         return self.path.name
+
+    @property
+    def unit(self) -> str:
+        """What ``done`` and ``total`` count: the bytes of a text, the rows of a Parquet file."""
+        return "rows" if self.text is None else "bytes"
+
+    @cached_property
+    def total(self) -> int:
+        """How much there is to read, in ``unit``."""
+        if isinstance(self.reader, ParquetReader):
+            return self.reader.num_rows()
+        return self.path.stat().st_size
 
     def chunks(self) -> Iterator[Chunk]:
         """Rows with their numbers, and the rows that could not be read; ``UnreadableFile`` when damaged."""
@@ -70,7 +85,9 @@ class Source:
         try:
             for chunk in self.reader.chunks():
                 done = max(done, chunk.last_row)
+                self.done = done if self.text is None else self.text.position()
                 yield chunk
+            self.done = self.total
         except (pa.ArrowException, OSError, EOFError) as error:
             raise UnreadableFile(
                 f"{self.name} is damaged after row {done}: {_first_line(error)}",
@@ -116,8 +133,15 @@ def open_source(path: str | Path) -> Source:
     if form == "parquet":
         reader: Reader = ParquetReader(_seekable(path, compression), path.name)
         remarks: list[str] = []
+        text = None
     else:
         encoding, remarks = sniff_encoding(raw)
+        if encoding == UNKNOWN:
+            raise _unreadable(
+                path,
+                "is not UTF-8, and does not read like Western European text in cp1252 either",
+                "save it as UTF-8 (or UTF-16); in a spreadsheet: save as 'CSV UTF-8'",
+            )
         text = TextFile(path, compression, encoding)
         reader = CsvReader(text) if form == "csv" else JsonReader(text)
     try:
@@ -126,7 +150,7 @@ def open_source(path: str | Path) -> Source:
         if isinstance(error, UnreadableFile):
             raise
         raise _unreadable(path, f"cannot be read as {_WORDS[form]}: {_first_line(error)}") from error
-    return Source(path, form, columns, digest, reader, remarks)
+    return Source(path, form, columns, digest, reader, remarks, text)
 
 
 def _unreadable(path: Path, what: str, hint: str = "fetch or export the file again") -> UnreadableFile:
@@ -205,7 +229,9 @@ def _seekable(path: Path, compression: str | None) -> Path | tempfile.SpooledTem
     unpacked: tempfile.SpooledTemporaryFile[bytes] = tempfile.SpooledTemporaryFile(64 << 20)  # noqa: SIM115
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
-            shutil.copyfileobj(stream, unpacked, 1 << 20)
+            while block := stream.read(1 << 20):
+                with guard("the file cannot be unpacked", Path(tempfile.gettempdir()), "nothing was stored"):
+                    unpacked.write(block)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(
             path, f"is a damaged or cut off {compression} file: {_first_line(error)}"

@@ -46,14 +46,8 @@ class CsvReader:
         first = next(csv.reader(lines, delimiter=self._delimiter), [])
         if not first:
             raise UnreadableFile("the file has no first line to read", hint="export it again with a header")
-        self._has_header = not any(_DATA.match(cell.strip()) for cell in first) and len(set(first)) == len(
-            first
-        )
-        self._columns = (
-            [cell.strip() for cell in first]
-            if self._has_header
-            else [f"column_{n}" for n in range(1, len(first) + 1)]
-        )
+        self._has_header = _is_header(first, next(csv.reader(lines[1:], delimiter=self._delimiter), []))
+        self._columns = _names(first if self._has_header else [""] * len(first))
         return self._columns
 
     def empty(self) -> Chunk:
@@ -168,6 +162,38 @@ class CsvReader:
         arrays = [pa.array(column, pa.string()) for column in columns]
         batch = pa.RecordBatch.from_arrays(arrays, names=self._columns)
         return Chunk(lines.rows(), batch=batch, damaged=lines.damaged)
+
+
+def _is_header(first: list[str], second: list[str]) -> bool:
+    """Whether the first line names the columns.
+
+    A name may be missing at either end: a data frame's index has none, nor has what follows a last separator.
+    A name may come twice where the line below shows that these are no data.
+    """
+    cells = [cell.strip() for cell in first]
+    names = [cell for cell in cells if cell]
+    if not names or not all(cells[1:-1]) or any(_DATA.match(name) for name in names):
+        return False
+    return len(set(names)) == len(names) or any(_DATA.match(cell.strip()) for cell in second if cell.strip())
+
+
+def _names(cells: list[str]) -> list[str]:
+    """A name of its own for every column: a nameless one gets its number, a repeated one how often it came.
+
+    Example:
+        >>> _names(["", "user", "ts", "ts"])
+        ['column_1', 'user', 'ts', 'ts_2']
+    """
+    given = [cell.strip() for cell in cells]
+    taken, names = set(given), list[str]()
+    for number, name in enumerate(given, 1):
+        times = given[: number - 1].count(name) + 1
+        free = name if name and times == 1 else f"{name}_{times}" if name else f"column_{number}"
+        while free != name and free in taken:
+            free += "_"
+        taken.add(free)
+        names.append(free)
+    return names
 
 
 def sniff_delimiter(lines: list[str]) -> str:

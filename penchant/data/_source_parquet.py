@@ -38,6 +38,10 @@ class ParquetReader:
             raise UnreadableFile(f"{self._name} {what}", hint="write it again with distinct column names")
         return names
 
+    def num_rows(self) -> int:
+        """How many rows the file says it has."""
+        return int(self._opened().metadata.num_rows)
+
     def chunks(self) -> Iterator[Chunk]:
         """Batches of at most ``CHUNK_ROWS`` rows."""
         start = 1

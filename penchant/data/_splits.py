@@ -62,11 +62,11 @@ class Cases:
         return sequence_batch(self.history, self.user_C[index], max_length, end=self.end_C[index])
 
     def seen(self, index: Ints) -> tuple[Int64s, npt.NDArray[np.int32]]:
-        """Items of all earlier events of some cases, as (ptr (B + 1,), item numbers); may repeat."""
+        """Items that some cases had turned to before, as (ptr (B + 1,), item numbers); may repeat."""
         start, stop = self.history.ptr[self.user_C[index]], self.end_C[index]
         position = ragged_range(start, stop)
         item = self.history.item[position]
-        keep = item > 0
+        keep = is_target(self.history.kind[position], item)
         owner = np.repeat(np.arange(len(index)), stop - start)[keep]
         return offsets(np.bincount(owner, minlength=len(index))), item[keep]
 

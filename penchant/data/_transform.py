@@ -14,7 +14,7 @@ The rules, decided column by column on training data alone and then only applied
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import msgspec
@@ -29,10 +29,12 @@ from penchant.core.errors import InputError
 MAX_VALUES = 20  # values of a text column that get their own column
 LIMIT = 10.0  # standard deviations beyond which a number is cut off
 SKEWED = 1.0  # skewness above which the logarithm is taken
+_BLOCK = 4096  # rows worked on at once
 _ARRAY = "feature_transform"  # name of the array that holds the whole transform as JSON
 
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 class ColumnRule(Noun, frozen=True):
@@ -45,6 +47,11 @@ class ColumnRule(Noun, frozen=True):
     std: float = 1.0  # 0 = constant in training
     missing: bool = False  # training data had missing values: a column tells
     values: tuple[str, ...] = ()  # text and list: the commonest, in order of name
+
+    @property
+    def width(self) -> int:
+        """How many feature columns this column makes."""
+        return 1 + self.missing if self.form == "number" else len(self.values) + 1
 
     @property
     def names(self) -> list[str]:
@@ -86,15 +93,35 @@ class FeatureTransform(Noun, frozen=True):
             InputError: A column that was there in training is absent.
         """
         if out is None:
-            out = np.zeros((raw.num_rows, len(self.names)), np.float32)
-        place = 0
+            out = np.zeros((raw.num_rows, sum(rule.width for rule in self.rules)), np.float32)
+        there = set(raw.column_names)
         for rule in self.rules:
-            if rule.name not in raw.column_names:
+            if rule.name not in there:
                 raise InputError("a column that the features were fitted on is absent", value=rule.name)
-            block = _NUMBERS[rule.form](rule, raw.column(rule.name))
-            out[:, place : place + block.shape[1]] = block
-            place += block.shape[1]
+        for start in range(0, max(raw.num_rows, 1), _BLOCK):
+            self._apply(raw.slice(start, _BLOCK), out[start : start + _BLOCK])
         return out
+
+    def _apply(self, raw: pa.Table, out: Float32s) -> None:
+        """Fill the features of a block of rows: all numbers at once, for there may be hundreds of columns."""
+        columns = dict(zip(raw.column_names, raw.columns, strict=True))
+        end = np.cumsum([rule.width for rule in self.rules], dtype=np.int64).tolist()
+        numeric, numbers = [], []
+        for place, rule in enumerate(self.rules):
+            if rule.form == "number":
+                numeric.append(place)
+                numbers.append(_numbers_of(rule, columns[rule.name]))
+            else:
+                make = _apply_text if rule.form == "text" else _apply_list
+                out[:, end[place] - rule.width : end[place]] = make(rule, columns[rule.name])
+        if not numeric:
+            return
+        rules = [self.rules[place] for place in numeric]
+        scaled_RB, known_RB = _scale(rules, np.stack(numbers))
+        first = np.array([end[place] - self.rules[place].width for place in numeric])
+        tell = np.array([rule.missing for rule in rules])
+        out[:, first] = scaled_RB.T
+        out[:, first[tell] + 1] = ~known_RB[tell].T
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """The transform as one named array of JSON bytes, for an artifact."""
@@ -137,7 +164,9 @@ def _as_numbers(column: pa.ChunkedArray) -> Float64s:
         column = column.cast(pa.date32()).cast(pa.int32())
     elif pa.types.is_timestamp(kind):
         column, days = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()), 86400.0
-    number = column.cast(pa.float64()).to_numpy() / days
+    if not pa.types.is_float64(kind):
+        column = column.cast(pa.float64())
+    number = column.to_numpy() / days
     return np.where(np.isfinite(number), number, np.nan)
 
 
@@ -178,16 +207,23 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def _apply_number(rule: ColumnRule, column: pa.ChunkedArray) -> Float64s:
+def _numbers_of(rule: ColumnRule, column: pa.ChunkedArray) -> Float64s:
+    if pa.types.is_float32(column.type):  # most there are: without a cast in Arrow they cost a third
+        return np.asarray(column.to_numpy(), np.float64)
     if not _is_number(column.type) and not pa.types.is_null(column.type):
         raise InputError("a column was numeric in training and is not now", value=rule.name)
-    number = _as_numbers(column)
-    known = ~np.isnan(number)
-    if rule.log:
-        number = np.log1p(np.maximum(number, 0.0))
-    scaled = (number - rule.mean) / rule.std if rule.std else np.zeros(len(number))
-    scaled = np.where(known, np.clip(scaled, -LIMIT, LIMIT), 0.0)
-    return np.stack([scaled, ~known], axis=1) if rule.missing else scaled[:, None]
+    return _as_numbers(column)
+
+
+def _scale(rules: Sequence[ColumnRule], number_RB: Float64s) -> tuple[Float64s, Bools]:
+    """Normalised numbers, 0 where missing, and which were known: (R, B), a row a rule."""
+    known_RB = np.isfinite(number_RB)
+    number_RB = np.where(known_RB, number_RB, 0.0)
+    log_R = np.array([rule.log for rule in rules])
+    number_RB[log_R] = np.log1p(np.maximum(number_RB[log_R], 0.0))
+    mean_R, std_R = (np.array([getattr(rule, name) for rule in rules])[:, None] for name in ("mean", "std"))
+    scaled_RB = np.where(std_R > 0, (number_RB - mean_R) / np.where(std_R > 0, std_R, 1.0), 0.0)
+    return np.where(known_RB, np.clip(scaled_RB, -LIMIT, LIMIT), 0.0), known_RB
 
 
 def _places(rule: ColumnRule, text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -214,6 +250,3 @@ def _apply_list(rule: ColumnRule, column: pa.ChunkedArray) -> Float64s:
     known = pc.is_valid(text).to_numpy()
     block[row[known], _places(rule, text)[known]] = 1.0
     return block
-
-
-_NUMBERS = {"number": _apply_number, "text": _apply_text, "list": _apply_list}

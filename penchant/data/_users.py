@@ -26,6 +26,8 @@ def read_users(
 ) -> tuple[pa.Table, pa.Table, CleaningReport]:
     """Read a table of users whole: ``user_id`` and every other column as numbers, text or lists.
 
+    A guest is named as everywhere: ``anon:`` and the ``anonymous_id``.
+
     Columns of text that hold nothing but numbers become numbers; lists written as JSON, or ``interest_label``
     with several labels in one cell, become lists. Of several rows of one user the last one stays.
 

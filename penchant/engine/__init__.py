@@ -23,6 +23,7 @@ from penchant.engine._wire import (
 if TYPE_CHECKING:
     from penchant.data import Health, render_health_text
     from penchant.engine._jobs import Jobs, JobStatus
+    from penchant.engine._protocol import built_in_settings
     from penchant.engine._remote import HttpRemote
     from penchant.engine._shop import ShopConfig
 
@@ -32,6 +33,7 @@ _LAZY = {
     "JobStatus": "penchant.engine._jobs",
     "Jobs": "penchant.engine._jobs",
     "ShopConfig": "penchant.engine._shop",
+    "built_in_settings": "penchant.engine._protocol",
     "render_health_text": "penchant.data",
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "Problem",
     "ShopConfig",
     "alternatives",
+    "built_in_settings",
     "decode_response",
     "error_classes",
     "error_of",

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from penchant.core import KIND_CODES, History, Progress, Query, bucket_of, rng
+from penchant.core import KIND_CODES, SEQUENCE_KINDS, TARGET_CODES, History, Progress, Query, bucket_of, rng
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import allowed, best_candidates, drop_seen, reasons, score_of
@@ -69,6 +70,8 @@ def bucket_histories(shop: Shop, bucket: int, wanted: set[str] | None, limit: in
     """The histories of one bucket's people, in order of their ids; journal included."""
     columns = ["subject", "ts", "kind", "item_id", "value", "event_id"]
     table = shop.store.scan(bucket=bucket, columns=columns)
+    read = pc.is_in(table["kind"], value_set=pa.array(sorted(str(kind) for kind in SEQUENCE_KINDS)))
+    table = table.filter(pc.and_(read, pc.is_valid(table["item_id"])))
     if not table.num_rows:
         return
     subject = table["subject"].combine_chunks().dictionary_encode()
@@ -87,7 +90,8 @@ def bucket_histories(shop: Shop, bucket: int, wanted: set[str] | None, limit: in
         if wanted is not None and name not in wanted:
             continue
         cut = max(start, end - limit)
-        older = item.slice(start, cut - start).unique().drop_null().to_pylist()
+        turned = pa.array(np.isin(kind[start:cut], TARGET_CODES))
+        older = item.slice(start, cut - start).filter(turned).unique().to_pylist()
         yield History(
             subject=name,
             ts=ts[cut:end],

@@ -164,7 +164,8 @@ class Engine:
         """Read event files or user tables into the shop.
 
         The dialect is recognised by the columns; unknown columns get a proposed mapping. Refused rows go to
-        the quarantine with their reason and row number. The same file ingested twice changes nothing.
+        the quarantine with their reason and row number. The same file ingested twice changes nothing. The command
+        ends with exit code 7 when rows could not be believed (``broken`` in the answer); good ones are stored.
         """
         from penchant.engine._ingest import ingest
 
@@ -301,13 +302,17 @@ class Engine:
 
     @operation(scope="govern", job=True)
     def erase_user(self, request: rq.EraseRequest) -> ErasureReceipt:
-        """Remove a person from everything, and prove it by a byte search."""
+        """Remove a person from everything, and prove it by a byte search.
+
+        Where the search still finds the id, the error ``erasure_incomplete`` names the files.
+        """
         from penchant.engine._govern import erase_user
 
-        receipt = erase_user(self.shop, request)
-        if self._serving is not None:
-            self._serving.forget()
-        return receipt
+        try:
+            return erase_user(self.shop, request)
+        finally:
+            if self._serving is not None:
+                self._serving.forget()
 
     @operation(scope="govern", job=True)
     def export_user(self, request: rq.ExportRequest) -> rq.ExportReport:

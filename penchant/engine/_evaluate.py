@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from penchant.core import Artifact, Progress, leads
 from penchant.core.errors import ArtifactError
 from penchant.engine import _requests as rq
 from penchant.engine._promotion import read_pointer
-from penchant.engine._protocol import DEFAULT_KINDS, chosen_kinds, report_of, run_protocol, take_snapshot
+from penchant.engine._protocol import (
+    DEFAULT_KINDS,
+    check_settings,
+    chosen_kinds,
+    report_of,
+    run_protocol,
+    take_snapshot,
+)
 from penchant.engine._reporting import leaderboard_html
 from penchant.store import atomic_write
 
@@ -42,21 +51,25 @@ def _measure(
     seen = request.seen
     if promoted is not None and seen == shop.config.seen == "auto":
         seen = promoted.facts.get("seen", "auto")
+    size = "auto" if promoted is None else promoted.config.get("size", "auto")
+    kinds = chosen_kinds(asked)
+    check_settings(shop, size)
     outcome = run_protocol(
         shop,
         take_snapshot(shop, progress),
-        chosen_kinds(asked),
+        kinds,
         share=request.share,
         seen=seen,
         seed=request.seed,
-        size="auto" if promoted is None else promoted.config.get("size", "auto"),
+        size=size,
         device="auto",
         by=request.by,
         progress=progress,
     )
     if request.html is not None and leads():
         atomic_write(Path(request.html), leaderboard_html(shop, outcome).encode())
-    return report_of(outcome)
+    outcome.forget_runs()
+    return msgspec.structs.replace(report_of(outcome), by=list(request.by))
 
 
 def _promoted(shop: Shop, *, asked: bool) -> Artifact | None:

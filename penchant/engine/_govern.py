@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penchant.core import ErasureReceipt, Slate
+from penchant.core.errors import ErasureIncomplete
 from penchant.engine import _requests as rq
 from penchant.engine._jobs import forget_jobs
 from penchant.engine._live import subject_from
@@ -25,6 +26,9 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
 
     Snapshots, unfinished runs and reports are made from everyone's events and can be made again, so they are
     deleted whole. Promoted models hold no person's rows; the next training learns without the person.
+
+    Raises:
+        ErasureIncomplete: Everything the shop knows of was removed, but files in its folder still hold the id.
     """
     subject = subject_from(request.user_id, request.anonymous_id)
     removed = {
@@ -35,6 +39,14 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
         "jobs": forget_jobs(shop.path / "jobs", subject),
     }
     receipt = shop.store.erase(subject)
+    refused = [f"quarantine/{name}" for name in shop.quarantine.holding(subject)]
+    if remaining := [*receipt.remaining, *refused]:
+        raise ErasureIncomplete(
+            "the person was erased from the shop, but the id still stands in files of its folder",
+            value=", ".join(remaining),
+            hint="take it out of these files, or delete those that are not the shop's, and give the same command "
+            "again; an id that another person bears too is found until that one is erased",
+        )
     return msgspec.structs.replace(receipt, removed={**receipt.removed, **removed})
 
 
@@ -46,13 +58,14 @@ def _drop(folder: Path) -> int:
 
 
 def export_user(shop: Shop, serving: Serving, request: rq.ExportRequest) -> rq.ExportReport:
-    """Everything kept about a person: events, answers they were given, attributes, profile."""
+    """Everything kept about a person: events, refused rows, answers they were given, attributes, profile."""
     subject = subject_from(request.user_id, request.anonymous_id)
     kept = shop.store.export(subject)
     who = rq.ProfileRequest(user_id=request.user_id, anonymous_id=request.anonymous_id)
     report = rq.ExportReport(
         subject=subject,
         events=kept["events"],
+        refused=shop.quarantine.export(subject),
         decisions=msgspec.convert(kept["decisions"], list[Slate]),
         attributes=kept["attributes"] or {},
         profile=profile(shop, serving, who),

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from penchant.core import Progress
 from penchant.core.errors import InputError, ModelError, NotFound, UnknownColumns
 from penchant.data import (
+    RULE,
     CleaningReport,
     Health,
     Mapping,
@@ -87,6 +88,8 @@ def _each(
         rows=sum(r.rows for r in reports),
         accepted=sum(r.accepted for r in reports),
         refused=sum(r.refused for r in reports),
+        erased=sum(r.erased for r in reports),
+        broken=sum(r.broken for r in reports),
     )
 
 
@@ -119,14 +122,16 @@ def _recognise(
 
 def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: Progress) -> rq.FileReport:
     stream = clean_events(source, recognised, shop.config.data, shop.clock())
-    name = f"reading {source.path.name}"
+    name = f"reading {source.path.name}, {source.unit}"
 
     def counted() -> Iterator[pa.RecordBatch]:
-        done = 0
+        told = 0
         for batch in stream.accepted():
-            done += batch.num_rows
             yield batch
-            progress(name, done, None, {})
+            told = source.done
+            progress(name, told, source.total, {})
+        if told < source.total:
+            progress(name, source.total, source.total, {})
 
     loaded = shop.store.load(counted(), source=source.path.name)
     report = stream.report
@@ -135,9 +140,10 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
         source.sha256,
         chain(stream.refused(), [loaded.refused]),
         report=report,
-        erased=shop.store.is_erased,
+        erased=shop.store.is_erased if shop.store.num_erased else None,
     )
     refused = report.refused + loaded.refused.num_rows
+    refusals = _refusals(report) + _store_refusals(loaded.refused)
     return rq.FileReport(
         file=str(source.path),
         what="events",
@@ -147,7 +153,8 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
         already_stored=loaded.already_stored,
         refused=refused,
         erased=loaded.erased,
-        refusals=_refusals(report) + _store_refusals(loaded.refused),
+        broken=_broken(refusals, loaded.accepted + loaded.already_stored + loaded.erased),
+        refusals=refusals,
         notes=[*report.notes, *([f"{loaded.late} events are more than a day late"] if loaded.late else [])],
         quarantine=str(kept) if refused else None,
     )
@@ -156,40 +163,53 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
 def _store_refusals(refused: pa.Table) -> list[rq.Refusal]:
     found = []
     for reason in refused["reason"].unique().to_pylist() if refused.num_rows else []:
-        rows = refused.filter(pc.equal(refused["reason"], reason))
-        examples = [f"row {row}" for row in rows["row"].slice(0, 5).to_pylist()]
-        found.append(rq.Refusal(reason=reason, count=rows.num_rows, examples=examples))
+        rows = refused["row"].filter(pc.equal(refused["reason"], reason))  # one column: the table may be long
+        found.append(_refusal(reason, len(rows), [f"row {row}" for row in rows.slice(0, 5).to_pylist()]))
     return found
 
 
+def _refusal(reason: str, count: int, examples: list[str]) -> rq.Refusal:
+    return rq.Refusal(reason=reason, count=count, examples=examples, broken=RULE[reason].broken)
+
+
+def _broken(refusals: list[rq.Refusal], used: int) -> int:
+    """Rows that cannot be believed: the broken ones; all of them where a file had rows and none was of use."""
+    if used or any(r.reason == "duplicate" for r in refusals):
+        return sum(r.count for r in refusals if r.broken)
+    return sum(r.count for r in refusals)
+
+
 def _refusals(report: CleaningReport) -> list[rq.Refusal]:
-    return [rq.Refusal(reason=r.reason, count=r.count, examples=list(r.examples)) for r in report.refusals]
+    return [_refusal(r.reason, r.count, list(r.examples)) for r in report.refusals]
 
 
 Reader = Callable[..., tuple[pa.Table, pa.Table, CleaningReport]]
 
 
 def _take_table(
-    shop: Shop, source: Source, recognised: Recognised, read: Reader, put: Callable[[pa.Table], None]
+    shop: Shop, source: Source, recognised: Recognised, read: Reader, put: Callable[[pa.Table], int | None]
 ) -> rq.FileReport:
     table, refused, report = read(source, recognised, shop.config.data)
-    put(table)
+    erased = put(table) or 0
     kept = shop.quarantine.add(
         source.path.name,
         source.sha256,
         [refused],
         report=report,
         what=recognised.what,
-        erased=shop.store.is_erased,
+        erased=shop.store.is_erased if shop.store.num_erased else None,
     )
+    refusals = _refusals(report)
     return rq.FileReport(
         file=str(source.path),
         what=recognised.what,
         dialect=recognised.dialect,
         rows=report.events,
-        accepted=table.num_rows,
+        accepted=table.num_rows - erased,
         refused=report.refused,
-        refusals=_refusals(report),
+        erased=erased,
+        broken=_broken(refusals, table.num_rows),
+        refusals=refusals,
         notes=list(report.notes),
         quarantine=str(kept) if report.refused else None,
     )

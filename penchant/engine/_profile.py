@@ -48,7 +48,7 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
     """
     subject = subject_from(request.user_id, request.anonymous_id)
     events = personal_events(shop, subject)
-    predicted = predicted_tags(shop, subject, events, request.k)
+    predicted = predicted_tags(shop, serving, subject, events, request.k)
     if not events.num_rows:
         return rq.Profile(
             subject=subject,
@@ -80,8 +80,9 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
 
 
 def personal_events(shop: Shop, subject: str) -> pa.Table:
-    """All events of one person, oldest first."""
-    table = shop.store.scan(bucket=bucket_of(subject, shop.store.num_buckets))
+    """All events of one person, oldest first: what interests are made of."""
+    columns = ["subject", "ts", "kind", "item_id", "value", "currency"]
+    table = shop.store.scan(bucket=bucket_of(subject, shop.store.num_buckets), columns=columns)
     return table.filter(pc.equal(table["subject"], subject))
 
 
@@ -174,8 +175,11 @@ def _telling(places: list[int], item: list[str], tags: dict[str, tuple[str | Non
     return list(newest.values())
 
 
-def predicted_tags(shop: Shop, subject: str, events: pa.Table, k: int) -> list[rq.PredictedTag]:
+def predicted_tags(
+    shop: Shop, serving: Serving, subject: str, events: pa.Table, k: int
+) -> list[rq.PredictedTag]:
     """What the tags model says of the person; empty where none is trained."""
     from penchant.engine._tags import predict_person
 
-    return predict_person(shop, subject, events, k)
+    model = serving.tags
+    return [] if model is None else predict_person(shop, model, subject, events, k)

@@ -7,9 +7,11 @@ half took no part in any choice, and the leaderboard is measured on it.
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from penchant.core import Model, Progress, Run, Scorer, SeenRule, Snapshot, iso, rng
+from penchant.core import Model, Progress, Run, Scorer, SeenRule, Snapshot, iso, leads, rng
 from penchant.core.errors import InputError, MissingExtra, ModelError
 from penchant.data import (
     Cases,
@@ -56,6 +58,7 @@ class Fitted:
     seconds: float
     note: str | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)  # where its fits kept their state
 
 
 @dataclass(eq=False)
@@ -76,6 +79,12 @@ class Outcome:
         usable = [f for f in self.fitted if f.model is not None]
         return max(usable, key=lambda f: f.choice)
 
+    def forget_runs(self) -> None:
+        """Delete the state of these fits: called when all is done, so that a killed run goes on where it was."""
+        for fitted in self.fitted:
+            for folder in fitted.runs if leads() else ():
+                shutil.rmtree(folder, ignore_errors=True)
+
 
 def take_snapshot(shop: Shop, progress: Progress) -> Snapshot:
     """Everything stored, as of just after the last event: the same data give the same snapshot.
@@ -83,7 +92,7 @@ def take_snapshot(shop: Shop, progress: Progress) -> Snapshot:
     Raises:
         ModelError: There are no events.
     """
-    last = shop.store.status().last_ts
+    last = shop.store.last_ts()
     if last is None:
         raise ModelError(
             "there is nothing to learn from yet", hint="ingest events first: penchant ingest FILE"
@@ -149,11 +158,10 @@ def run_protocol(
 
     Raises:
         ModelError: No event turns to an item, or nobody has events on both sides of any moment.
-        InputError: ``by`` names an unknown user attribute, or there is no such size or device.
+        InputError: ``by`` names an unknown user attribute, or there is no such device.
         MissingExtra: A kind in ``asked`` cannot be fitted with what is installed; others are left out, with a note.
     """
     pick_device(device)  # what cannot be is said before anything is fitted
-    _check_settings(shop, size)
     train, cases = split_cases(snapshot, share, seed=seed)
     rule: SeenRule = seen if seen != "auto" else shop.config.seen
     if rule == "auto":
@@ -196,7 +204,23 @@ def run_protocol(
         )
     rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
     board = leaderboard(rows, measure=MEASURE)
-    return Outcome(snapshot, train, chosen, held_out, rule, fitted, board)
+    outcome = Outcome(snapshot, train, chosen, held_out, rule, fitted, board)
+    outcome.board = replace(board, verdict=board.verdict + _preference(outcome))
+    return outcome
+
+
+def _preference(outcome: Outcome) -> str:
+    """A sentence for where those who choose and those who are measured disagree; else nothing."""
+    best = outcome.best
+    first = next(f for f in outcome.fitted if f.kind == outcome.board.rows[0].name)
+    assert best.evaluation is not None
+    assert first.evaluation is not None
+    if best.evaluation.metrics[MEASURE].value >= first.evaluation.metrics[MEASURE].value:
+        return ""
+    return (
+        f" The half of the people that chooses preferred {best.kind}: {MEASURE} {best.choice:.4f} there, against "
+        f"{first.choice:.4f} of {first.kind}; training promotes what that half prefers."
+    )
 
 
 def _fit(
@@ -223,10 +247,11 @@ def _fit(
         progress(task, done, total, figures)
 
     config = model_config(shop, kind, size)
+    folder = run_folder(shop, train, kind, config, seed, validated=seen)
     run = Run(
         seed=seed,
         device=pick_device(device),
-        checkpoints=run_folder(shop, train, kind, config, seed, validated=seen),
+        checkpoints=folder,
         validate=measure,
         progress=listen,
     )
@@ -237,10 +262,16 @@ def _fit(
         if asked and isinstance(error, MissingExtra):
             raise
         return Fitted(
-            kind, None, float("-inf"), None, time.perf_counter() - started, note=f"left out: {error}"
+            kind,
+            None,
+            float("-inf"),
+            None,
+            time.perf_counter() - started,
+            note=f"left out: {error}",
+            runs=[folder],
         )
     evaluation = rank_metrics(model, held_out, seen=seen, groups=by or None, progress=progress)
-    return Fitted(kind, model, choice, evaluation, time.perf_counter() - started, curve=curve)
+    return Fitted(kind, model, choice, evaluation, time.perf_counter() - started, None, curve, [folder])
 
 
 def model_config(shop: Shop, kind: str, size: str = "auto") -> msgspec.Struct:
@@ -254,9 +285,7 @@ def model_config(shop: Shop, kind: str, size: str = "auto") -> msgspec.Struct:
     try:
         settled: msgspec.Struct = msgspec.convert(own, config)
     except msgspec.ValidationError as error:
-        raise InputError(
-            f"settings of {kind}: {error}", hint="correct shop.toml", path=f"train.settings.{kind}"
-        ) from None
+        raise _wrong_settings(kind, config, error) from None
     if size == "auto" or "size" not in settled.__struct_fields__:
         return settled
     try:
@@ -267,8 +296,33 @@ def model_config(shop: Shop, kind: str, size: str = "auto") -> msgspec.Struct:
         ) from None
 
 
-def _check_settings(shop: Shop, size: str) -> None:
-    """Refuse what cannot be before anything is fitted."""
+def built_in_settings() -> dict[str, type[msgspec.Struct]]:
+    """What may stand in ``[train.settings.KIND]``, for each kind of model that comes with the package."""
+    return {
+        kind: model.Config
+        for kind, model in sorted(model_kinds().items())
+        if model.__module__.startswith("penchant.")
+    }
+
+
+def _wrong_settings(kind: str, config: type[msgspec.Struct], error: msgspec.ValidationError) -> InputError:
+    """Which key of ``[train.settings]`` does not fit, and what would."""
+    message, _, place = str(error).partition(" - at `$")
+    unknown = re.search(r"unknown field `(.+)`", message)
+    path = f"train.settings.{kind}{place.rstrip('`')}" + (f".{unknown[1]}" if unknown else "")
+    help_ = (
+        f"fields: {', '.join(config.__struct_fields__)}" if unknown else "see the reference page on settings"
+    )
+    return InputError(f"settings of {kind}: {message}", path=path, hint=f"correct shop.toml; {help_}")
+
+
+def check_settings(shop: Shop, size: str) -> None:
+    """Refuse settings of models that cannot be, before anything is read or fitted.
+
+    Raises:
+        InputError: ``[train.settings]`` names a kind or a field that does not exist, or a value that does not
+            fit; or there is no such size.
+    """
     model_config(shop, "sequence", size)
     kinds = model_kinds()
     for kind in shop.config.train.settings:

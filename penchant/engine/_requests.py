@@ -63,15 +63,20 @@ class CatalogRequest(FilesRequest, frozen=True):
 
 
 class Refusal(Noun, frozen=True):
-    """Rows set aside for one reason, with examples."""
+    """Rows set aside for one reason, with examples. ``broken``: they are damaged, not merely incomplete."""
 
     reason: str
     count: int
     examples: list[str] = []
+    broken: bool = False
 
 
 class FileReport(Noun, frozen=True):
-    """What became of one file. rows = accepted + already_stored + refused + erased."""
+    """What became of one file. rows = accepted + already_stored + refused + erased.
+
+    ``erased`` rows are of erased people and were passed over. ``broken`` of the refused rows cannot be believed:
+    they are damaged, or the file had rows and none of them could be used.
+    """
 
     file: str
     what: str  # events | users | catalog
@@ -81,6 +86,7 @@ class FileReport(Noun, frozen=True):
     already_stored: int = 0
     refused: int = 0
     erased: int = 0
+    broken: int = 0
     refusals: list[Refusal] = []
     notes: list[str] = []
     quarantine: str | None = None
@@ -88,12 +94,14 @@ class FileReport(Noun, frozen=True):
 
 
 class IngestReport(Noun, frozen=True):
-    """What became of the files."""
+    """What became of the files. When ``broken`` is not 0 the command line ends with exit code 7."""
 
     files: list[FileReport]
     rows: int
     accepted: int
     refused: int
+    erased: int = 0
+    broken: int = 0
 
 
 class DoctorRequest(Noun, frozen=True):
@@ -184,6 +192,7 @@ class LeaderboardReport(Noun, frozen=True):
     seen: SeenRule
     rows: list[MetricRow]
     verdict: str
+    by: list[str] = []  # the user attributes that were asked for
 
 
 class TagReport(Noun, frozen=True):
@@ -192,9 +201,10 @@ class TagReport(Noun, frozen=True):
     labels: str  # where the labels come from
     classes: list[str]
     metrics: dict[str, Estimate]
-    base_rate: dict[str, Estimate]
+    base_rate: dict[str, Estimate]  # with several tags a person it says what is best for F1: every tag
     users: int
     note: str | None = None  # why the tags are not used, where they know no more than the base rate
+    base_rate_from_half: dict[str, Estimate] = {}  # the same, but a tag is said from one half: best accuracy
 
 
 class TrainReport(Noun, frozen=True):
@@ -447,6 +457,7 @@ class ExportReport(Noun, frozen=True):
     decisions: list[Slate]
     attributes: dict[str, Any]
     profile: Profile
+    refused: list[dict[str, Any]] = []  # rows in the quarantine: source, row, reason, detail, raw
     erased: bool = False
 
 

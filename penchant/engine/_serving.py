@@ -105,6 +105,7 @@ class Serving:
         self._ranker: Ranker | None = None
         self._companions: Ranker | None = None
         self._usual: tuple[Any, dict[str, float]] | None = None
+        self._tags: tuple[str, Any] | None = None  # artifact id, model
 
     @property
     def ranker(self) -> Ranker:
@@ -190,10 +191,24 @@ class Serving:
             max_history=self.shop.config.serve.max_history,
         )
 
+    @property
+    def tags(self) -> Any | None:
+        """The interest tags that serve, read once for each promotion; None where there are none, or damaged ones."""
+        from penchant.training import load_artifact
+
+        pointer = read_pointer(self.shop.artifacts)
+        if pointer is None or pointer.tags is None:
+            return None
+        if self._tags is None or self._tags[0] != pointer.tags:
+            try:
+                self._tags = (pointer.tags, load_artifact(self.shop.artifacts, pointer.tags).model)
+            except ArtifactError:
+                return None
+        return self._tags[1]
+
     def usual(self, count: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The shop's usual share of each tag; counted anew when the catalogue or the event table changed."""
-        status = self.shop.store.status()
-        stamp = (_stamp_of(self.shop), status.table_version)
+        stamp = (_stamp_of(self.shop), self.shop.store.table_version())
         if self._usual is None or self._usual[0] != stamp:
             self._usual = (stamp, count())
         return self._usual[1]

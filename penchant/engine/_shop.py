@@ -40,7 +40,7 @@ class TrainSettings(Noun, frozen=True):
     keep: Annotated[int, Meta(ge=1, le=1000, description="artifacts kept per model kind")] = 5
     settings: Annotated[
         dict[str, dict[str, Any]],
-        Meta(description="settings of model kinds, such as [train.settings.sequence] dropout = 0.3"),
+        Meta(description="settings of model kinds: a table `[train.settings.KIND]` for each, see below"),
     ] = {}
 
 
@@ -82,7 +82,7 @@ def read_config(path: Path) -> ShopConfig:
         return msgspec.toml.decode(text, type=ShopConfig)
     except msgspec.ValidationError as error:
         raise ShopError(
-            f"{file}: {error}", hint="correct that key; see the reference page on shop.toml"
+            f"{file}: {error}", hint="correct that key; see the reference page on settings"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ShopError(f"{file} is not valid TOML: {error}", hint="correct that line") from None

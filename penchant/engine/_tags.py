@@ -11,17 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import KIND_CODES, USER_KEY, Catalog, History, Progress, Run, Snapshot, Vocabulary
-from penchant.core.errors import ArtifactError, MissingExtra, ModelError
+from penchant.core.errors import MissingExtra, ModelError
 from penchant.data import live_sequences
 from penchant.engine import _requests as rq
-from penchant.engine._promotion import read_pointer
 from penchant.engine._protocol import model_config, pick_device
-from penchant.training import load_artifact, save_artifact
+from penchant.training import save_artifact
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
     from penchant.evaluation import Classification
-    from penchant.models import TrainedTags
+    from penchant.models import Tags, TrainedTags
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +82,9 @@ def train_tags(
         base_rate=measured["base rate"].metrics,
         users=len(trained.subjects),
         note=note,
+        base_rate_from_half=measured["base rate, from one half"].metrics
+        if "base rate, from one half" in measured
+        else {},
     )
     return TagsOutcome(None if artifact is None else artifact.id, report, trained, measured)
 
@@ -99,7 +101,7 @@ def nothing_learned(measured: Mapping[str, Classification], trained: TrainedTags
     elif own >= base:
         why = f"their log loss is {own:.4f}, no better than the {base:.4f} of the base rate"
     elif measured["tags"].metrics["F1 micro"].value == 0:
-        why = "not one tag was said of a person whom it fitted, no more than by the base rate"
+        why = "not one tag was said of a person whom it fitted"
     else:
         return None
     classes = len(trained.names)
@@ -112,23 +114,14 @@ def nothing_learned(measured: Mapping[str, Classification], trained: TrainedTags
     )
 
 
-def predict_person(shop: Shop, subject: str, events: pa.Table, k: int) -> list[rq.PredictedTag]:
-    """The ``k`` tags the classifier gives a person first, by chance; empty where none are trained."""
-    pointer = read_pointer(shop.artifacts)
-    if pointer is None or pointer.tags is None:
-        return []
-    try:
-        model: Any = load_artifact(shop.artifacts, pointer.tags).model
-    except ArtifactError:
-        return []
+def predict_person(shop: Shop, model: Tags, subject: str, events: pa.Table, k: int) -> list[rq.PredictedTag]:
+    """The ``k`` tags the classifier gives a person first, by chance; empty where nothing is known of them."""
     users = shop.store.users()
     mine = users.filter(pc.equal(users[USER_KEY], subject)) if users.num_rows else users
     if not events.num_rows and not mine.num_rows:
         return []
     row = _features(shop, model, subject, events, mine)
-    probability_C = model.predict(row)[0]
-    order = np.argsort(-probability_C, kind="stable")[:k]
-    evidence = model.explain_many(row, [model.names[c] for c in order])
+    probability_C, order, evidence = model.likeliest(row, k)
     return [
         rq.PredictedTag(
             tag=model.names[c],
@@ -140,25 +133,29 @@ def predict_person(shop: Shop, subject: str, events: pa.Table, k: int) -> list[r
     ]
 
 
-def _features(shop: Shop, model: Any, subject: str, events: pa.Table, mine: pa.Table) -> pa.Table:
+def _features(shop: Shop, model: Tags, subject: str, events: pa.Table, mine: pa.Table) -> pa.Table:
     """One row of raw features, as of just after the shop's last event."""
-    catalog = shop.store.catalog()
-    # Items the catalogue lacks belong to no category, but count as different items, as they did in training.
-    known = catalog["id"].combine_chunks()
+    # The person's own items alone: a request cannot wait for the whole catalogue. Those that it lacks belong
+    # to no category, but count as different items, as they did in training.
     own = pc.unique(events["item_id"].drop_null())
-    unlisted = own.filter(pc.invert(pc.is_in(own, value_set=known)))
-    items = Vocabulary(pa.concat_arrays([known, unlisted.cast(known.type)]))
+    catalog = shop.store.catalog()
+    catalog = catalog.filter(pc.is_in(catalog["id"], value_set=own))
+    items = Vocabulary(own)
     kinds = np.array([KIND_CODES.get(kind, 0) for kind in events["kind"].to_pylist()], np.uint8)
+    value = events["value"]
+    if model.view is not None and model.view.currency is not None:  # other money was missing in training
+        foreign = pc.fill_null(pc.not_equal(events["currency"], model.view.currency), False)
+        value = pc.if_else(foreign, pa.scalar(None, value.type), value)
     history = History(
         subject,
         events["ts"].to_numpy(),
         kinds,
         events["item_id"].to_pylist(),
-        np.asarray(events["value"].to_numpy(zero_copy_only=False), np.float32),
+        np.asarray(value.to_numpy(zero_copy_only=False), np.float32),
         [],
     )
     sequences = live_sequences([history], items, np.zeros((1, 0), np.float32))
-    last = shop.store.status().last_ts or 0
+    last = shop.store.last_ts() or 0
     attributes = mine.drop_columns([USER_KEY]) if mine.num_rows else None
     table: pa.Table = model.describe(
         sequences, items, Catalog(catalog), last + 1, attributes=attributes, rows_B=np.array([0])

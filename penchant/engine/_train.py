@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +16,7 @@ from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import (
     Fitted,
     Outcome,
+    check_settings,
     chosen_kinds,
     pick_device,
     report_of,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 _COMPANION_KINDS = ("item_knn", "transitions")
+_ABANDONED = 7 * 86400  # seconds after which a run that was killed is not gone on with
 
 
 def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainReport:
@@ -36,6 +40,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     started = time.perf_counter()
     settings = shop.config.train
     kinds = chosen_kinds(request.models or settings.models)
+    check_settings(shop, request.size)
     snapshot = take_snapshot(shop, progress)
     outcome = run_protocol(
         shop,
@@ -51,16 +56,18 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         asked=request.models,
     )
     artifacts: dict[str, str] = {}
+    facts = {"seen": outcome.seen, "seed": request.seed, "events": shop.store.status().events}
     for kind in dict.fromkeys((outcome.best.kind, "popularity", *_COMPANION_KINDS)):
         fitted = next(f for f in outcome.fitted if f.kind == kind)
         if fitted.model is not None:
-            artifacts[kind] = _refit(shop, outcome, fitted, request, progress)
+            artifacts[kind] = _refit(shop, outcome, fitted, request, facts, progress)
     tags = train_tags(shop, snapshot, request.seed, progress, request.device)
     if tags.artifact is not None:
         artifacts["tags"] = tags.artifact
     if leads():
         if request.promote:
             _promote(shop, outcome.best.kind, artifacts)
+        outcome.forget_runs()
         _tidy(shop, settings.keep)
     report = rq.TrainReport(
         leaderboard=report_of(outcome),
@@ -76,18 +83,27 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     return report
 
 
-def _refit(shop: Shop, outcome: Outcome, fitted: Fitted, request: rq.TrainRequest, progress: Progress) -> str:
+def _refit(
+    shop: Shop,
+    outcome: Outcome,
+    fitted: Fitted,
+    request: rq.TrainRequest,
+    facts: dict[str, Any],
+    progress: Progress,
+) -> str:
     """Fit once more, on everything, with the settings found; save it; returns the artifact id."""
     assert fitted.model is not None
     assert fitted.evaluation is not None
-    model = _fit_again(shop, outcome.full, fitted.kind, fitted.model.config, request, progress)
+    folder = run_folder(shop, outcome.full, fitted.kind, fitted.model.config, request.seed)
+    fitted.runs.append(folder)
+    model = _fit_again(outcome.full, fitted.kind, fitted.model.config, request, folder, progress)
     artifact = save_artifact(
         shop.artifacts,
         model,
         kind=fitted.kind,
         as_of=outcome.full.as_of,
         metrics=fitted.evaluation.metrics,
-        facts={"seen": outcome.seen, "seed": request.seed, "events": shop.store.status().events},
+        facts=facts,
         parents=[],
         fingerprint=outcome.full.fingerprint,
         items=outcome.full.items,
@@ -96,12 +112,12 @@ def _refit(shop: Shop, outcome: Outcome, fitted: Fitted, request: rq.TrainReques
 
 
 def _fit_again(
-    shop: Shop, snapshot: Snapshot, kind: str, config: Any, request: rq.TrainRequest, progress: Progress
+    snapshot: Snapshot, kind: str, config: Any, request: rq.TrainRequest, folder: Path, progress: Progress
 ) -> Model:
     run = Run(
         seed=request.seed,
         device=pick_device(request.device),
-        checkpoints=run_folder(shop, snapshot, kind, config, request.seed),
+        checkpoints=folder,
         progress=progress,
     )
     return fit_model(kind, snapshot, config, run)
@@ -125,8 +141,11 @@ def _promote(shop: Shop, best: str, artifacts: dict[str, str]) -> None:
 
 
 def _tidy(shop: Shop, keep: int) -> None:
-    """Drop checkpoints of finished runs, and all but the newest artifacts of each kind that nothing points at."""
-    shutil.rmtree(shop.runs, ignore_errors=True)
+    """Drop runs that nobody goes on with, and all but the newest artifacts of each kind that nothing points at."""
+    for folder in shop.runs.glob("*"):  # a run that goes on writes every few minutes
+        with suppress(FileNotFoundError):  # another job was done with it
+            if time.time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
     pointer = read_pointer(shop.artifacts) or Pointer()
     needed = {pointer.promoted, pointer.companions, pointer.tags, *pointer.previous[:1], *pointer.fallback}
     by_kind: dict[str, list[str]] = {}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from penchant.core import Estimate, Floats, Noun
 from penchant.core.errors import InputError
-from penchant.evaluation._estimate import LEVEL, proportion, resample_weights
+from penchant.evaluation._estimate import FEW, LEVEL, proportion, resample_weights
 
 BINS = 10
 RESAMPLES = 500
@@ -42,6 +42,12 @@ class Classification:
     ``by_class``: precision, recall and F1 of each class, and ``share``, how many carry it. ``bins``: the
     reliability plot. Where each person has one class, ECE and bins look at the class that was likeliest
     (Guo et al. 2017); where they have several, at every tag.
+
+    Intervals are bootstraps over people. Where one would claim certainty, because fewer than 10 people count or
+    no resample differs, figures between 0 and 1 get Wilson's interval for a share of that many people: exact for
+    a share, cautious for what varies no more than one. Those who count for a precision were said to have a tag,
+    for a recall they have it, for F1 either; for a macro figure it is the number of classes times the harmonic
+    mean of those who count for each class, because the rarest class decides how well a mean over classes is known.
     """
 
     metrics: dict[str, Estimate]
@@ -90,13 +96,21 @@ def classification_metrics(
     drawn = [tally.figures(w) for w in resample_weights(people, seed=seed, resamples=RESAMPLES)]
     whole = tally.figures(np.ones((1, people)))
     spread = {name: np.concatenate([draw[name] for draw in drawn]) for name in whole}
+    counted, concerned_C = tally.counted(), tally.concerned()["F1"]
     metrics = {
-        name: _estimate(values[0], spread[name], people) for name, values in whole.items() if name != "F1"
+        name: _estimate(
+            values[0], spread[name], people, counted.get(name, people), bounded=name != "log_loss"
+        )
+        for name, values in whole.items()
+        if name != "F1"
     }
     shares = {"exact"} | ({"accuracy"} if single else set())  # one yes or no a person
     for name in shares:
         metrics[name] = proportion(metrics[name].value * people, people)
-    f1 = [_estimate(value, spread["F1"][:, c], people) for c, value in enumerate(whole["F1"][0])]
+    f1 = [
+        _estimate(value, spread["F1"][:, c], people, int(concerned_C[c]))
+        for c, value in enumerate(whole["F1"][0])
+    ]
     return Classification(metrics, tally.by_class(classes, f1), tally.bins())
 
 
@@ -117,8 +131,11 @@ def _truth(probability_PC: Floats, labels: npt.NDArray[Any], count: int) -> Flag
     raise InputError("labels do not fit the probabilities", value=labels.shape)
 
 
-def _estimate(value: float, draws_S: Reals, people: int) -> Estimate:
+def _estimate(value: float, draws_S: Reals, people: int, counted: int, *, bounded: bool = True) -> Estimate:
+    """A figure over ``people`` of whom ``counted`` say something about it; see ``Classification``."""
     low, high = np.quantile(draws_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if bounded and (counted < FEW or high - low < 1e-9):
+        return _share(min(max(float(value), 0.0), 1.0) * counted, counted)
     return Estimate(
         value=float(value),
         low=min(float(low), float(value)),
@@ -194,6 +211,20 @@ class _Tally:
         found["ECE"] = gap_SB.sum(axis=1) / (weight_SP @ self.size_PB).sum(axis=1)
         found["log_loss"] = weight_SP @ self.loss_P / people_S
         found["F1"] = f1_SC
+        return found
+
+    def concerned(self) -> dict[str, Reals]:
+        """How many people each class's precision, recall and F1 rest on: (C,)."""
+        hit, false, missed = (part.sum(axis=0) for part in (self.hit_PC, self.false_PC, self.missed_PC))
+        return {"precision": hit + false, "recall": hit + missed, "F1": hit + false + missed}
+
+    def counted(self) -> dict[str, int]:
+        """How many people the micro and macro figures rest on, at most all."""
+        people, found = len(self.right_P), {}
+        for name, size_C in self.concerned().items():
+            found[f"{name} micro"] = min(people, int(size_C.sum()))
+            rest = len(size_C) ** 2 / (1 / np.maximum(size_C, 1)).sum()
+            found[f"{name} macro"] = min(people, int(rest))
         return found
 
     def by_class(self, classes: Sequence[str], f1: Sequence[Estimate]) -> dict[str, dict[str, Estimate]]:

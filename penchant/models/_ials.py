@@ -25,6 +25,7 @@ from penchant.models._counts import (
 )
 
 USUAL_DECAY = 0.8
+_WORST_CONDITION = 1e13  # of the equations, in doubles
 CHUNK_CELLS = 8_000_000  # of scores or of gathered vectors at once: 32 MB of float32
 
 
@@ -38,8 +39,9 @@ class IALSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     embedding_size: Annotated[int, Meta(ge=1, le=1024)] = 64
-    reg: Annotated[float, Meta(gt=0)] = 1.0
-    confidence: Annotated[float, Meta(ge=1)] = 10.0
+    # Within these bounds the equations can be solved in doubles, whoever asks.
+    reg: Annotated[float, Meta(ge=1e-4, le=1e6)] = 1.0
+    confidence: Annotated[float, Meta(ge=1, le=1e6)] = 10.0
     iterations: Annotated[int, Meta(ge=1, le=500)] = 15
     decay: Annotated[float, Meta(gt=0, le=1)] | None = None
     max_history: Annotated[int, Meta(ge=2)] = 300
@@ -76,16 +78,12 @@ class IALS:
         found = positives(snapshot)
         who = user_item_matrix(found, snapshot.num_users, snapshot.num_items, config.max_history)
         vectors = _factors(who, config, run)
-        if not np.isfinite(vectors).all():
-            raise ModelError(
-                "the iALS vectors are not finite",
-                value=config.reg,
-                hint="raise reg under [train.settings.ials]",
-            )
         vectors[np.bincount(found.item, minlength=len(vectors)) == 0] = 0  # nothing is known of these
         popular = popularity_prior(found, snapshot.num_items)
         decay = USUAL_DECAY if config.decay is None else config.decay
         model = cls._from_vectors(msgspec.structs.replace(config, decay=decay), vectors, popular)
+        if np.linalg.cond(model.gram) > _WORST_CONDITION:  # people could not be solved for
+            raise _broken_down(config)
         if config.decay is not None:
             return model
         return best_by_validation(model._with_decay, DECAYS, USUAL_DECAY, run)
@@ -166,6 +164,7 @@ def _factors(who: Any, config: IALSConfig, run: Run) -> npt.NDArray[np.float32]:
     """Run the library's alternating least squares; returns item vectors (N + 1, D)."""
     try:
         from implicit.cpu.als import AlternatingLeastSquares
+        from implicit.recommender_base import ModelFitError
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingExtra("als", "the iALS model") from error
@@ -183,5 +182,19 @@ def _factors(who: Any, config: IALSConfig, run: Run) -> npt.NDArray[np.float32]:
             num_threads=1,
             random_state=run.seed,
         )
-        learner.fit(sparse.csr_matrix(who), show_progress=False, callback=report)
-    return np.array(learner.item_factors, np.float32)
+        try:
+            learner.fit(sparse.csr_matrix(who), show_progress=False, callback=report)
+        except ModelFitError as error:
+            raise _broken_down(config) from error
+    vectors = np.array(learner.item_factors, np.float32)
+    if not np.isfinite(vectors).all():
+        raise _broken_down(config)
+    return vectors
+
+
+def _broken_down(config: IALSConfig) -> ModelError:
+    return ModelError(
+        "the iALS equations cannot be solved in floating-point numbers",
+        value=f"reg {config.reg:g}, confidence {config.confidence:g}",
+        hint="bring reg and confidence nearer to their defaults, 1 and 10, under [train.settings.ials]",
+    )

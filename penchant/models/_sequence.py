@@ -18,7 +18,7 @@ from penchant.core import Bools, Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import ArtifactError
 from penchant.models._counts import NeighbourModel, age_weights, history_weights, log_share, positive_events
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
-from penchant.models._sequence_config import SequenceConfig
+from penchant.models._sequence_config import SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig
 
 ENCODER = "file:encoder.onnx"
@@ -78,7 +78,7 @@ class Sequence:
 
     def _parts(self, cut: SequenceBatch) -> Iterator[SequenceBatch]:
         """Cut a batch so that the attention of one run stays small, whatever the lengths."""
-        size = self.config.build()
+        size = self._size
         rows, events = cut.item_BT.shape
         step = max(1, _ENCODER_CELLS // (events * max(size.heads * events, 4 * size.width)))
         if rows <= step:
@@ -97,7 +97,11 @@ class Sequence:
 
     def cut(self, batch: SequenceBatch) -> SequenceBatch:
         """The part of a batch that the encoder reads: the last ``length`` events of every row."""
-        return _last_events(batch, self.config.build().length)
+        return _last_events(batch, self._size.length)
+
+    @cached_property
+    def _size(self) -> Size:
+        return self.config.build()
 
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """Score every item for every row: (B, N + 1) float32, column 0 is -inf."""
@@ -119,7 +123,7 @@ class Sequence:
 
     def counted(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the counts say, before the logarithm: (B, N + 1), at least 0; column 0 is 0."""
-        found_BN = self.rows(self.transitions, batch).copy()
+        found_BN = self.rows(self.transitions, batch)
         if self.config.neighbours_weight:
             found_BN += self.config.neighbours_weight * self.rows(self.neighbours, batch)
         if self.config.repeats_weight:

@@ -74,12 +74,16 @@ class TagsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class BehaviourView(Noun, frozen=True):
-    """How a model looks at events: kind predicted, level and names of categories, length of a period (us)."""
+    """How a model looks at events: kind predicted, level and names of categories, length of a period (us).
+
+    ``currency`` is the one whose money counts; None where the events it learned from named none.
+    """
 
     kind: str
     level: int
     categories: tuple[str, ...]
     horizon: int
+    currency: str | None = None
 
 
 class TagEvidence(Noun, frozen=True):
@@ -146,8 +150,9 @@ class Tags:
     def normalise(self, features: Features) -> Float32s:
         """Turn raw features into what the network reads: (B, F) float32, 0 = as the average person."""
         table = as_table(features, tuple(rule.name for rule in self.transform.rules))
+        there = set(table.column_names)
         for rule in self.transform.rules:
-            if rule.name not in table.column_names:
+            if rule.name not in there:
                 table = table.append_column(rule.name, pa.nulls(table.num_rows))
         return self.transform.apply(table)
 
@@ -167,7 +172,8 @@ class Tags:
         """Make the raw features of people from their events before ``at``, ready for ``predict``.
 
         Args:
-            events: A snapshot or live sequences whose item numbers are those of ``items``.
+            events: A snapshot or live sequences whose item numbers are those of ``items``. Live money in
+                another currency than ``view.currency`` must be missing.
             items: The vocabulary of the events.
             catalog: Places items in categories.
             at: The moment to look from, microseconds. For an old log the end of the log, not today.
@@ -200,14 +206,36 @@ class Tags:
 
     def explain_many(self, features: Features, tags: Sequence[str], k: int = 3) -> list[list[TagEvidence]]:
         """Explain several tags of one person, one list for each: as ``explain``, but the features are read once."""
+        return self._explain(*self._one(features), tags, k)
+
+    def likeliest(self, features: Features, k: int) -> tuple[Float32s, list[int], list[list[TagEvidence]]]:
+        """As ``predict`` and ``explain_many`` together for one person, whose features are read once.
+
+        Returns:
+            All probabilities (C,), the numbers of the ``k`` likeliest tags, and what speaks for each of those.
+        """
+        table, x_F = self._one(features)
+        probability_C = network.probabilities(self._logits(x_F[None]), self.scaling, self.softmax)[0]
+        best = np.argsort(-probability_C, kind="stable")[:k].tolist()
+        return probability_C, best, self._explain(table, x_F, [self.names[c] for c in best], 3)
+
+    def _one(self, features: Features) -> tuple[pa.Table, Float32s]:
+        """The features of one person, raw and normalised."""
         table = as_table(features, tuple(rule.name for rule in self.transform.rules))
         x_BF = self.normalise(table)
         if len(x_BF) != 1:
             raise InputError("explain takes the features of one person", value=len(x_BF))
-        texts = self._texts(table, x_BF[0])
-        return [self._evidence(x_BF[0], tag, k, texts) for tag in tags]
+        return table, x_BF[0]
 
-    def _evidence(self, x_F: Float32s, tag: str, k: int, texts: list[str]) -> list[TagEvidence]:
+    def _explain(
+        self, table: pa.Table, x_F: Float32s, tags: Sequence[str], k: int
+    ) -> list[list[TagEvidence]]:
+        texts, names = self._texts(table, x_F), self.transform.names
+        return [self._evidence(x_F, tag, k, texts, names) for tag in tags]
+
+    def _evidence(
+        self, x_F: Float32s, tag: str, k: int, texts: list[str], names: Sequence[str]
+    ) -> list[TagEvidence]:
         if tag not in self.names:
             known = ", ".join(self.names[:20])
             raise InputError("the model knows no such tag", value=tag, hint=f"one of {known}")
@@ -215,7 +243,6 @@ class Tags:
         if self.softmax:
             direction_C -= 1 / len(self.names)
         weight_F = network.attribution(self.weights, x_F, direction_C) * self.scaling[0]
-        names = self.transform.names
         return [
             TagEvidence(feature=names[place], weight=float(weight_F[place]), text=texts[place])
             for place in np.argsort(-weight_F, kind="stable")[:k]

@@ -1,7 +1,8 @@
 """What the interest classifier looks at: one row of behaviour figures for each person, as of a moment.
 
 Letters: B people, C categories, F features, M events, N items. A missing figure is NaN; the model's own
-``FeatureTransform`` fills and normalises. Only events strictly before ``at`` count.
+``FeatureTransform`` fills and normalises. Only events strictly before ``at`` count. Money in another than the
+main currency of a snapshot is missing; live sequences come without it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from penchant.core import DAY, KIND_CODES, KINDS, TARGET_CODES, Bools, Catalog, Ints, Vocabulary
+from penchant.core import DAY, KIND_CODES, KINDS, TARGET_CODES, Bools, Catalog, Ints, Snapshot, Vocabulary
 from penchant.data import Sequences
 
 PERIODS = 6  # how many past periods the regularity of a habit is counted over
@@ -109,13 +110,16 @@ def events_of(events: Sequences, rows_B: Ints | None, since: int | None, until: 
     ts = np.asarray(events.ts)[position]
     keep = ts < until if since is None else (ts < until) & (ts >= since)
     position, row = position[keep], row[keep]
+    value = np.asarray(events.value)[position].astype(np.float64)
+    if isinstance(events, Snapshot) and events.foreign is not None and len(events.foreign):
+        value[np.isin(position, events.foreign)] = np.nan  # cents and pence do not add up
     return EventPart(
         len(sizes),
         row,
         np.asarray(events.item)[position].astype(np.int64),
         np.asarray(events.kind)[position].astype(np.int64),
         ts[keep].astype(np.int64),
-        np.asarray(events.value)[position].astype(np.float64),
+        value,
     )
 
 

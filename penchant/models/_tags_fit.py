@@ -132,7 +132,8 @@ def _targets(labels: Labels, softmax: bool) -> Float32s:
     total_R = labels.y_RC.sum(axis=1, keepdims=True)
     if not total_R.all():
         raise ModelError(
-            "softmax needs a tag for every person", hint="use mode sigmoid, or leave those people out"
+            "softmax needs a tag for every person",
+            hint="set mode under [train.settings.tags] to sigmoid, or leave those people out",
         )
     return np.asarray(labels.y_RC / total_R, np.float32)
 
@@ -170,7 +171,11 @@ def _train(
             hint="start it again, it takes seconds",
         ) from error
     if not all(np.isfinite(array).all() for array in fitted.weights.values()):
-        raise ModelError("training diverged", value=recipe.learning_rate, hint="use a smaller learning_rate")
+        raise ModelError(
+            "training of interest tags diverged",
+            value=recipe.learning_rate,
+            hint="lower learning_rate under [train.settings.tags]",
+        )
     return fitted
 
 

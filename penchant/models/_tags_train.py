@@ -51,8 +51,12 @@ class TrainedTags:
     """A model fitted on everything, and what a model fitted without the test said of the test.
 
     ``baselines`` holds (P, C) probabilities under the same test: "base rate", and for next-period categories
-    "same as last period", the chance of a tag given whether the person had it in the period before; what
-    that rule says outright, namely the same tags again, is in ``baseline_decisions``.
+    "same as last period", the chance of a tag given whether the person had it in the period before. What
+    they say outright is in ``baseline_decisions``: "same as last period" the same tags again, and "base rate"
+    what reaches the best F1 on the training rows, as the model's own thresholds do. It cannot tell people
+    apart, and saying a tag of everybody has a better F1 than never saying it, so that is every tag that
+    occurs. "base rate, from one half" has the same probabilities, with the decisions that make the fewest
+    errors. With softmax the base rate, like the model, says the likeliest tag.
     """
 
     model: Tags
@@ -110,6 +114,7 @@ def _on_labels(
     model = fit_tags(table.take(pa.array(learn)), _rows(labels, learn), config, run, view=view)
     test = np.flatnonzero(test_R)
     probability_PC = model.predict(table.take(pa.array(test)))
+    chances, said = _base_rate(model, len(test))
     return TrainedTags(
         model=refit_tags(model, table, labels, run),
         source="interest_label",
@@ -118,7 +123,8 @@ def _on_labels(
         probability_PC=probability_PC,
         decision_PC=model.decide(probability_PC),
         label_PC=labels.y_RC[test],
-        baselines={"base rate": np.tile(model.base_rate_C, (len(test), 1))},
+        baselines=chances,
+        baseline_decisions=said,
         facts={"trained_on": len(learn), "tested_on": len(test), "features": len(model.transform.names)},
     )
 
@@ -171,7 +177,11 @@ def _view(
     snapshot: Snapshot, config: TagsConfig, kind: str, level: int, categories: Categories
 ) -> BehaviourView:
     return BehaviourView(
-        kind=kind, level=level, categories=categories.names, horizon=_horizon(snapshot, config)
+        kind=kind,
+        level=level,
+        categories=categories.names,
+        horizon=_horizon(snapshot, config),
+        currency=snapshot.facts.get("currency"),
     )
 
 
@@ -258,6 +268,7 @@ def _on_periods(snapshot: Snapshot, users: pa.Table | None, config: TagsConfig, 
     labels = Labels(categories.names, seen.y_RC, single=False)
     model = fit_tags(seen.table, labels, _sigmoid(config), run, groups=seen.row_R, view=view)
     probability_PC = model.predict(test.table)
+    chances, said = _base_rate(model, len(test.row_R))
     again = lookout.rows(moments[: config.windows])
     return TrainedTags(
         model=refit_tags(model, again.table, Labels(categories.names, again.y_RC, single=False), run),
@@ -267,11 +278,8 @@ def _on_periods(snapshot: Snapshot, users: pa.Table | None, config: TagsConfig, 
         probability_PC=probability_PC,
         decision_PC=model.decide(probability_PC),
         label_PC=test.y_RC,
-        baselines={
-            "base rate": np.tile(model.base_rate_C, (len(test.row_R), 1)),
-            "same as last period": _persistence(seen, test),
-        },
-        baseline_decisions={"same as last period": test.earlier_RC > 0},
+        baselines=chances | {"same as last period": _persistence(seen, test)},
+        baseline_decisions=said | {"same as last period": test.earlier_RC > 0},
         facts={
             "kind": kind,
             "level": level,
@@ -290,7 +298,7 @@ def _sigmoid(config: TagsConfig) -> TagsConfig:
         raise ModelError(
             "people take from several categories in a period: softmax cannot say so",
             value=config.mode,
-            hint="use mode auto or sigmoid, or supply one interest_label for each user",
+            hint="set mode under [train.settings.tags] to auto or sigmoid, or supply one interest_label for each user",
         )
     return config
 
@@ -306,6 +314,17 @@ def _attributes(snapshot: Snapshot, users: pa.Table | None) -> pa.Table:
         return pa.table({})
     own = pa.table(_own_columns(users))
     return own if place is None or not own.num_columns else own.take(place)
+
+
+def _base_rate(
+    model: Tags, people: int
+) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.bool_]]]:
+    """The base rate's rows of ``baselines`` and of ``baseline_decisions``, for so many people."""
+    chance_PC = np.tile(model.base_rate_C, (people, 1))
+    if model.softmax:
+        return {"base rate": chance_PC}, {}
+    chances = {"base rate": chance_PC, "base rate, from one half": chance_PC}
+    return chances, {"base rate": chance_PC > 0, "base rate, from one half": chance_PC >= 0.5}
 
 
 def _persistence(seen: _Rows, test: _Rows) -> npt.NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """What happened, at rest: one folder a shop, with a Delta table, a SQLite journal and LMDB live histories."""
 
-from penchant.store._files import atomic_write
+from penchant.store._files import atomic_write, guard
 from penchant.store._rows import Row, event_row
 from penchant.store._store import ShopStore, open_store
 
-__all__ = ["Row", "ShopStore", "atomic_write", "event_row", "open_store"]
+__all__ = ["Row", "ShopStore", "atomic_write", "event_row", "guard", "open_store"]

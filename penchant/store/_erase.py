@@ -205,16 +205,15 @@ class Eraser:
         return size, held
 
     def _rows_left(self, needle: Needle) -> bool:
-        last, gone = -1, set(needle.ids)
+        last = -1
         while page := self._journal.rows(None, after=last, limit=10_000):
             last = page[-1].seq
-            if any(gone & {s.row.subject, s.row.user_id, s.row.anonymous_id} for s in page):
+            if any(s.row.subject == needle.subject for s in page):
                 return True
-        marks = ",".join("?" * len(needle.ids))
-        people = [self._persons(i) for i in needle.ids]
-        return bool(
-            self._journal.query(f"SELECT 1 FROM decisions WHERE person IN ({marks}) LIMIT 1", *people)
-        )
+            if needle.device is not None and any(s.row.anonymous_id == needle.device for s in page):
+                return True
+        person = self._persons(needle.subject)
+        return bool(self._journal.query("SELECT 1 FROM decisions WHERE person = ? LIMIT 1", person))
 
     def unfinished(self) -> list[Target]:
         """Erasures that a crash interrupted."""

@@ -60,6 +60,12 @@ def atomic_write(path: Path, content: bytes) -> None:
             raise
 
 
+def sweep(folder: Path) -> None:
+    """Delete what ``atomic_write`` left half written in a folder when its process was killed."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def fsync(path: Path) -> None:
     """Make a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

@@ -1,5 +1,8 @@
 """Live histories: the last events of everybody in LMDB, one environment a bucket, shared by processes.
 
+Kept are the events that models read: of ``SEQUENCE_KINDS``, with an item. What was only shown or searched for takes
+nobody's place, however much of it there is.
+
 A cache: whatever is in doubt is thrown away and built again from table and journal. ``live/07`` is a symbolic
 link to the environment of bucket 7; without the link the bucket is not built. Replacing the link swaps the
 environment at once for every process, and an erasure deletes one bucket's file instead of freeing pages that
@@ -21,7 +24,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from penchant.core import KIND_CODES, History
+from penchant.core import KIND_CODES, SEQUENCE_KINDS, TARGET_CODES, History
 from penchant.core.errors import StorageError
 from penchant.store._files import atomic_write, fsync
 from penchant.store._hashing import Persons
@@ -31,7 +34,8 @@ WINDOW = 200
 _SLACK = 2 * WINDOW  # a window may grow to this before its older half moves to `older`: rare, cheap writes
 _MAP_SIZE = 1 << 32  # address space of one bucket, not disk
 _POSITION = b"\x00seq"
-_CLEAN = "clean"
+_FORM = "2"  # of the windows: what lies there in another form is built again
+_CLEAN = f"clean {_FORM}"
 
 
 class Window(msgspec.Struct, array_like=True):
@@ -48,6 +52,8 @@ class Window(msgspec.Struct, array_like=True):
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Window).decode
 _decode_older = msgspec.msgpack.Decoder(list[str]).decode
+_SEQUENCE = frozenset(str(kind) for kind in SEQUENCE_KINDS)
+_TARGETS = frozenset(TARGET_CODES)
 _EMPTY = Window(b"", b"", b"", [], [])
 
 
@@ -67,10 +73,28 @@ def _insert(window: Window, row: Row) -> Window | None:
     return window
 
 
+def _turned_to(items: Iterable[str | None], kinds: Iterable[int]) -> set[str]:
+    """The items of events by which a person turned to them; kinds beyond the items are not looked at."""
+    pairs = zip(items, kinds, strict=False)
+    return {item for item, kind in pairs if item is not None and kind in _TARGETS}
+
+
+def _is_kept(kind: str, item_id: str | None) -> bool:
+    return item_id is not None and kind in _SEQUENCE
+
+
+def _kept(rows: pa.Table) -> pa.Table:
+    """The rows that histories keep."""
+    import pyarrow.compute as pc
+
+    wanted = pc.is_in(rows["kind"], value_set=pa.array(sorted(_SEQUENCE)))
+    return rows.filter(pc.and_(wanted, pc.is_valid(rows["item_id"])))
+
+
 def _shorten(window: Window) -> set[str]:
     """Cut a window to its newest events; returns the items of those that fell out."""
     drop = len(window.item) - WINDOW
-    fallen = {item for item in window.item[:drop] if item is not None}
+    fallen = _turned_to(window.item[:drop], window.kind)
     window.ts, window.kind, window.value = window.ts[8 * drop :], window.kind[drop:], window.value[4 * drop :]
     window.item, window.event_id, window.cut = window.item[drop:], window.event_id[drop:], True
     return fallen
@@ -86,7 +110,7 @@ def _history(subject: str, window: Window, older: Iterable[str], limit: int) -> 
     drop = max(len(item) - limit, 0)
     fallen = frozenset(older)
     if drop:
-        fallen |= {i for i in item[:drop] if i is not None}
+        fallen |= _turned_to(item[:drop], window.kind)
     return History(
         subject,
         np.frombuffer(window.ts, np.int64)[drop:],
@@ -100,6 +124,7 @@ def _history(subject: str, window: Window, older: Iterable[str], limit: int) -> 
 
 def history_of(subject: str, rows: pa.Table, limit: int) -> History:
     """The history in rows of one person (ts, kind, item_id, value, event_id), ordered."""
+    rows = _kept(rows)
     return _history(subject, _window(_columns(rows), 0, len(rows)), (), limit)
 
 
@@ -297,11 +322,15 @@ class LiveHistories:
     def _apply_one(self, txn: Any, row: Row) -> None:
         person = self._persons(row.subject)
         raw = txn.get(person)
+        if not _is_kept(row.kind, row.item_id):
+            if raw is None:
+                txn.put(person, _encode(_EMPTY))  # known, with nothing to read
+            return
         window = _decode(raw) if raw is not None else msgspec.structs.replace(_EMPTY, item=[], event_id=[])
         grown = _insert(window, row)
         fallen: set[str] = set()
         if grown is None:
-            fallen = {row.item_id} if row.item_id is not None else set()
+            fallen = _turned_to([row.item_id], [KIND_CODES.get(row.kind, 0)])
         else:
             if len(grown.item) >= _SLACK:
                 fallen = _shorten(grown)
@@ -345,7 +374,13 @@ class LiveHistories:
         return name
 
     def _entries(self, rows: pa.Table) -> Iterator[tuple[bytes, bytes]]:
+        import pyarrow.compute as pc
+
+        everybody = pc.unique(rows["subject"])
+        rows = _kept(rows)
         runs = rows["subject"].combine_chunks()
+        for subject in everybody.filter(pc.invert(pc.is_in(everybody, value_set=runs))).to_pylist():
+            yield self._persons(subject), _encode(_EMPTY)
         if len(runs) == 0:
             return
         ends = _run_ends(runs)
@@ -357,7 +392,7 @@ class LiveHistories:
             window = _window(columns, cut, end)
             if cut > start:
                 window.cut = True
-                older = {item for item in columns[3][start:cut] if item is not None}
+                older = _turned_to(columns[3][start:cut], columns[1][start:cut].tolist())
                 if older:
                     yield person + b"o", _encode(sorted(older))
             yield person, _encode(window)
@@ -431,6 +466,7 @@ def _run_ends(subjects: pa.Array) -> Any:
 
 def _boot_id() -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return "unknown"
+        boot = "unknown"
+    return f"{boot} {_FORM}"

@@ -70,14 +70,11 @@ class RefusedRows:
         if len(rows) == 0:
             return
         picked = batch.take(pa.array(rows))
-        words = [_DETAILS[v] for v in verdict[rows].tolist()]
         columns = [picked.column(name) for name in EVENT_SCHEMA.names]
-        columns += [
-            pa.array([self._source] * len(rows), pa.string()),
-            picked.column("row"),
-            pa.array([reason for reason, _ in words], pa.string()),
-            pa.array([detail for _, detail in words], pa.string()),
-        ]
+        columns += [pa.repeat(self._source, len(rows)), picked.column("row")]
+        which = pa.array(verdict[rows] - DUPLICATE)
+        for words in zip(*(_DETAILS[code] for code in (DUPLICATE, CONFLICT)), strict=True):
+            columns.append(pa.array(words, pa.string()).take(which))
         if self._file is None:
             self._file = pa.ipc.new_file(str(self._path), REFUSED_SCHEMA)
         self._file.write_batch(pa.record_batch(columns, schema=REFUSED_SCHEMA))

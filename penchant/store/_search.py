@@ -2,9 +2,11 @@
 
 Files whose form is known are decoded, because a byte search sees nothing in compressed pages and too much in
 concatenated strings: Parquet and Arrow files by their text columns, JSON by its strings. All others are
-searched byte by byte for the id with no letter, digit, `-` or `_` beside it; in binary files only ids of 6
-bytes and more, since shorter ones turn up in random bytes by chance. Item vocabularies and the catalogue are
-passed over: an item may bear the same id as a person. The journal and the live histories are the eraser's.
+searched byte by byte for the id with no letter, digit, `-` or `_` beside it. Short ids turn up by chance: those of
+fewer than 6 bytes count in texts only where they are a whole quoted or tagged value, and not at all in binary
+files; those of fewer than 4 only in columns of persons. Item vocabularies and the catalogue are passed over: an
+item may bear the same id as a person. The journal and the live histories are the eraser's. The
+quarantine is searched by its own room, which alone knows whose a refused row is.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from penchant.core import GUEST_PREFIX
+
 _WORD = rb"[0-9A-Za-z_\-]"
-_SHORTEST_IN_BINARY = 6
+_ANYWHERE, _WHOLE = 6, 4  # bytes of an id
 _ITEM_COLUMNS = {"item_id", "id", "item_group_id", "gtin"}
 _OWN_COLUMNS = (
     "subject",
@@ -31,36 +35,52 @@ _OWN_COLUMNS = (
 
 
 class Needle:
-    """The ids to look for, ready for bytes, text and JSON."""
+    """A person to look for, ready for columns, bytes, text and JSON.
 
-    def __init__(self, ids: Iterable[str]) -> None:
-        self.ids = sorted(set(ids))
+    A guest is found by the bare device id too, but not in columns of users: a user may bear the same id.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.device = subject.removeprefix(GUEST_PREFIX) if subject.startswith(GUEST_PREFIX) else None
+        self.ids = sorted({subject, self.device or subject})
         self._plain = [i.encode() for i in self.ids] + [msgspec.json.encode(i)[1:-1] for i in self.ids]
         raw = b"|".join(re.escape(plain) for plain in self._plain)
-        self._bounded = re.compile(rb"(?<!" + _WORD + rb")(?:" + raw + rb")(?!" + _WORD + rb")")
-        self.in_binary = min(len(i.encode()) for i in self.ids) >= _SHORTEST_IN_BINARY
+        shortest = min(len(i.encode()) for i in self.ids)
+        self.in_binary, self.in_texts = shortest >= _ANYWHERE, shortest >= _WHOLE
+        self._alone = re.compile(rb"(?<!" + _WORD + rb")(?:" + raw + rb")(?!" + _WORD + rb")")
+        whole = re.compile(rb"(?:(?<=[\"'>])|^)(?:" + raw + rb")(?=[\"'<]|$)")
+        self._bounded = self._alone if self.in_binary else whole
 
     def in_bytes(self, content: Any) -> bool:
         """Whether an id stands in the bytes, on its own."""
-        if all(content.find(plain) < 0 for plain in self._plain):  # much faster than the pattern
+        if not self.in_texts or all(content.find(p) < 0 for p in self._plain):  # faster than the pattern
             return False
         return self._bounded.search(content) is not None
+
+    def in_name(self, path: str) -> bool:
+        """Whether an id stands in the name of a file, on its own."""
+        return self.in_texts and self._alone.search(path.encode()) is not None
 
     def in_text(self, text: str) -> bool:
         """Whether an id stands in a text, on its own."""
         return self.in_bytes(text.encode("utf-8", "surrogatepass"))
 
-    def in_column(self, column: pa.ChunkedArray, *, exact: bool) -> bool:
+    def in_column(self, name: str, column: pa.ChunkedArray, *, exact: bool) -> bool:
         """Whether an id is a cell of a text column or, unless ``exact``, stands within one."""
+        ids = self._of_persons(name) if name in _OWN_COLUMNS else self.ids
+        exact = exact or name in _OWN_COLUMNS
         if pa.types.is_dictionary(column.type):
             column = pa.chunked_array([chunk.dictionary for chunk in column.chunks], column.type.value_type)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             column = pc.list_flatten(column)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             return False
-        if pc.any(pc.is_in(column, value_set=pa.array(self.ids, column.type))).as_py():
+        if (exact or self.in_texts) and pc.any(
+            pc.is_in(column, value_set=pa.array(ids, column.type))
+        ).as_py():
             return True
-        if exact:
+        if exact or not self.in_texts:
             return False
         for needle in self.ids:
             within = column.filter(pc.match_substring(column, needle))
@@ -68,13 +88,18 @@ class Needle:
                 return True
         return False
 
+    def _of_persons(self, name: str) -> Collection[str]:
+        if name == "anonymous_id":
+            return [] if self.device is None else [self.device]
+        return [self.subject]
+
 
 def search_folder(root: Path, needle: Needle, skip: Iterable[str] = ()) -> tuple[int, list[str]]:
     """Search all files under a folder.
 
     Args:
         root: The shop.
-        needle: The ids.
+        needle: The person.
         skip: Paths below ``root`` that are not searched: files, or folders with a slash at the end.
 
     Returns:
@@ -95,7 +120,7 @@ def search_folder(root: Path, needle: Needle, skip: Iterable[str] = ()) -> tuple
             except FileNotFoundError:  # removed while we looked
                 continue
             total += size
-            if held or needle.in_text(relative):
+            if held or needle.in_name(relative):
                 found.append(relative)
     return total, found
 
@@ -131,7 +156,9 @@ def _in_parquet(path: Path, needle: Needle, *, own: bool) -> bool:
 
 def _in_table(table: pa.Table, needle: Needle, *, exact: bool = False) -> bool:
     return any(
-        needle.in_column(table[name], exact=exact) for name in table.column_names if name not in _ITEM_COLUMNS
+        needle.in_column(name, table[name], exact=exact)
+        for name in table.column_names
+        if name not in _ITEM_COLUMNS
     )
 
 
@@ -145,7 +172,7 @@ def _in_json(path: Path, needle: Needle, *, numbers: bool) -> bool:
 
 def _in_value(value: Any, needle: Needle, *, exact: bool) -> bool:
     if isinstance(value, str):
-        return value in needle.ids if exact else needle.in_text(value)
+        return needle.in_texts and value in needle.ids if exact else needle.in_text(value)
     if isinstance(value, dict):
         return any(_in_value(part, needle, exact=exact) for pair in value.items() for part in pair)
     if isinstance(value, list):

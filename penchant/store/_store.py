@@ -37,7 +37,7 @@ from penchant.store._answers import BatchAnswers
 from penchant.store._append import Append, commit_appends
 from penchant.store._decisions import DecisionLog
 from penchant.store._erase import Eraser, Target
-from penchant.store._files import folder_bytes, guard, is_storage_failure
+from penchant.store._files import folder_bytes, guard, is_storage_failure, sweep
 from penchant.store._frames import USER_SCHEMA, Frame, conform_catalog, conform_users
 from penchant.store._hashing import Persons
 from penchant.store._journal import Journal
@@ -91,6 +91,9 @@ class ShopStore:
         if self.readonly:
             self._live = LiveHistories(self.path / "live", persons, readonly=True)
             return
+        with guard("cannot clear what a killed process left behind", self.path):
+            for name in ("users", "catalog", "live"):  # half-made files hold people that an erasure must find
+                sweep(self.path / name)
         rebuilt = self._table.recover()
         with guard("cannot open the live histories", self.path / "live"):
             self._live = LiveHistories(self.path / "live", persons, readonly=False)
@@ -404,8 +407,8 @@ class ShopStore:
         """A mark that changes whenever the catalogue is replaced, by whatever process."""
         return self._catalog.stamp()
 
-    def put_users(self, table: pa.Table) -> None:
-        """Merge attributes by ``user_id``; erased users are passed over.
+    def put_users(self, table: pa.Table) -> int:
+        """Merge attributes by ``user_id``; returns how many rows were passed over, for their users were erased.
 
         A column that ``table`` lacks keeps its values; integers widen to decimals where the new values need
         it; an empty cell empties the attribute.
@@ -413,11 +416,12 @@ class ShopStore:
         self._require_writer()
         table = conform_users(table)
         with self._table_lock:
+            given: int = table.num_rows
             if self._tombstones:
-                users = table[USER_KEY].to_pylist()
-                keep = [u is None or self._persons(u) not in self._tombstones for u in users]
+                keep = [u is None or not self.is_erased(u) for u in table[USER_KEY].to_pylist()]
                 table = table.filter(pa.array(keep, pa.bool_()))
             self._users.merge(table, whole_rows=False)
+            return given - int(table.num_rows)
 
     def users(self) -> pa.Table:
         """All user attributes, sorted by ``user_id``."""
@@ -485,6 +489,11 @@ class ShopStore:
             subject=subject, ts=ts, removed=removed, bytes_searched=searched, remaining=remaining
         )
 
+    @property
+    def num_erased(self) -> int:
+        """How many people were erased."""
+        return len(self._tombstones)
+
     def is_erased(self, subject: str) -> bool:
         """Whether a person was erased, so that nothing of theirs may be taken in again."""
         return bool(self._tombstones) and self._persons(subject) in self._tombstones
@@ -497,9 +506,8 @@ class ShopStore:
             return removed
 
     def _search(self, subject: str) -> tuple[int, list[str]]:
-        ids = [subject, subject.removeprefix("anon:")]
-        needle = Needle([i for i in ids if i])
-        own = ("journal.db", "journal.db-wal", "journal.db-shm", "live/", "catalog/", ".lock")
+        needle = Needle(subject)
+        own = ("journal.db", "journal.db-wal", "journal.db-shm", "live/", "catalog/", "quarantine/", ".lock")
         searched, remaining = search_folder(self.path, needle, own)
         size, held = self._eraser.search_journal(needle)
         return searched + size + folder_bytes(self.path / "live"), sorted([*remaining, *held])
@@ -520,6 +528,14 @@ class ShopStore:
 
     # ---- the rest ------------------------------------------------------------------------------------
 
+    def last_ts(self) -> int | None:
+        """Time of the newest event; None without events."""
+        return _compact.newest(self._log, self._table)
+
+    def table_version(self) -> int:
+        """Version of the event table, -1 before the first one."""
+        return self._table.latest_version()
+
     def status(self) -> StoreStatus:
         """Counts and sizes; ``subjects`` counts people with events."""
         journal, state = self._log, self._table.state()
@@ -532,7 +548,7 @@ class ShopStore:
             subjects=self._count_subjects(set(built)),
             items=self.catalog().num_rows,
             first_ts=_compact.oldest(journal, self._table),
-            last_ts=_compact.newest(journal, self._table),
+            last_ts=self.last_ts(),
             table_version=state.version,
             decisions=decisions,
             bytes=folder_bytes(self.path),

@@ -14,7 +14,16 @@ import msgspec
 import pyarrow as pa
 
 from penchant import core
-from penchant.engine import OPERATIONS, JobStatus, Operation, Problem, ShopConfig, alternatives, error_classes
+from penchant.engine import (
+    OPERATIONS,
+    JobStatus,
+    Operation,
+    Problem,
+    ShopConfig,
+    alternatives,
+    built_in_settings,
+    error_classes,
+)
 from penchant.surfaces._fields import Field, example_of, explained, structs_in
 from penchant.surfaces._options import command_line
 from penchant.surfaces._page import curl
@@ -229,6 +238,38 @@ def _settings() -> str:
     for title, struct in tables:
         fields = [field for field in explained(struct) if title or field.name not in named]
         parts += [f"## {title or 'The top'}\n", f"{_doc(struct)}\n", _fields(fields, request=True)]
+        if title == "[train]":
+            parts += [_model_settings()]
+    return "\n".join(parts)
+
+
+def _model_settings() -> str:
+    """The tables below ``[train]``: settings of each kind of model."""
+    parts = [
+        """### [train.settings.KIND]
+
+What differs from the defaults of one kind of model, in a table of its own:
+
+```toml
+[train.settings.sequence]
+dropout = 0.3
+
+[train.settings.tags]
+hidden = [64]
+optimiser = "sgd"
+```
+
+A kind or a field that does not exist, or a value that does not fit, is refused before training or measuring
+begins. `--size` of a request wins over `size` here. TOML knows no null: None below means left out, and then
+the size, the data or validation decides.
+"""
+    ]
+    for kind, struct in built_in_settings().items():
+        parts += [
+            f"### [train.settings.{kind}]\n",
+            f"{_doc(struct)}\n",
+            _fields(explained(struct), request=True),
+        ]
     return "\n".join(parts)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from rich import box
@@ -53,16 +53,17 @@ def _lines(*parts: RenderableType | None) -> Group:
     return Group(*(part for part in parts if part is not None and part != ""))
 
 
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+def _table(*columns: str, right: Sequence[str] = (), intervals: Sequence[str] = ()) -> Table:
+    """Numbers to the right are never broken; intervals are, between their parts, where the terminal is narrow."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style=_HUE, show_edge=False)
-    for column in columns:
-        number = column in right
-        whole = number or column in _WHOLE
-        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=whole)
+    for place, column in enumerate(columns):
+        side: Literal["right", "left"] = "right" if column in right or column in intervals else "left"
+        whole = column in right or column in _WHOLE or (place == 0 and bool(intervals))
+        table.add_column(column, justify=side, overflow="fold", no_wrap=whole)
     return table
 
 
-_WHOLE = ("model", "item", "against transitions")  # names that are not broken over lines
+_WHOLE = ("model", "item")  # names that are not broken over lines
 
 
 def _note(text: str | None) -> Text | None:
@@ -113,6 +114,8 @@ def _ingested(report: e.IngestReport) -> RenderableType:
         for refusal in file.refusals:
             examples = f": {'; '.join(refusal.examples[:3])}" if refusal.examples else ""
             details.append(Text(f"  {refusal.count:,} refused, {refusal.reason}{examples}"))
+        if file.erased:
+            details.append(Text(f"  {file.erased:,} of erased people, passed over"))
         details += [Text(f"  {note}") for note in file.notes]
         if file.quarantine:
             details.append(Text(f"  refused rows are in {file.quarantine}"))
@@ -123,7 +126,7 @@ def _leaderboard(report: e.LeaderboardReport) -> RenderableType:
     head = f"{report.protocol}\n{report.users:,} people, {report.items:,} items, seen items: {report.seen}"
     names = list(dict.fromkeys(name for row in report.rows for name in row.metrics))
     shown = [name for name in _HEADLINES if name in names] or names[:6]
-    table = _table("model", *shown, "seconds", right=(*shown, "seconds"))
+    table = _table("model", *shown, "seconds", right=["seconds"], intervals=shown)
     for row in report.rows:
         cells = [str(row.metrics[name]) if name in row.metrics else "" for name in shown]
         table.add_row(row.model, *cells, f"{row.seconds:.1f}")
@@ -134,13 +137,51 @@ def _leaderboard(report: e.LeaderboardReport) -> RenderableType:
 _HEADLINES = ("HR@10", "NDCG@10", "MRR")
 
 
+def _measured(report: e.LeaderboardReport) -> RenderableType:
+    """The leaderboard, and one measure in parts of the people: by what was asked for, and by length of the history."""
+    rows = [row for row in report.rows if row.metrics]
+    tables = [
+        table
+        for name in report.by
+        for table in _parts(name, [(row.model, _of_group(row, f"{name}=")) for row in rows])
+    ]
+    return _lines(
+        _leaderboard(report), *tables, *_parts("length", [(row.model, row.by_length) for row in rows])
+    )
+
+
+def _of_group(row: e.MetricRow, start: str) -> dict[str, dict[str, Estimate]]:
+    return {name.removeprefix(start): part for name, part in row.by_group.items() if name.startswith(start)}
+
+
+def _parts(title: str, rows: list[tuple[str, dict[str, dict[str, Estimate]]]]) -> Iterator[RenderableType]:
+    """One measure of each model in each part of the people (how many those are): a few parts side by side."""
+    labels = list(dict.fromkeys(label for _, parts in rows for label in parts))
+    for start in range(0, len(labels), _SIDE_BY_SIDE):
+        shown = labels[start : start + _SIDE_BY_SIDE]
+        known = [next(parts[label][_PART] for _, parts in rows if label in parts) for label in shown]
+        heads = [f"{label} ({found.n:,})" for label, found in zip(shown, known, strict=True)]
+        table = _table(f"{_PART} by {title}", *heads, intervals=heads)
+        for model, parts in rows:
+            table.add_row(model, *(_short(parts[label][_PART]) if label in parts else "" for label in shown))
+        yield table
+
+
+def _short(found: Estimate) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+_PART = "NDCG@10"
+_SIDE_BY_SIDE = 4  # parts that fit beside a name in 120 columns, with their intervals
+
+
 def _differences(report: e.LeaderboardReport) -> RenderableType | None:
     rows = [row for row in report.rows if row.difference]
     if not rows:
         return None
     names = list(dict.fromkeys(name for row in rows for name in row.difference))
     shown = [name for name in _HEADLINES if name in names] or names[:4]
-    table = _table("against transitions", *shown, right=shown)
+    table = _table("against transitions", *shown, intervals=shown)
     for row in rows:
         cells = (row.difference.get(name) for name in shown)
         table.add_row(row.model, *("" if cell is None else _signed(cell) for cell in cells))
@@ -158,9 +199,12 @@ def _trained(report: e.TrainReport) -> RenderableType:
         table = _table("interest tags", "model", "base rate", right=("model", "base rate"))
         for name, estimate in found.metrics.items():
             table.add_row(name, str(estimate), str(found.base_rate.get(name, "")))
+        half = found.base_rate_from_half
+        rest = ", ".join(f"{name} {half[name]}" for name in ("accuracy", "F1 micro") if name in half)
+        rest = f"the base rate, when it says only what is likelier than not: {rest}" if rest else ""
         classes = f"{len(found.classes):,} {'class' if len(found.classes) == 1 else 'classes'}"
         head = f"tags from {found.labels}: {classes}, {found.users:,} people"
-        tags = _lines(head, table) if found.note is None else Text(found.note)
+        tags = _lines(head, table, rest) if found.note is None else Text(found.note)
     serves = "nothing was promoted"
     if report.promoted is not None:
         serves = f"{report.promoted_kind} serves now ({report.promoted[:12]})"
@@ -241,14 +285,13 @@ def _observed(report: e.ObserveReport) -> RenderableType:
 
 def _erased(receipt: ErasureReceipt) -> RenderableType:
     proof = f"{receipt.bytes_searched:,} bytes searched: nothing of this person is left"
-    if receipt.remaining:
-        proof = f"still found in: {', '.join(receipt.remaining)}"
     return _lines(f"erased {receipt.subject} at {iso(receipt.ts)}", _grid(dict(receipt.removed)), proof)
 
 
 def _exported(report: e.ExportReport) -> RenderableType:
     erased = Text("this person was erased") if report.erased else None
-    counts = {"events": len(report.events), "decisions": len(report.decisions), **report.attributes}
+    kept = {"events": report.events, "refused rows": report.refused, "decisions": report.decisions}
+    counts = {**{name: len(rows) for name, rows in kept.items()}, **report.attributes}
     return _lines(
         _profile(report.profile), erased, _grid(counts), "use --json or --out FILE to see all of it"
     )
@@ -326,7 +369,7 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     ErasureReceipt: _erased,
     e.BatchReport: _batch,
     e.IngestReport: _ingested,
-    e.LeaderboardReport: _leaderboard,
+    e.LeaderboardReport: _measured,
     e.RecountReport: _recounted,
     e.TrainReport: _trained,
     e.Profile: _profile,

@@ -12,7 +12,7 @@ import click
 
 import penchant
 from penchant.core import leads
-from penchant.core.errors import InputError, Interrupted, PenchantError
+from penchant.core.errors import BrokenRows, InputError, Interrupted, PenchantError
 
 if TYPE_CHECKING:
     from penchant.engine import Engine, Operation
@@ -113,6 +113,23 @@ def _run(operation: Operation, context: click.Context) -> None:
     if not leads():
         return
     _print(operation, response, as_json=context.params["as_json"])
+    _tell_broken(response)
+
+
+def _tell_broken(response: Any) -> None:
+    """End with a code of its own, after the answer, when rows of the files read cannot be believed.
+
+    Raises:
+        BrokenRows: There are such rows; everything else was stored.
+    """
+    from penchant.engine import IngestReport
+
+    if not isinstance(response, IngestReport) or not response.broken:
+        return
+    where = ", ".join(file.quarantine or file.file for file in response.files if file.broken)
+    raise BrokenRows(
+        f"{response.broken:,} of {response.rows:,} rows could not be believed; they are in {where}"
+    )
 
 
 def _engine(context: click.Context, progress: Any) -> Engine:

@@ -16,7 +16,10 @@ from penchant.core import (
     CATALOG_SCHEMA,
     DAY,
     EVENT_SCHEMA,
+    KINDS,
+    SEQUENCE_KINDS,
     TABLE_SCHEMA,
+    TARGET_KINDS,
     Event,
     EventKind,
     Slate,
@@ -71,6 +74,15 @@ def order_key(table: pa.Table) -> list[tuple[bytes, int, int]]:
     return [(s.encode(), t, q) for s, t, q in rows]
 
 
+def _busy_person(count: int) -> list[Event]:
+    """Events of u1 in order: of all kinds, most of them impressions, some without an item."""
+    kinds = [*EventKind, *[EventKind.IMPRESSION] * 12]
+    return [
+        event(n, ts=T0 + n, item_id=f"i{n % 97}" if n % 11 else None, kind=kinds[n * 5 % len(kinds)])
+        for n in range(count * 3)
+    ]
+
+
 class StoreTests:
     """What a ``Store`` promises.
 
@@ -100,6 +112,7 @@ class StoreTests:
         assert store.users().num_rows == 0
         assert list(store.decisions()) == []
         assert store.status().events == 0
+        assert store.last_ts() is None
         assert store.compact() == 0
 
     def test_every_column_survives(self, store: Store) -> None:
@@ -247,16 +260,16 @@ class StoreTests:
     def test_history_is_fresh(self, store: Store) -> None:
         store.load([batch_of([event(1), event(3), event(5, "u2")])], source="a")
         assert store.history("u1").item == ["i1", "i3"]
-        store.append([event(4, value=2.5), event(2, item_id=None)])  # the second is late
+        store.append([event(4, value=2.5), event(2)])  # the second is late
         history = store.history("u1")
         assert history.subject == "u1"
-        assert history.item == ["i1", None, "i3", "i4"]
+        assert history.item == ["i1", "i2", "i3", "i4"]
         assert history.event_id == ["e1", "e2", "e3", "e4"]
         assert history.ts.tolist() == [T0 + n for n in (1, 2, 3, 4)]
         assert history.kind.tolist() == [EventKind.VIEW.code] * 4
         assert history.value[3] == 2.5
         assert history.value[0] != history.value[0]
-        assert history.seen == {"i1", "i3", "i4"}
+        assert history.seen == {"i1", "i2", "i3", "i4"}
         store.load([batch_of([event(6)])], source="b")
         assert store.history("u1").item[-1] == "i6"
         store.compact()
@@ -264,7 +277,7 @@ class StoreTests:
 
     @pytest.mark.parametrize("road", ["load", "append", "both"])
     def test_history_window(self, store: Store, road: str) -> None:
-        events = [event(n, item_id=f"i{n % 700}" if n % 3 else None) for n in range(1000)]
+        events = [event(n, item_id=f"i{n % 700}") for n in range(1000)]
         loaded = {"load": 1000, "append": 0, "both": 450}[road]
         if loaded:
             store.load([batch_of(events[:loaded])], source="a")
@@ -274,9 +287,50 @@ class StoreTests:
         store.append([event(5000, ts=T0 - 5, item_id="late")])  # older than the window
         history = store.history("u1")
         assert history.event_id == [f"e{n}" for n in range(800, 1000)]
-        assert history.older_items == {e.item_id for e in events[:800] if e.item_id} | {"late"}
+        assert history.older_items == {e.item_id for e in events[:800]} | {"late"}
         assert [len(store.history("u1", limit).item) for limit in (1, 250, 900, 5000)] == [1, 250, 900, 1001]
         assert store.history("u1", 1).seen == store.history("u1", 5000).seen
+
+    @pytest.mark.parametrize("road", ["load", "append", "both"])
+    def test_history_holds_what_models_read(self, tmp_path: Path, road: str) -> None:
+        """Law: a live batch equals the offline batch. What was only shown or searched for takes nobody's place."""
+        events = _busy_person(600)
+        read = [e for e in events if e.kind in SEQUENCE_KINDS and e.item_id is not None]
+        half = {"load": len(events), "append": 0, "both": len(events) // 2}[road]
+        with closing(self.open(tmp_path / "shop")) as store:
+            if half:
+                store.load([batch_of(events[:half])], source="a")
+            for start in range(half, len(events), 150):
+                store.append(events[start : start + 150])
+                assert store.history("u1").event_id, "built early, so that what follows is added to it"
+            late = [
+                event(9000, ts=T0 - 2, item_id="late-purchase", kind=EventKind.PURCHASE),
+                event(9001, ts=T0 - 1, item_id="late-refund", kind=EventKind.REFUND),
+                event(9002, ts=read[-1].ts, item_id="late-impression", kind=EventKind.IMPRESSION),
+            ]
+            store.append(late)
+            store.append([event(9003, "u2", item_id="shown", kind=EventKind.IMPRESSION)])
+            self._assert_read(store, [*late[:2], *read])
+            store.compact()
+            self._assert_read(store, [*late[:2], *read])
+        with closing(self.open(tmp_path / "shop")) as store:
+            store.load([batch_of([event(9004, "u3")])], source="b")  # others of the same bucket, or none
+            store.load([batch_of([event(9005, item_id="i9005")])], source="c")  # so that it is built again
+            self._assert_read(store, [*late[:2], *read, event(9005, item_id="i9005")])
+
+    def _assert_read(self, store: Store, read: list[Event]) -> None:
+        turned = {e.item_id for e in read if e.kind in TARGET_KINDS}
+        for limit in (1, 50, 200, 250, 5000):
+            history = store.history("u1", limit)
+            assert history.event_id == [e.event_id for e in read][-limit:]
+            assert [KINDS[code - 1] for code in history.kind] == [e.kind.value for e in read][-limit:]
+            assert history.seen == turned
+        shown = store.history("u2")
+        assert (shown.event_id, shown.seen) == ([], frozenset())
+        assert store.status().subjects in (
+            None,
+            len(set(store.scan(columns=["subject"])["subject"].to_pylist())),
+        )
 
     def test_reopening_keeps_everything(self, tmp_path: Path) -> None:
         with closing(self.open(tmp_path / "shop")) as store:
@@ -304,6 +358,7 @@ class StoreTests:
         status = store.status()
         assert (status.events, status.journal_events, status.items, status.decisions) == (3, 1, 2, 1)
         assert (status.first_ts, status.last_ts) == (T0 + 1, T0 + 3)
+        assert (store.last_ts(), store.table_version()) == (status.last_ts, status.table_version)
         assert status.subjects in (None, 3)
         assert status.bytes > 0
 
@@ -392,7 +447,8 @@ class StoreTests:
             store.append(mine[100:200])
             store.compact()
             store.append(mine[200:])
-            store.put_users(pa.table({"user_id": [bare + "0", user], "age": [1, 2]}))
+            keys = [bare + "0", user]
+            store.put_users(pa.table({"user_id": keys, "age": list(range(len(keys)))}))
             store.log_decision(slate(1, user))
             store.log_decision(slate(2, bare + "0"))
             store.flush()
@@ -405,7 +461,7 @@ class StoreTests:
             assert store.append([event(1, **who), event(5000, **who)]) == ["erased", "erased"]
             report = store.load([batch_of([event(5001, **who), event(5002, "u2")])], source="b")
             assert (report.accepted, report.erased) == (1, 1)
-            store.put_users(pa.table({"user_id": [user], "age": [9]}))
+            assert store.put_users(pa.table({"user_id": [user, "u2"], "age": [9, 9]})) == 1
             store.log_decision(slate(3, user))
             store.flush()
             store.compact()
@@ -416,6 +472,28 @@ class StoreTests:
         with closing(self.open(path)) as store:
             assert store.append([event(7000, **who)]) == ["erased"]
             self._assert_gone(store, path, user, bare)
+
+    def test_a_guest_and_a_user_of_the_same_id(self, store: Store) -> None:
+        """Law: an export or an erasure of one person never touches what is another's."""
+        guest = event(1, None, anonymous_id="12")
+        store.load([batch_of([guest, event(2, "12")])], source="a")
+        store.append([event(3, None, anonymous_id="12"), event(4, "12")])
+        store.put_users(pa.table({"user_id": ["12"], "age": [41]}))
+        assert store.export("anon:12")["attributes"] is None
+        receipt = store.erase("anon:12")
+        assert (receipt.remaining, receipt.removed["users"]) == ([], 0)
+        export = store.export("12")
+        assert [e["event_id"] for e in export["events"]] == ["e2", "e4"]
+        assert export["attributes"] == {"user_id": "12", "age": 41}
+        assert store.put_users(pa.table({"user_id": ["12"], "age": [42]})) == 0
+        assert store.append([event(5, None, anonymous_id="12"), event(6, "12")]) == ["erased", "stored"]
+
+    def test_a_user_and_a_guest_of_the_same_id(self, store: Store) -> None:
+        store.load([batch_of([event(1, None, anonymous_id="12"), event(2, "12")])], source="a")
+        store.append([event(3, None, anonymous_id="12"), event(4, "12")])
+        assert store.erase("12").remaining == []
+        assert [e["event_id"] for e in store.export("anon:12")["events"]] == ["e1", "e3"]
+        assert [e["anonymous_id"] for e in store.export("anon:12")["events"]] == ["12", "12"]
 
     def _assert_gone(self, store: Store, path: Path, user: str, bare: str) -> None:
         assert store.history(user).item == []

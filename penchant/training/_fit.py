@@ -32,7 +32,7 @@ def fit_model(kind: str, snapshot: Snapshot, config: msgspec.Struct | Mapping[st
     try:  # a struct made in Python has not been checked yet
         config = msgspec.convert(msgspec.to_builtins(config), kinds[kind].Config)
     except msgspec.ValidationError as error:
-        raise InputError(f"settings of {kind}: {error}", hint="see the reference page on models") from None
+        raise InputError(f"settings of {kind}: {error}", hint="see the reference page on settings") from None
     if kind == "sequence":
         from penchant.training._sequence import fit_sequence
 

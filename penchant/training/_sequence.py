@@ -189,7 +189,7 @@ class _Remembering(Sequence):
         if found_BN is None:
             found_BN = super().rows(model, batch)
             self.memory.keep(key, found_BN)
-        return found_BN
+        return found_BN.copy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import tempfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penchant.core.errors import InputError, UnknownColumns
+from penchant.core.errors import InputError, StorageError, UnknownColumns
 from penchant.data import (
     DRAFT_SCHEMA,
     Mapping,
@@ -340,3 +342,31 @@ def test_refused_rows_of_the_store_are_written_piece_by_piece(tmp_path, monkeypa
     kept.add("log.csv", "0" * 64, [refused])
     assert kept.counts() == {"duplicate": count}
     assert max(sizes) <= 65_536
+
+
+def test_a_full_temporary_folder_is_named(clean, tmp_path, monkeypatch):
+    """It is often not on the disk of the shop: a bare "the disk is full" would send people to the wrong one."""
+
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "log.csv"
+    path.write_text(HEADER + ",i,view,2024-05-01\n")
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(StorageError, match=tempfile.gettempdir()) as caught:
+        clean(path)
+    assert "TMPDIR" in caught.value.hint
+
+
+def test_rows_kept_before_are_merged_without_reading_them_all(tmp_path, monkeypatch):
+    def refused(rows):
+        count = len(rows)
+        return pa.table({"row": rows, "reason": ["duplicate"] * count, "event_id": ["e"] * count})
+
+    kept = Quarantine(tmp_path / "quarantine")
+    path = kept.add("log.csv", "0" * 64, [refused(range(1, 50_001))])
+    monkeypatch.setattr(pq, "read_table", None)
+    kept.add("log.csv", "0" * 64, [refused(range(1, 30_001)), refused(range(60_000, 60_010))])
+    monkeypatch.undo()
+    rows = pq.read_table(path)["row"].to_pylist()
+    assert sorted(rows) == [*range(1, 50_001), *range(60_000, 60_010)]

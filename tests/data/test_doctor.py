@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from penchant.core import CATALOG_SCHEMA, EVENT_SCHEMA
+from penchant.core import CATALOG_SCHEMA, EVENT_SCHEMA, iso
 from penchant.core.errors import UnknownColumns
 from penchant.data import (
     Health,
@@ -148,6 +148,47 @@ def test_order_and_twins_are_counted_by_what_they_say(shop):
     assert counts["out_of_order"] == 4
     assert counts["late"] == 4
     assert counts["twins"] == 4  # a a a, b b, and i9 i9 of u1
+
+
+def test_findings_show_a_few_of_their_events_and_never_who_it_was(shop):
+    store, quarantine = shop
+    rows = [event("anna-77", START + n * DAY, "purchase", "tea", value=0.0) for n in range(1, 9)]
+    rows += [event("anna-77", START + 9 * DAY + 7, item="cup") for _ in range(2)]
+    rows += [event("bert-88", NOW + 5), event("carl-99", START + 11 * DAY + 5)]
+    load(store, rows)
+    load(store, [event("anna-77", START + DAY + 5, item="old")], "late")
+    health = diagnose(store, Settings(), quarantine, NOW)
+    shown = {f.code: f.examples for f in health.findings}
+    for code in ("out_of_order", "late", "twins", "zero_value", "days_only", "future", "single_event_people"):
+        assert 1 <= len(shown[code]) <= 5, code
+    assert shown["zero_value"][0].endswith(": purchase tea at " + iso(START + DAY))
+    newest = f"when one of {iso(NOW + 5)} was there"
+    assert set(shown["late"]) == {f"of {iso(START + d * DAY)}, {newest}" for d in (1, 11)}
+    assert shown["out_of_order"][0].endswith("view old at " + iso(START + DAY + 5))
+    assert not any(name in str(shown) for name in ("anna", "bert", "carl"))
+
+
+def test_examples_of_refusals_name_the_file_where_several_have_the_problem(shop, tmp_path):
+    store, quarantine = shop
+    for name, count in (("a.csv", 3), ("b.csv", 1)):
+        path = tmp_path / name
+        path.write_text("user_id,item_id,kind,ts\n" + f"u1,i,{name[0]}{name[0]},2024-05-01\n" * count)
+        source = open_source(path)
+        stream = clean_events(source, recognise(source), Settings(), NOW)
+        store.load(stream.accepted(), source=path.name)
+        quarantine.add(path.name, source.sha256, stream.refused(), report=stream.report)
+    (refused,) = diagnose(store, Settings(), quarantine, NOW).refusals
+    assert refused.count == 4
+    told = {"row 1 of a.csv: aa", "row 2 of a.csv: aa", "row 3 of a.csv: aa", "row 1 of b.csv: bb"}
+    assert set(refused.examples) == told
+    assert {e.partition(" of ")[2][:5] for e in refused.examples[:2]} == {"a.csv", "b.csv"}
+
+
+def test_an_excerpt_of_one_hour_says_nothing_of_zones(shop):
+    store, quarantine = shop
+    ten = START + 10 * 3_600_000_000
+    load(store, [event(f"u{n % 50}", ten + n % 20 * DAY + n * 1_000_000 + 1) for n in range(2500)])
+    assert "zone" not in found(diagnose(store, Settings(), quarantine, NOW))
 
 
 def test_late_events_are_found_among_very_many_arrivals(monkeypatch):

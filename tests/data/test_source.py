@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import hashlib
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penchant.core.errors import NotFound, UnknownColumns, UnreadableFile
+from penchant.core.errors import NotFound, StorageError, UnknownColumns, UnreadableFile
 from penchant.data import Settings, clean_events, open_source, recognise
 from penchant.data._source_csv import sniff_delimiter
 
@@ -100,6 +103,28 @@ def test_a_file_without_a_header_gets_numbered_columns(tmp_path):
     assert len(rows_of(path)) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        (",user,ts\n0,u1,2024-01-01\n", ["column_1", "user", "ts"]),  # the index of a data frame
+        ("user,ts,\nu1,2024-01-01,\n", ["user", "ts", "column_3"]),  # a separator too many
+        ("user,ts,ts\nu1,2024-01-01,2024-01-02\n", ["user", "ts", "ts_2"]),  # a join of two tables
+    ],
+)
+def test_a_header_with_a_missing_or_repeated_name_is_one(tmp_path, text, columns):
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert open_source(path).columns == columns
+    assert [row["user"] for row in rows_of(path)] == ["u1"]
+
+
+@pytest.mark.parametrize("text", ["u1,,view,x\nu2,a,view,x\n", "a,a,b\nb,b,a\n"])
+def test_a_gap_or_a_repeated_word_among_data_makes_no_header(tmp_path, text):
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert len(rows_of(path)) == 2
+
+
 def test_delimiter_that_cuts_evenly_wins():
     assert sniff_delimiter(["a;b", "1,5;2,5", "3,0;4,1"]) == ";"
 
@@ -120,6 +145,50 @@ def test_encodings_are_recognised_and_told(tmp_path, encoding, remark):
     source = open_source(path)
     assert rows_of(path)[0]["item_id"] == "café"
     assert ([remark in r for r in source.remarks] == [True]) if remark else source.remarks == []
+
+
+_TITLES = {
+    "shift_jis": ["赤い靴", "青い帽子", "日本語の題名"],
+    "euc_jp": ["赤い靴", "青い帽子", "日本語の題名"],
+    "gb18030": ["红色鞋子", "蓝色帽子", "手机壳"],
+    "big5": ["紅色鞋子", "藍色帽子", "手機殼"],
+    "euc_kr": ["빨간 신발", "파란 모자"],
+    "koi8_r": ["Красные туфли", "Синяя шляпа"],
+    "cp1251": ["Красные туфли", "Синяя шляпа"],
+    "cp1253": ["Κόκκινα παπούτσια", "Μπλε καπέλο"],
+    "cp1250": ["Łódź czerwona", "Żółta gęś", "Świeża ćma"],
+    "cp1255": ["נעליים אדומות", "כובע כחול"],
+    "cp874": ["รองเท้าสีแดง", "หมวกสีฟ้า"],
+    "mac_roman": ["Café crème", "Größe M"],
+}
+
+
+@pytest.mark.parametrize("encoding", _TITLES)
+def test_an_encoding_nobody_can_be_sure_of_is_not_guessed(tmp_path, encoding):
+    path = tmp_path / "items.csv"
+    rows = [f"{number},{title},1" for number, title in enumerate(_TITLES[encoding])]
+    path.write_bytes("\n".join(["id,title,price", *rows, ""]).encode(encoding))
+    with pytest.raises(UnreadableFile, match="is not UTF-8") as caught:
+        open_source(path)
+    assert "save it as UTF-8" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        ["Größe M", "Käse", "Brötchen – groß", "Öl", "Äpfel", "Straße"],
+        ["Crème brûlée", "L’été à la mer", "Œuf", "Pâté «maison»", "déjà-vu", "À LA CARTE"],
+        ["Niño pequeño", "¿Qué? ¡Sí!", "AÑO ÚLTIMO"],
+        ["Smørrebrød", "Blåbær", "Ærø"],
+        ["Shoe 12 €", "Don’t", "Size 10½", "Set of 3™"],
+    ],
+)
+def test_words_of_western_europe_are_read_as_cp1252(tmp_path, titles):
+    path = tmp_path / "items.csv"
+    rows = [f"{number},{title},1" for number, title in enumerate(titles)]
+    path.write_bytes("\n".join(["id,title,price", *rows, ""]).encode("cp1252"))
+    assert [row["title"] for row in rows_of(path)] == titles
+    assert "cp1252" in open_source(path).remarks[0]
 
 
 def test_damaged_csv_lines_are_refused_alone(tmp_path):
@@ -258,6 +327,22 @@ def test_a_gzip_cut_off_late_raises_while_reading(tmp_path):
         list(source.chunks())
 
 
+def test_a_full_folder_for_unpacking_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "log.parquet.gz"
+    table = io.BytesIO()
+    pq.write_table(pa.table({"user_id": ["u"]}), table)
+    path.write_bytes(gzip.compress(table.getvalue()))
+
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile", lambda *_: Full())
+    with pytest.raises(StorageError, match="the disk is full") as caught:
+        open_source(path)
+    assert tempfile.gettempdir() in caught.value.message
+
+
 def test_a_damaged_parquet_page_raises_while_reading(tmp_path):
     raw = bytearray(parquet_bytes())
     raw[40:400] = os.urandom(360)
@@ -313,3 +398,35 @@ def check(path: Path) -> None:
     refused = sum(b.num_rows for b in stream.refused())
     assert report.events == accepted + refused == report.accepted + report.refused
     assert report.rows <= report.events
+
+
+@pytest.mark.parametrize(
+    "name", ["log.csv", "log.csv.gz", "log.csv.zst", "log.jsonl", "log.parquet", "utf16.csv"]
+)
+def test_how_far_a_look_through_a_file_came_is_known(tmp_path, monkeypatch, name):
+    from penchant.data import _source_csv, _source_json, _source_parquet
+
+    monkeypatch.setattr(_source_csv, "BLOCK", 1 << 16)
+    monkeypatch.setattr(_source_json, "BLOCK", 1 << 16)
+    monkeypatch.setattr(_source_json, "_CHUNK_ROWS", 5_000)
+    monkeypatch.setattr(_source_parquet, "CHUNK_ROWS", 5_000)
+    path, count = tmp_path / name, 20_000
+    items = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(count)]
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"user_id": ["u"] * count, "item_id": items}), path)
+    elif ".jsonl" in name:
+        path.write_text("".join(f'{{"user_id":"u","item_id":"{item}"}}\n' for item in items))
+    else:
+        text = "user_id,item_id\n" + "".join(f"u,{item}\n" for item in items)
+        content = text.encode("utf-16" if name.startswith("utf16") else "utf-8")
+        compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+        with pa.output_stream(str(path), compression=compression) as out:
+            out.write(content)
+    source = open_source(path)
+    assert source.unit == ("rows" if name.endswith(".parquet") else "bytes")
+    assert source.total == (count if name.endswith(".parquet") else path.stat().st_size)
+    done = [source.done for _ in source.chunks()]
+    assert len(done) > 3
+    assert done == sorted(done)
+    assert 0 < done[0] < done[-2] <= source.total
+    assert source.done == source.total

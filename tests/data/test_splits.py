@@ -75,8 +75,8 @@ def test_time_split_asks_everyone_what_they_then_did(rows: list, share: float, d
             assert cases.cold_C[case] == (shown.length_B[0] == 0)
             assert cases.batch(np.array([case]), 99).item_BT.tolist() == shown.item_BT.tolist()
             ptr, seen = cases.seen(np.array([case]))
-            past = train.item[train.ptr[row] : train.ptr[row + 1]]
-            assert (ptr.tolist(), seen.tolist()) == ([0, np.count_nonzero(past)], past[past > 0].tolist())
+            turned = targets_of(train, row)
+            assert (ptr.tolist(), seen.tolist()) == ([0, len(turned)], turned)
 
 
 def test_split_time_leaves_the_share_and_cuts_no_tie() -> None:

@@ -91,6 +91,21 @@ def test_arrays_restore_the_same_transform() -> None:
     assert np.array_equal(again.apply(raw), transform.apply(raw))
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_one_row_alone_gives_what_it_gives_among_many(kind: pa.DataType) -> None:
+    draw = np.random.default_rng(0)
+    spend = [None if chance < 0.1 else 100 * chance**4 for chance in draw.random(5000).tolist()]
+    city = draw.choice(["Oslo", "Rome", None], 5000).tolist()
+    raw = pa.table({"spend": pa.array(spend, kind), "city": city, "age": draw.integers(1, 90, 5000)})
+    transform = FeatureTransform.fit(raw)
+    whole = transform.apply(raw)
+    assert transform.rules[0].log
+    assert transform.rules[0].missing
+    for row in (0, 4095, 4096, 4999):
+        assert transform.apply(raw.slice(row, 1)).tobytes() == whole[row].tobytes()
+    assert transform.apply(raw.slice(0, 0)).shape == (0, 6)
+
+
 def test_wrong_columns_are_refused_by_name() -> None:
     transform = FeatureTransform.fit(pa.table({"x": [1.0, 2.0]}))
     with pytest.raises(InputError, match="'x'"):

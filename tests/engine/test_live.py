@@ -3,17 +3,28 @@
 import inspect
 import shutil
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
 from penchant.core import DAY, Event, EventKind
-from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, ShopError, UnknownColumns
+from penchant.core.errors import (
+    ErasureIncomplete,
+    InputError,
+    ModelError,
+    NotFound,
+    PenchantError,
+    ShopError,
+    UnknownColumns,
+)
 from penchant.engine import _recount, _tags
 from penchant.engine._batch import read_users
 from penchant.engine._profile import item_tags
+from penchant.engine._promotion import read_pointer, write_pointer
 from penchant.models import Tags
+from penchant.surfaces._render import render
 
 NOW = 1_750_000_000_000_000
 ITEMS = 12
@@ -132,6 +143,22 @@ def test_the_purpose_analytics_uses_no_history_for_many_people_either(engine, tm
     for user in ("u1", "u7"):
         mine = [row["item_id"] for row in pq.read_table(out).to_pylist() if row["user_id"] == user]
         assert mine == ids(engine.recommend(user_id=user, k=3, purpose="analytics", seen=seen))
+
+
+def test_a_warm_profile_reads_neither_the_whole_shop_nor_the_model_again(engine, monkeypatch):
+    pytest.importorskip("torch")
+    first = engine.profile(user_id="u3")
+    assert first.predicted
+    assert first.predicted[0].because
+    with monkeypatch.context() as patch:
+        for place in ("penchant.store.ShopStore.status", "penchant.training.load_artifact"):
+            patch.setattr(place, lambda *_: pytest.fail("it was read again"))
+        assert engine.profile(user_id="u3") == first
+    pointer = read_pointer(engine.shop.artifacts)
+    write_pointer(engine.shop.artifacts, msgspec.structs.replace(pointer, tags=None))
+    assert engine.profile(user_id="u3").predicted == []
+    write_pointer(engine.shop.artifacts, pointer)
+    assert engine.profile(user_id="u3") == first
 
 
 @pytest.mark.parametrize("wrong", ["", ".", "/", "shop.toml/x/y.html"])
@@ -426,6 +453,131 @@ def test_refused_rows_of_an_erased_person_do_not_come_back(engine, tmp_path):
     assert not leftover.exists()
     (report,) = engine.ingest(files=[str(file)]).files
     assert set(pq.read_table(report.quarantine)["subject"].to_pylist()) == {"u8"}
+
+
+def test_an_erasure_tells_a_person_from_a_product_code_and_a_row_number(engine, tmp_path):
+    file = tmp_path / "orders.csv"
+    file.write_text(
+        "user_id,anonymous_id,item_id,kind,ts\n"
+        ",,15030,view,2025-06-01\n"  # a product code that reads like somebody's id
+        "u8,device-5,,view,2025-06-01\n"  # a known user's row that carries a guest's device
+        "2,,15030,dance,2025-06-01\n"
+    )
+    engine.ingest(files=[str(file)])
+    for user_id in ("15030", "1", "nobody"):
+        assert engine.erase_user(user_id=user_id).remaining == []
+    kept = next((engine.path / "quarantine").glob("*-orders.csv.parquet"))
+    assert pq.read_table(kept)["row"].to_pylist() == [1, 2, 3]
+    receipt = engine.erase_user(anonymous_id="device-5")
+    assert (receipt.removed["quarantine"], receipt.remaining) == (1, [])
+    table = pq.read_table(kept)
+    assert table["row"].to_pylist() == [1, 2, 3]
+    assert "device-5" not in str(table["raw"].to_pylist())
+    assert "15030" in table["raw"][0].as_py()
+    engine.ingest(files=[str(file)])
+    assert "device-5" not in str(pq.read_table(kept)["raw"].to_pylist())
+
+
+def test_what_is_left_in_the_quarantine_is_told(engine, tmp_path, monkeypatch):
+    file = tmp_path / "odd.csv"
+    file.write_text("user_id,item_id,kind,ts\nu9,,view,2025-06-01\nu8,i1,u9,2025-06-01\n")
+    engine.ingest(files=[str(file)])
+    with monkeypatch.context() as patch:
+        patch.setattr("penchant.data.Quarantine.erase", lambda *_: 0)
+        with pytest.raises(ErasureIncomplete) as caught:
+            engine.erase_user(user_id="u9")  # shown as the kind, too, in an example of the report
+    names = [path.name for path in (engine.path / "quarantine").glob("*-odd.csv.*")]
+    assert caught.value.value == ", ".join(sorted(f"quarantine/{name}" for name in names))
+    assert caught.value.hint
+    assert engine.erase_user(user_id="u9").remaining == []
+
+
+def test_a_guest_goes_from_rows_and_attributes_of_others(engine, tmp_path):
+    events = tmp_path / "log.csv"
+    events.write_text(
+        "event_id,ts,user_id,anonymous_id,kind,item_id\na4,2025-06-01,member1,guestdevice77,view,\n"
+        "a5,2025-06-01,,guestdevice77,view,\n"
+    )
+    users = tmp_path / "users.csv"
+    users.write_text("user_id,age\nanon:guestdevice77,30\nmember1,40\n")
+    engine.ingest(files=[str(events), str(users)])
+    exported = engine.export_user(anonymous_id="guestdevice77")
+    assert [(row["row"], row["reason"]) for row in exported.refused] == [(2, "missing_item")]
+    assert exported.attributes == {"user_id": "anon:guestdevice77", "age": 30}
+    assert len(engine.export_user(user_id="member1").refused) == 1
+    receipt = engine.erase_user(anonymous_id="guestdevice77")
+    assert receipt.remaining == []
+    assert (receipt.removed["quarantine"], receipt.removed["users"]) == (2, 1)
+    assert engine.shop.store.users()["user_id"].to_pylist() == ["member1"]
+    again = engine.ingest(files=[str(events), str(users)])
+    assert [(file.accepted, file.erased) for file in again.files] == [(0, 0), (1, 1)]
+    assert again.erased == 1
+    assert engine.shop.store.users()["user_id"].to_pylist() == ["member1"]
+    kept = pq.read_table(again.files[0].quarantine)
+    assert kept["row"].to_pylist() == [1]
+    assert "guestdevice77" not in str(kept.to_pylist())
+
+
+def test_a_guest_and_a_user_of_the_same_id_are_two_people(engine, tmp_path):
+    events = tmp_path / "log.csv"
+    events.write_text(
+        "event_id,ts,user_id,anonymous_id,kind,item_id\n"
+        "b1,2025-06-01,12,,view,\nb2,2025-06-01,,12,view,\nb3,2025-06-01,99,,view,12,too,many\n"
+    )
+    users = tmp_path / "users.csv"
+    users.write_text("user_id,age\n12,30\n,31\n")
+    engine.ingest(files=[str(events), str(users)])
+    guest, user = engine.export_user(anonymous_id="12"), engine.export_user(user_id="12")
+    assert ([row["row"] for row in guest.refused], guest.attributes) == ([2], {})
+    assert ([row["row"] for row in user.refused], user.attributes) == ([1], {"user_id": "12", "age": 30})
+    receipt = engine.erase_user(anonymous_id="12")
+    assert (receipt.removed["users"], receipt.remaining) == (0, [])
+    user = engine.export_user(user_id="12")
+    assert ([row["row"] for row in user.refused], user.attributes) == ([1], {"user_id": "12", "age": 30})
+    assert [file.erased for file in engine.ingest(files=[str(events), str(users)]).files] == [0, 0]
+
+
+def test_the_progress_of_reading_has_an_end(tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_text("user_id,item_id,kind,ts\n" + "u8,i1,view,2025-06-01\n" * 50)
+    seen = []
+    with Engine.open(tmp_path / "shop", clock=clock, progress=lambda *told: seen.append(told[:3])) as engine:
+        engine.init()
+        engine.ingest(files=[str(file)])
+    size = file.stat().st_size
+    assert seen[-1] == ("reading log.csv, bytes", size, size)
+
+
+def test_rows_of_erased_people_are_counted(engine, tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_text("user_id,item_id,kind,ts\nu8,i1,view,2025-06-01\nu9,i1,view,2025-06-01\n")
+    engine.ingest(files=[str(file)])
+    engine.erase_user(user_id="u9")
+    report = engine.ingest(files=[str(file)])
+    assert (report.files[0].already_stored, report.files[0].erased, report.erased, report.broken) == (
+        1,
+        1,
+        1,
+        0,
+    )
+    assert "1 of erased people, passed over" in render(report)
+
+
+def test_rows_that_cannot_be_believed_are_told_apart_from_what_is_merely_missing(engine, tmp_path):
+    def ingested(rows):
+        file = tmp_path / "log.csv"
+        file.write_text("user_id,item_id,kind,ts,value\n" + rows)
+        (report,) = engine.ingest(files=[str(file)]).files
+        return report.broken
+
+    good, missing = "u8,i1,view,2025-06-01,\n", "u8,,view,2025-06-01,\n,i1,view,2025-06-01,\n"
+    assert ingested(good + missing) == 0
+    assert ingested(good + missing) == 0, "stored already"
+    assert ingested(missing) == 2, "nothing of the file is of use"
+    assert (
+        ingested(good + missing + "u8,i1,view,1970-01-01,\nu8,i1,view,soon,\nu8,i1,view,2025-06-01,nan\n")
+        == 3
+    )
 
 
 def test_a_file_of_users_may_come_from_windows(tmp_path):

@@ -1,8 +1,10 @@
 """Training and measuring of a small shop: whose settings count, what is refused at once, what is reported."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +14,12 @@ import pytest
 from penchant import Engine, models
 from penchant.core import DAY, Run, Vocabulary, no_progress
 from penchant.core.errors import ArtifactError, InputError, ModelError
-from penchant.engine import _evaluate, _protocol, _tags
+from penchant.engine import _evaluate, _protocol, _tags, _train, built_in_settings
 from penchant.engine._profile import item_tags, personal_events, shop_shares
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import pick_device, run_folder
 from penchant.engine._train import _tidy
-from penchant.models import PopularityConfig
+from penchant.models import PopularityConfig, TagsConfig
 from penchant.surfaces._render import render
 from penchant.testing import toy_snapshot
 from penchant.training import fit_model, read_artifact, save_artifact
@@ -189,9 +191,10 @@ def test_tags_are_reported_by_what_the_model_says(engine, monkeypatch):
 
     def contrary(*args, **rest):
         trained = fit(*args, **rest)
-        never = {name: np.zeros_like(said) for name, said in trained.baseline_decisions.items()}
+        said = trained.baseline_decisions
+        never = {"same as last period": np.zeros_like(said["same as last period"])}
         opposite = trained.label_PC < 0.5
-        return replace(trained, decision_PC=opposite, baseline_decisions=never)
+        return replace(trained, decision_PC=opposite, baseline_decisions=said | never)
 
     monkeypatch.setattr(models, "train_tags", contrary)
     snapshot = _protocol.take_snapshot(engine.shop, no_progress)
@@ -309,14 +312,108 @@ def test_the_shop_sets_its_models(shop, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "path", "says"),
     [
-        ("[train.settings.sequence]\nwidht = 32\n", "widht"),
-        ("[train.settings.tags]\noptimiser = 'rmsprop'\n", "rmsprop"),
-        ("[train.settings.transformer]\nx = 1\n", "transformer"),
+        ("[train.settings.sequence]\nwidht = 32\n", "train.settings.sequence.widht", "fields: size, .*width"),
+        ("[train.settings.tags]\noptimiser = 'rmsprop'\n", "train.settings.tags.optimiser", "rmsprop"),
+        (
+            "[train.settings.tags]\nhidden = [64, 'x']\n",
+            "train.settings.tags.hidden[1]",
+            "Expected `int`, got `str`",
+        ),
+        ("[train.settings.ials]\nreg = 0\n", "train.settings.ials.reg", ">= 0.0001"),
+        ("[train.settings.ials]\nconfidence = 0.5\n", "train.settings.ials.confidence", ">= 1"),
+        ("[train.settings.transformer]\nx = 1\n", "train.settings.transformer", "transformer.*kinds: ease"),
     ],
 )
-def test_wrong_settings_are_refused_before_anything_is_fitted(shop, tmp_path, text, says, monkeypatch):
-    monkeypatch.setattr(_protocol, "fit_model", lambda *_: pytest.fail("it was fitted"))
-    with with_settings(tmp_path, shop, "\n" + text) as engine, pytest.raises(InputError, match=says):
-        engine.train(models=["transitions"])
+def test_wrong_settings_are_refused_before_anything_is_read(shop, tmp_path, text, path, says, monkeypatch):
+    for module in (_train, _evaluate):
+        monkeypatch.setattr(module, "take_snapshot", lambda *_: pytest.fail("it was read"))
+    with with_settings(tmp_path, shop, "\n" + text) as engine:
+        for operation in (engine.train, engine.evaluate, engine.compare):
+            with pytest.raises(InputError, match=says) as refused:
+                operation(models=["transitions"])
+            assert refused.value.path == path
+            assert "shop.toml" in str(refused.value)
+
+
+def test_the_size_that_is_asked_for_wins(shop, tmp_path):
+    text = "\n[train.settings.sequence]\nsize = 'large'\ndropout = 0.3\n"
+    with with_settings(tmp_path, shop, text) as engine:
+        found = [_protocol.model_config(engine.shop, "sequence", size) for size in ("auto", "tiny")]
+    assert [(config.size, config.dropout) for config in found] == [("large", 0.3), ("tiny", 0.3)]
+
+
+def test_tags_take_their_settings_and_the_device(shop, tmp_path, monkeypatch):
+    met = []
+
+    def fit(snapshot, users, config, run):
+        met.append((config, run.device))
+        raise ModelError("enough")
+
+    monkeypatch.setattr(models, "train_tags", fit)
+    monkeypatch.setattr(_tags, "pick_device", lambda device: f"picked {device}")
+    text = "\n[train.settings.tags]\nhidden = [64, 8]\noptimiser = 'sgd'\ndropout = 0\n"
+    with with_settings(tmp_path, shop, text) as engine:
+        assert "enough" in engine.train(models=["transitions"], device="cpu").notes[0]
+    assert met == [(TagsConfig(hidden=(64, 8), optimiser="sgd", dropout=0.0), "picked cpu")]
+
+
+def test_hints_name_settings_that_exist():
+    kinds, told = built_in_settings(), set()
+    for file in Path(models.__file__).parents[1].rglob("*.py"):
+        text = re.sub(r'"\s*\n\s*f?"', "", file.read_text("utf-8"))
+        for words, kind in re.findall(
+            r"(?:lower|raise|set) ([\w ]+?) under \[train\.settings\.(\w+)\]", text
+        ):
+            assert words in kinds[kind].__struct_fields__, file
+            told.add((kind, words))
+    wanted = {
+        ("tags", "min_users"),
+        ("tags", "learning_rate"),
+        ("ease", "reg"),
+        ("sequence", "learning_rate"),
+    }
+    assert wanted <= told
+
+
+def test_tags_look_at_money_of_one_currency(shop, tmp_path):
+    """What a person spent in another currency is missing, in training and in an answer alike."""
+    pytest.importorskip("torch")
+    shutil.copytree(shop, tmp_path / "mixed")
+    rows = [
+        {
+            "event_id": f"paid-{user}-{place}",
+            "user_id": f"u{user}",
+            "kind": "purchase",
+            "item_id": f"i{user % 2}",
+            "value": value,
+            "currency": currency,
+            "ts": NOW - DAY,
+        }
+        for user in range(USERS)
+        for place, (value, currency) in enumerate([(100, "EUR"), (200, "EUR"), (7_000, "JPY")][user % 2 :])
+    ]
+    with Engine.open(tmp_path / "mixed", clock=clock) as engine:
+        engine.ingest(files=write(tmp_path, "paid.parquet", rows))
+        snapshot = _protocol.take_snapshot(engine.shop, no_progress)
+        model = models.train_tags(snapshot, None, TagsConfig(epochs=1), Run()).model
+        assert model.view.currency == "EUR"
+        for user, spent in (("u0", 300), ("u1", 200)):
+            row = snapshot.users.numbers([user]) - 1
+            last = int(snapshot.ts.max()) + 1
+            trained = model.describe(snapshot, snapshot.items, snapshot.catalog, last, rows_B=row)
+            events = personal_events(engine.shop, user)
+            asked = _tags._features(engine.shop, model, user, events, pa.table({}))
+            for table in (trained, asked):
+                assert table["spend"].to_pylist() == pytest.approx([np.log1p(spent)])
+
+
+def test_the_base_rate_of_several_tags_is_shown_at_its_best(engine):
+    pytest.importorskip("torch")
+    report = engine.train(models=["transitions"])
+    base, half = report.tags.base_rate, report.tags.base_rate_from_half
+    assert base["recall micro"].value == 1
+    assert base["F1 macro"].value >= half["F1 macro"].value
+    assert half["accuracy"].value >= base["accuracy"].value
+    assert "likelier than not: accuracy 0." in " ".join(render(report).split())

@@ -12,6 +12,7 @@ from penchant.evaluation import (
     classification_metrics,
     leaderboard,
     paired_difference,
+    proportion,
     rank_metrics,
     render_report_html,
 )
@@ -156,6 +157,45 @@ def test_every_class_has_intervals_and_unknown_ones_say_so():
     for estimates in (*found.by_class.values(), found.metrics):
         for name, estimate in estimates.items():
             assert estimate.low <= estimate.value <= estimate.high, name
+
+
+def widths(found):
+    figures = {name: e for name, e in found.metrics.items() if name != "log_loss"}
+    for name, estimates in found.by_class.items():
+        figures |= {f"{kind} of {name}": estimate for kind, estimate in estimates.items()}
+    for name, estimate in figures.items():
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1, name
+    return {name: estimate.high - estimate.low for name, estimate in figures.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 25), st.integers(2, 4), st.booleans(), st.integers(0, 10_000))
+def test_few_or_unanimous_people_prove_nothing_for_certain(people, classes, single, seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((people, classes)) < 0.3
+    if single:
+        truth = np.arange(classes) == rng.integers(0, classes, people)[:, None]
+    for said in (truth, ~truth):  # right about everything, wrong about everything
+        found = classification_metrics(
+            np.where(said, 0.99, 0.01), truth.argmax(1) if single else truth, classes=list("abcd")[:classes]
+        )
+        assert min(widths(found).values()) > 0.01
+
+
+def test_few_people_get_the_interval_of_a_share_of_so_many():
+    truth = np.array([[True, False], [True, True], [False, True]])
+    found = classification_metrics(np.where(truth, 0.9, 0.1), truth, classes=["a", "b"]).metrics
+    for name in ("accuracy", "exact", "precision micro", "recall macro", "F1 micro", "F1 macro"):
+        assert found[name] == proportion(3, 3), name
+
+
+def test_a_rare_class_makes_macro_figures_uncertain():
+    """A hundred people are told apart without a fault; only two of them bear the second tag."""
+    truth = np.arange(100) >= 98
+    found = classification_metrics(np.stack([~truth, truth], 1) * 0.98 + 0.01, truth * 1, classes=["a", "b"])
+    assert found.metrics["F1 micro"] == proportion(100, 100)
+    assert found.metrics["F1 macro"] == proportion(7, 7), "twice the harmonic mean of 98 and 2"
+    assert found.by_class["b"]["F1"] == proportion(2, 2)
 
 
 def test_bins_and_calibration_error_by_hand():

@@ -9,7 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from penchant.core import CATALOG_SCHEMA, KIND_CODES, Event, History, StoreStatus, bucket_of, subject_of
+from penchant.core import (
+    CATALOG_SCHEMA,
+    KIND_CODES,
+    SEQUENCE_KINDS,
+    TARGET_KINDS,
+    Event,
+    History,
+    StoreStatus,
+    bucket_of,
+    subject_of,
+)
 
 COLUMNS = {
     "subject": pa.string(),
@@ -49,7 +59,8 @@ class MemoryStore:
         return table.select(columns) if columns else table
 
     def history(self, subject: str, limit: int = 200) -> History:
-        rows = [event for owner, _, event in self._sorted() if owner == subject]
+        mine = [event for owner, _, event in self._sorted() if owner == subject]
+        rows = [event for event in mine if event.item_id and event.kind in SEQUENCE_KINDS]
         last = rows[-limit:]
         return History(
             subject=subject,
@@ -58,7 +69,7 @@ class MemoryStore:
             item=[event.item_id for event in last],
             value=np.array([np.nan if event.value is None else event.value for event in last], np.float32),
             event_id=[event.event_id or "" for event in last],
-            older_items=frozenset(event.item_id for event in rows[:-limit] if event.item_id),
+            older_items=frozenset(e.item_id for e in rows[:-limit] if e.item_id and e.kind in TARGET_KINDS),
         )
 
     def catalog(self) -> pa.Table:

@@ -72,6 +72,19 @@ def test_live_equals_offline_in_a_shop_on_disk(events: list[Event], length: int)
         assert_law(store, Path(folder) / "snapshots", length)
 
 
+def test_impressions_push_nothing_out_of_the_batch(tmp_path: Path) -> None:
+    with open_store(tmp_path / "shop") as store:
+        kinds = ["impression" if n % 6 else "purchase" for n in range(1500)]  # five are shown, one is bought
+        store.append(
+            [
+                Event(kind=kind, event_id=str(n), ts=START + n * 1_000_000, user_id="u", item_id=f"i{n % 42}")
+                for n, kind in enumerate(kinds)
+            ]
+        )
+        assert_law(store, tmp_path / "snapshots", 200)
+        assert_law(store, tmp_path / "snapshots", 50)
+
+
 def test_a_history_longer_than_the_window_gives_the_same_batch(tmp_path: Path) -> None:
     with open_store(tmp_path / "shop") as store:
         store.append(

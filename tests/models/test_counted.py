@@ -29,7 +29,7 @@ from penchant.models import (
     _transitions,
     model_kinds,
 )
-from penchant.testing import ModelTests, markov_snapshot, toy_snapshot
+from penchant.testing import ModelTests, checkerboard_snapshot, markov_snapshot, toy_snapshot
 from penchant.training import fit_model
 
 
@@ -216,6 +216,54 @@ def test_ease_says_when_its_equations_break_down():
     toy = toy_snapshot([(f"u{u}", f"i{i}", i) for u in range(3) for i in range(40)])
     with pytest.raises(ModelError, match="raise reg"):
         EASE.fit(toy, EASEConfig(reg=1e-12), Run())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"reg": 0.0}, {"reg": -1.0}, {"reg": 1e-300}, {"confidence": 0.5}, {"confidence": 1e20}]
+)
+def test_ials_refuses_what_has_no_solution(wrong):
+    with pytest.raises(InputError, match=f"settings of ials.*{next(iter(wrong))}"):
+        fit_model("ials", markov_snapshot(users=20, items=8), wrong, Run())
+
+
+@pytest.mark.parametrize("reg", [1e-4, 1e6])
+@pytest.mark.parametrize("confidence", [1.0, 1e6])
+def test_ials_solves_for_everybody_within_its_bounds(reg, confidence):
+    pytest.importorskip("implicit.cpu.als")
+    few = toy_snapshot([("u", "a"), ("u", "b"), ("v", "a")])
+    for snapshot in (few, markov_snapshot(users=30, items=8), checkerboard_snapshot()):
+        model = fit_model("ials", snapshot, {"reg": reg, "confidence": confidence}, Run())
+        batch = sequence_batch(snapshot, np.arange(snapshot.num_users), 50)
+        assert np.isfinite(model.scores(batch)[:, 1:]).all()
+        assert np.isfinite(model.affinity(np.array([1, 2]), np.array([1, 2]))).all()
+
+
+@pytest.mark.parametrize("where", ["library", "vectors", "people"])
+def test_ials_says_when_its_equations_break_down(where, monkeypatch):
+    als = pytest.importorskip("implicit.cpu.als")
+    from implicit.recommender_base import ModelFitError
+
+    def broken(learner, *_, **__):
+        if where == "library":
+            raise ModelFitError("NaN encountered in factors")
+        vectors = np.zeros((9, 64), np.float32)
+        vectors[1:, 0] = np.nan if where == "vectors" else 1e10
+        learner.item_factors = vectors
+
+    monkeypatch.setattr(als.AlternatingLeastSquares, "fit", broken)
+    with pytest.raises(ModelError, match=r"nearer to their defaults.*\[train.settings.ials\]"):
+        fit_model("ials", markov_snapshot(users=20, items=8), {}, Run())
+
+
+def test_the_suite_notices_memory_without_bound(monkeypatch):
+    """A model that holds a score for each event of each row, all at once, fails the suite."""
+
+    def wasteful(self, batch):
+        return np.zeros((*batch.item_BT.shape, len(self.share)), np.float32).max(axis=1)
+
+    monkeypatch.setattr(Popularity, "scores", wasteful)
+    with pytest.raises(AssertionError):
+        TestPopularity().test_memory_is_bounded()
 
 
 def test_ials_folds_in_as_its_library_does():

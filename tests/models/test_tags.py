@@ -201,6 +201,14 @@ def test_explain_adds_up_and_names_the_right_feature(tags: Tags) -> None:
         assert parts.sum() == pytest.approx(whole, rel=0.01, abs=0.01)
 
 
+def test_the_likeliest_tags_are_those_of_predict_and_explain(tags: Tags) -> None:
+    person = {"browse": [30.0]}
+    chance_C, best, evidence = tags.likeliest(person, 2)
+    np.testing.assert_array_equal(chance_C, tags.predict(person)[0])
+    assert best == np.argsort(-chance_C, kind="stable")[:2].tolist()
+    assert evidence == tags.explain_many(person, [tags.names[c] for c in best])
+
+
 def test_explain_refuses_what_it_cannot_answer(tags: Tags) -> None:
     with pytest.raises(InputError, match="no such tag"):
         tags.explain({"browse": [1.0]}, "gardening")

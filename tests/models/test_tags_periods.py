@@ -223,6 +223,35 @@ def test_next_period_tags_beat_the_base_rate_and_last_period(trained: TrainedTag
     assert (trained.decision_PC == (truth > 0)).mean() > (again == (truth > 0)).mean()
 
 
+def test_the_base_rate_decides_at_its_best(trained: TrainedTags) -> None:
+    """By tag no constant answer has a better F1, none fewer errors, than the two rows of the base rate."""
+    truth = trained.label_PC > 0
+    said = trained.baseline_decisions
+    assert set(said) == {"base rate", "base rate, from one half", "same as last period"}
+    assert said["base rate"].all()  # its F1 is 2 r / (1 + r), that of silence 0
+    rate = trained.baselines["base rate"][0]
+    assert ((said["base rate, from one half"] == (rate >= 0.5)).all(axis=0)).all()
+    assert said.keys() - {"same as last period"} <= trained.baselines.keys()
+    assert truth.any(axis=0).all()
+
+
+def test_money_in_another_currency_is_missing() -> None:
+    toy = toy_snapshot(
+        [("u", "rye", 0), ("u", "rye", 1), ("v", "rye", 2), ("v", "rye", 3), ("v", "oat", 4)],
+        values=[100, 9_000, 8_000, 50, 7],
+        categories=PATHS,
+    )
+    mixed = dataclasses.replace(toy, foreign=np.array([1, 2]))
+    categories = catalog_categories(toy.catalog, toy.items, 2)
+    names = behaviour_names(categories.names)
+    for rows, spent in ((None, [100, 57]), (np.array([1, -1, 0]), [57, 0, 100])):
+        found = behaviour(mixed, categories, KIND_CODES["purchase"], toy.as_of, WEEK, rows)
+        for name in ("spend", "spend recently"):
+            np.testing.assert_allclose(found[:, names.index(name)], np.log1p(spent), rtol=1e-6)
+        whole = behaviour(toy, categories, KIND_CODES["purchase"], toy.as_of, WEEK, rows)
+        np.testing.assert_array_equal(np.delete(found, [5, 6], 1), np.delete(whole, [5, 6], 1))
+
+
 def test_what_the_engine_needs_is_there(trained: TrainedTags) -> None:
     people = len(trained.subjects)
     assert trained.probability_PC.shape == trained.label_PC.shape == (people, len(trained.names))

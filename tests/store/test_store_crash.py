@@ -1,6 +1,7 @@
 """An acknowledged event is never lost and never counted twice, whenever the process is killed."""
 
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -131,3 +132,18 @@ def test_killed_while_erasing(tmp_path: Path, die_at: str) -> None:
         others = store.scan()["subject"].to_pylist()
         assert others.count("user-00008") >= 8
     check(shop, acks)
+
+
+@pytest.mark.parametrize("name", ["users", "catalog"])
+def test_a_half_made_file_of_a_killed_process_goes(tmp_path: Path, name: str) -> None:
+    """It holds everybody's attributes, in pages that a byte search cannot read."""
+    shop = tmp_path / "shop"
+    with open_store(shop) as store:
+        store.put_users(pa.table({"user_id": ["user-00007", "user-00008"]}))
+        store.put_catalog(pa.table({"id": ["shoe"]}))
+    leftover = shop / name / f".{name}.parquet.0a1b2c3d.tmp"
+    shutil.copy(shop / name / f"{name}.parquet", leftover)  # killed before it took its name
+    with open_store(shop) as store:
+        assert store.erase("user-00007").remaining == []
+        assert not leftover.exists()
+        assert store.users()["user_id"].to_pylist() == ["user-00008"]

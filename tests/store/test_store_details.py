@@ -225,7 +225,7 @@ def test_search_tells_persons_from_numbers_and_items(tmp_path: Path) -> None:
     write("reports/b.html", "<td>178501</td> x-17850")
     write("reports/c.json", '{"count": 17850, "list": [1, "178500"]}')
     write("reports/d.json", '{"users": ["17850"]}')
-    write("reports/e.json", "not json, 17850;")
+    write("reports/e.json", "not json, '17850';")
     write("artifacts/items.json", '["17850"]')
     write("live/x.mdb", "17850")
     write("noise.bin", b"\x00 17850 ")
@@ -236,16 +236,19 @@ def test_search_tells_persons_from_numbers_and_items(tmp_path: Path) -> None:
     pq.write_table(pa.table({"raw": [["17850"]]}), tmp_path / "h.parquet")
     with pa.ipc.new_file(str(tmp_path / "i.arrow"), pa.schema([("u", pa.string())])) as file:
         file.write_table(pa.table({"u": ["a17850", "17850"]}))
-    size, found = search_folder(tmp_path, Needle(["17850"]), skip=["live/", "plain.txt"])
+    size, found = search_folder(tmp_path, Needle("17850"), skip=["live/", "plain.txt"])
     assert sorted(found) == [
         "17850.txt", "g.parquet", "h.parquet", "i.arrow", "reports/a.html", "reports/d.json", "reports/e.json",
     ]  # fmt: skip
     assert size > 1000
-    assert Needle(["a.b"]).in_text("(a.b)")
-    assert not Needle(["a.b"]).in_text("axb")
-    assert Needle(['q"u']).in_text(r'{"user":"q\"u"}')
+    assert Needle("abc.de").in_text("(abc.de)")
+    assert not Needle("abc.de").in_text("abcxde")
+    assert Needle('quo"te').in_text(r'{"user":"quo\"te"}')
+    assert Needle("4711").in_text('{"customer":"4711","year":2024}')
+    assert not Needle("2024").in_text('{"date":"1/1/2024 10:00","year":2024}')
+    assert not Needle("7").in_text('{"quantity":"7"}')
     write("deep.bin", b"\x00\x01\xffcustomer-5\x00")
-    assert search_folder(tmp_path, Needle(["customer-5"]))[1] == ["deep.bin"]
+    assert search_folder(tmp_path, Needle("customer-5"))[1] == ["deep.bin"]
 
 
 def test_erasure_reports_files_of_other_rooms(store: ShopStore) -> None:

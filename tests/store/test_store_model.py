@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from penchant.core import Event, EventKind, subject_of
+from penchant.core import SEQUENCE_KINDS, TARGET_KINDS, Event, EventKind, subject_of
 from penchant.core.errors import InputError
-from penchant.store import open_store
+from penchant.store import _live, open_store
 from penchant.store._hashing import Persons
 from penchant.store._ids import IdIndex, Manifest, Run, merge_runs, probe, settle, sorted_pairs, write_run
 from penchant.store._load import ACCEPT, ALREADY, CONFLICT, DUPLICATE, Known, Loader
@@ -21,8 +21,8 @@ from penchant.testing._store import T0, batch_of
 
 USERS = ["a", "ab", "é", "anon:c1", "z"]
 events = st.builds(
-    lambda number, user, item, ts: Event(
-        kind=EventKind.VIEW,
+    lambda number, user, item, ts, kind: Event(
+        kind=kind,
         event_id=f"e{number}",
         ts=T0 + ts,
         user_id=None if user.startswith("anon:") else user,
@@ -33,6 +33,7 @@ events = st.builds(
     st.sampled_from(USERS),
     st.sampled_from([None, "i1", "i2"]),
     st.integers(0, 6),
+    st.sampled_from(["view", "purchase", "refund", "impression", "search"]).map(EventKind),
 )
 lists = st.lists(events, min_size=1, max_size=12)
 
@@ -41,6 +42,8 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
+        self.kept = _live.WINDOW, _live._SLACK
+        _live.WINDOW, _live._SLACK = 3, 6  # so that a few events overflow it
         self.store = open_store(self.folder / "shop")
         self.stored: dict[str, tuple[int, Event]] = {}  # event id -> (arrival, event)
         self.erased: set[str] = set()
@@ -99,8 +102,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS))
     def history(self, user: str) -> None:
-        mine = [row[3] for row in self.expected() if row[0] == user]
-        assert self.store.history(user).event_id == mine
+        """Models read what people did with items; what they were shown or searched for takes no place."""
+        mine = [self.stored[row[3]][1] for row in self.expected() if row[0] == user]
+        read = [e for e in mine if e.item_id is not None and e.kind in SEQUENCE_KINDS]
+        for limit in (2, 200):  # within the window kept, and beyond it
+            history = self.store.history(user, limit)
+            assert history.event_id == [e.event_id for e in read][-limit:]
+            assert history.seen == {e.item_id for e in read if e.kind in TARGET_KINDS}
+
+    @rule()
+    def people(self) -> None:
+        assert self.store.status().subjects == len({row[0] for row in self.expected()})
 
     @rule(since=st.integers(0, 6), as_of=st.integers(0, 7))
     def window(self, since: int, as_of: int) -> None:
@@ -119,6 +131,7 @@ class StoreMachine(RuleBasedStateMachine):
         if hasattr(self, "store"):
             self.store.close()
             shutil.rmtree(self.folder)
+            _live.WINDOW, _live._SLACK = self.kept
 
 
 TestStoreMachine = StoreMachine.TestCase

@@ -274,3 +274,30 @@ def test_shop_and_url_exclude_each_other(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "not both" in done.stderr
     assert run("status", "--url", "http://127.0.0.1:1").returncode == 3  # nobody answers
+
+
+def test_broken_rows_end_with_a_code_of_their_own(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+
+    shop, log = str(tmp_path / "shop"), tmp_path / "log.csv"
+    assert run("init", shop).returncode == 0
+    good = "user_id,item_id,kind,ts\nu1,i1,view,2024-05-01\n"
+    log.write_text(good + "u2,,view,2024-05-01\n")
+    done = run("ingest", "--shop", shop, "--no-progress", str(log))
+    assert (done.returncode, done.stderr) == (0, "")
+    log.write_text(good + "u2,i1,view,1970-01-01\n")
+    done = run("ingest", "--shop", shop, "--no-progress", "--json", str(log))
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["broken"], report["files"][0]["already_stored"]) == (7, 1, 1)
+    kept = report["files"][0]["quarantine"]
+    assert done.stderr == f"error: 1 of 2 rows could not be believed; they are in {kept}\n"
+    goods = tmp_path / "items.csv"
+    goods.write_text("id,title,price,category\nshoe,Shoe,1,A\n,Hat,2,A\n")
+    assert run("catalog", "--shop", shop, "--no-progress", str(goods)).returncode == 7
+    assert run("erase-user", "--shop", shop, "u1").returncode == 0
+    (Path(shop) / "note.txt").write_text("written by customer-4711")
+    done = run("erase-user", "--shop", shop, "customer-4711")
+    assert (done.returncode, done.stdout) == (8, "")
+    assert "note.txt" in done.stderr
+    assert "hint: " in done.stderr

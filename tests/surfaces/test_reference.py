@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from penchant.core import CATALOG_SCHEMA, Event, EventKind
-from penchant.engine import OPERATIONS, ShopConfig, alternatives, error_classes
+from penchant.engine import OPERATIONS, ShopConfig, alternatives, built_in_settings, error_classes
 from penchant.surfaces import reference_pages
 from penchant.surfaces._fields import explained, fields_of, structs_in
 
@@ -94,6 +94,10 @@ def test_events_catalogue_settings_and_errors_are_complete(pages: dict[str, str]
     for name in ("data", "serve", "train"):
         assert f"## [{name}]" in pages["settings.md"]
     assert "## [[mapping]]" in pages["settings.md"]
+    for kind, settings in built_in_settings().items():
+        section = pages["settings.md"].partition(f"\n### [train.settings.{kind}]\n")[2].partition("\n##")[0]
+        for name in settings.__struct_fields__:
+            assert f"| `{name}` |" in section, (kind, name)
     for code, kind in error_classes().items():
         assert f"| `{code}` | `{kind.__name__}` | {kind.status} | {kind.exit_code} |" in pages["errors.md"]
 

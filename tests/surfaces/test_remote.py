@@ -14,6 +14,7 @@ import pytest
 
 from penchant.core.errors import (
     ArtifactError,
+    ErasureIncomplete,
     InputError,
     Interrupted,
     MissingExtra,
@@ -23,7 +24,9 @@ from penchant.core.errors import (
     StorageError,
     UnreadableFile,
 )
-from penchant.engine import OPERATIONS, HttpRemote, error_classes, error_of, problem_of
+from penchant.engine import OPERATIONS, Engine, HttpRemote, error_classes, error_of, problem_of
+from penchant.surfaces import create_app
+from penchant.testing import running_server
 
 
 @pytest.fixture
@@ -172,3 +175,18 @@ def test_values_that_are_not_json_and_long_ones_travel_shortened() -> None:
         error_of(msgspec.structs.replace(problem_of(InputError("x")), code="of a later version")).exit_code
         == 1
     )
+
+
+def test_an_erasure_that_left_something_is_an_error_here_too(tmp_path: Path) -> None:
+    with Engine.open(tmp_path / "shop") as made:
+        made.init()
+    (tmp_path / "shop" / "note.txt").write_text("written by customer-4711")
+    with (
+        running_server(create_app(Engine.open(tmp_path / "shop"))) as url,
+        Engine.connect(url, timeout=60) as engine,
+    ):
+        with pytest.raises(ErasureIncomplete) as caught:
+            engine.erase_user(user_id="customer-4711")
+        assert (caught.value.value, caught.value.exit_code) == ("note.txt", 8)
+        (tmp_path / "shop" / "note.txt").unlink()
+        assert engine.erase_user(user_id="customer-4711").remaining == []

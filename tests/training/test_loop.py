@@ -144,6 +144,7 @@ for loss in ("full", "sampled"):
         config, Run(seed=1), lambda network: 1.0)
     if dist.get_rank() == 0:
         np.savez(sys.argv[1] + loss, **{k: v.numpy() for k, v in trained.network.state_dict().items()})
+dist.barrier()  # a process that leaves early can abort the other's shutdown
 dist.destroy_process_group()
 """
 
