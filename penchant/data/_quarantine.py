@@ -202,9 +202,14 @@ class Quarantine:
         return sorted(self.folder.glob("*.json"))
 
     def _path(self, name: str, sha256: str, what: str) -> Path:
+        """Where the refused rows of a file are kept; the same bytes under another name keep their place."""
         safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:100].lstrip(".") or "file"
-        middle = "" if what == "events" else f"{what}-"
-        return self.folder / f"{sha256[:12]}-{middle}{safe}.parquet"
+        start = f"{sha256[:12]}-" if what == "events" else f"{sha256[:12]}-{what}-"
+        others = () if what != "events" else (f"{start}catalog-", f"{start}users-")
+        for path in sorted(self.folder.glob(f"{start}*.parquet")):
+            if not path.name.startswith(others):
+                return path
+        return self.folder / f"{start}{safe}.parquet"
 
     def _replace(self, path: Path, batches: Iterable[pa.RecordBatch | pa.Table]) -> None:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

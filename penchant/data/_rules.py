@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from penchant.core import KINDS
+from penchant.core import GUEST_PREFIX, KINDS
 from penchant.data._columns import MAX_ID_BYTES
 from penchant.data._draft import ID_COLUMNS, NEEDS_ITEM
 from penchant.data._settings import Settings
@@ -193,6 +193,15 @@ RULES: tuple[Rule, ...] = (
         lambda r, _: any(r[c] is not None and is_odd_id(r[c]) for c in ID_COLUMNS),
         odd_only=True,
         broken=True,
+    ),
+    Rule(
+        "reserved_id",
+        f"a user_id that begins with {GUEST_PREFIX}, the mark of guests",
+        "its event is missing, for it would become a guest's",
+        "send what follows the mark as anonymous_id, with user_id empty",
+        "kind",
+        lambda t, _: t.user_id.startswith(GUEST_PREFIX),
+        lambda r, _: (r["user_id"] or "").startswith(GUEST_PREFIX),
     ),
     Rule(
         "not_a_number",

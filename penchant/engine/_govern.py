@@ -12,7 +12,6 @@ from penchant.core import ErasureReceipt, Slate
 from penchant.core.errors import ErasureIncomplete
 from penchant.engine import _requests as rq
 from penchant.engine._jobs import forget_jobs
-from penchant.engine._live import subject_from
 from penchant.engine._profile import profile
 from penchant.engine._serving import Serving
 from penchant.store import atomic_write
@@ -30,7 +29,7 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
     Raises:
         ErasureIncomplete: Everything the shop knows of was removed, but files in its folder still hold the id.
     """
-    subject = subject_from(request.user_id, request.anonymous_id)
+    subject = request.subject
     removed = {
         "quarantine": shop.quarantine.erase(subject),
         "snapshots": _drop(shop.snapshots),
@@ -59,7 +58,7 @@ def _drop(folder: Path) -> int:
 
 def export_user(shop: Shop, serving: Serving, request: rq.ExportRequest) -> rq.ExportReport:
     """Everything kept about a person: events, refused rows, answers they were given, attributes, profile."""
-    subject = subject_from(request.user_id, request.anonymous_id)
+    subject = request.subject
     kept = shop.store.export(subject)
     who = rq.ProfileRequest(user_id=request.user_id, anonymous_id=request.anonymous_id)
     report = rq.ExportReport(

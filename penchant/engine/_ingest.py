@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import Progress
-from penchant.core.errors import InputError, ModelError, NotFound, UnknownColumns
+from penchant.core.errors import InputError, ModelError, NotFound, PenchantError, UnknownColumns
 from penchant.data import (
     RULE,
     CleaningReport,
@@ -75,13 +75,19 @@ def _each(
     shop: Shop, files: list[str], mapping: str | None, write: bool, expected: Expected, progress: Progress
 ) -> rq.IngestReport:
     mappings = [*(read_mappings(mapping) if mapping else []), *shop.config.mapping]
-    reports = []
+    take = {"events": _take_events, "users": _take_users, "catalog": _take_catalog}
+    reports: list[rq.FileReport] = []
     for file in files:
         started = time.perf_counter()
-        source = open_source(Path(file))
-        recognised = _recognise(shop, source, mappings, write, expected)
-        take = {"events": _take_events, "users": _take_users, "catalog": _take_catalog}[recognised.what]
-        report = take(shop, source, recognised, progress)
+        try:
+            source = open_source(Path(file))
+            recognised = _recognise(shop, source, mappings, write, expected)
+            report = take[recognised.what](shop, source, recognised, progress)
+        except PenchantError as error:
+            if reports:
+                stored = f"what came before it is stored: {', '.join(r.file for r in reports)}"
+                error.hint = f"{error.hint}; {stored}" if error.hint else stored
+            raise
         reports.append(msgspec.structs.replace(report, seconds=round(time.perf_counter() - started, 3)))
     return rq.IngestReport(
         files=reports,

@@ -44,17 +44,6 @@ _VERBS = {
 }
 
 
-def subject_from(user_id: str | None, anonymous_id: str | None) -> str:
-    """The person a request is about.
-
-    Raises:
-        InputError: Neither id is given.
-    """
-    if not user_id and not anonymous_id:
-        raise InputError("whom is this about?", hint="give user_id or anonymous_id", path="$.user_id")
-    return subject_of(user_id, anonymous_id)
-
-
 def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.ObserveReport:
     """Check each event, store the good ones in one fsynced commit, and say what became of each."""
     now = shop.clock()
@@ -106,7 +95,7 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     """Answer one person: score, filter, choose, explain, log."""
     subject = _NOBODY
     if request.user_id or request.anonymous_id:
-        subject = subject_from(request.user_id, request.anonymous_id)
+        subject = subject_of(request.user_id, request.anonymous_id)
     ranker = serving.ranker
     history = _history(shop, subject, request)
     score_N = ranker.scores([history])[0]
@@ -226,9 +215,10 @@ def reasons(
         return [[] for _ in chosen_K]
     if ranker.model is None or not len(places) or not len(chosen_K):
         return [popular for _ in chosen_K]
-    # The newest event of each item carries its verb; 50 items are enough to explain a slate.
+    # The newest event of each item carries its verb. The newest 50 items and the chosen ones explain a slate.
     _, first = np.unique(numbers[places][::-1], return_index=True)
-    places = np.sort(places[::-1][first])[-50:]
+    places = np.sort(places[::-1][first])
+    places = np.union1d(places[-50:], places[np.isin(numbers[places], chosen_K)])
     weight_TK = ranker.model.affinity(numbers[places], chosen_K)
     found: list[list[Reason]] = []
     for column in range(len(chosen_K)):

@@ -57,7 +57,7 @@ class Operation:
             InputError: The body is not JSON, or a field is unknown, missing or of the wrong type.
         """
         try:
-            return msgspec.json.decode(body or b"{}", type=self.reads or self.request)
+            return _checked(msgspec.json.decode(body or b"{}", type=self.reads or self.request))
         except msgspec.ValidationError as error:
             given = None
             with contextlib.suppress(msgspec.DecodeError, RecursionError):  # it may break off further on
@@ -75,7 +75,7 @@ class Operation:
             InputError: A field is unknown, missing or of the wrong type.
         """
         try:
-            return msgspec.convert(fields, type=self.reads or self.request)
+            return _checked(msgspec.convert(fields, type=self.reads or self.request))
         except msgspec.ValidationError as error:
             raise refusal(self.name, self.request, error, fields) from None
 
@@ -125,6 +125,13 @@ class Operation:
         fields = msgspec.inspect.type_info(self.request).fields  # type: ignore[attr-defined]
         words = {f.encode_name: [w for e in _extras(f.type) for w in e.get("words", ())] for f in fields}
         return {name: tuple(found) for name, found in words.items() if found}
+
+
+def _checked(request: Any) -> msgspec.Struct:
+    """Apply what a request asks of its fields together."""
+    if hasattr(request, "check"):
+        request.check()
+    return request  # type: ignore[no-any-return]
 
 
 def _extras(kind: Any) -> Iterator[dict[str, Any]]:
@@ -206,6 +213,8 @@ class BoundOperation(Generic[Req, Res]):
             raise InputError(
                 f"{operation.name} takes a request or fields, not both", hint="drop one of the two"
             )
+        else:
+            _checked(request)
         return self._engine._run(operation, self._method.function, request)  # type: ignore[attr-defined,no-any-return]
 
 

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY, bucket_of
 from penchant.engine import _requests as rq
-from penchant.engine._live import subject_from
 from penchant.engine._serving import Serving
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
 
     The clock stands at the person's own last event: "now" means their latest days in the shop.
     """
-    subject = subject_from(request.user_id, request.anonymous_id)
+    subject = request.subject
     events = personal_events(shop, subject)
     predicted = predicted_tags(shop, serving, subject, events, request.k)
     if not events.num_rows:

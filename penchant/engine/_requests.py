@@ -7,13 +7,35 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate
+from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, subject_of
+from penchant.core.errors import InputError
 from penchant.engine._operation import POSITIONAL, InFile, OutFile
 
 K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
 ItemIds = list[Id]
 _MOST_EVENTS = 10_000  # in one request
+
+
+class PersonRequest(Noun, frozen=True):
+    """What every request about one person says."""
+
+    user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
+    anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
+
+    def check(self) -> None:
+        """Refuse a request about nobody.
+
+        Raises:
+            InputError: Neither id is given.
+        """
+        if not self.user_id and not self.anonymous_id:
+            raise InputError("whom is this about?", hint="give user_id or anonymous_id", path="$.user_id")
+
+    @property
+    def subject(self) -> str:
+        """The person."""
+        return subject_of(self.user_id, self.anonymous_id)
 
 
 class InitRequest(Noun, frozen=True):
@@ -30,6 +52,7 @@ class InitReport(Noun, frozen=True):
 
     path: str
     name: str
+    currency: str
     next: list[str]
 
 
@@ -330,11 +353,9 @@ class SimilarReport(Noun, frozen=True):
     note: str | None = None
 
 
-class ProfileRequest(Noun, frozen=True):
+class ProfileRequest(PersonRequest, frozen=True):
     """Ask what a person is interested in."""
 
-    user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
-    anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
     k: Annotated[int, Meta(ge=1, le=100, description="interests per horizon, and predicted tags")] = 8
 
 
@@ -434,18 +455,13 @@ class PromotionReport(Noun, frozen=True):
     previous: str | None
 
 
-class EraseRequest(Noun, frozen=True):
+class EraseRequest(PersonRequest, frozen=True):
     """Remove a person from everything."""
 
-    user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
-    anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
 
-
-class ExportRequest(Noun, frozen=True):
+class ExportRequest(PersonRequest, frozen=True):
     """Give out everything kept about a person."""
 
-    user_id: Annotated[Id, Meta(description="the person", examples=["u1"], extra=POSITIONAL)] | None = None
-    anonymous_id: Annotated[Id, Meta(description="the guest, instead of user_id")] | None = None
     out: Annotated[OutFile, Meta(description="also write it as JSON here")] | None = None
 
 

@@ -130,6 +130,7 @@ def create_shop(path: Path, request: InitRequest) -> InitReport:
     return InitReport(
         path=str(path),
         name=name,
+        currency=request.currency,
         next=[
             f"penchant catalog {flag} ITEMS.csv",
             f"penchant ingest {flag} EVENTS.csv",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from penchant.core import Bools, Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import ArtifactError
 from penchant.models._counts import NeighbourModel, age_weights, history_weights, log_share, positive_events
+from penchant.models._habits import Habits
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
 from penchant.models._sequence_config import SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig
@@ -24,7 +25,6 @@ from penchant.models._transitions import Transitions, TransitionsConfig
 ENCODER = "file:encoder.onnx"
 _ENCODER_CELLS = 8_000_000  # cells of the largest array within one run of the encoder: 32 MB
 _COMPANION_WEIGHT = 4.0  # of the counts beside the cosine, for items alone
-_REPEAT_DECAY = 0.97  # how fast the own history fades, for each newer event
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,12 +127,18 @@ class Sequence:
         if self.config.neighbours_weight:
             found_BN += self.config.neighbours_weight * self.rows(self.neighbours, batch)
         if self.config.repeats_weight:
-            weight_BT = _own_weights(positive_events(batch))
+            weight_BT = self._own_weights(positive_events(batch))
             rows_BT = np.broadcast_to(np.arange(len(weight_BT))[:, None], weight_BT.shape)
             own = (self.config.repeats_weight * weight_BT).astype(np.float32)
             np.add.at(found_BN, (rows_BT, batch.item_BT), own)
         found_BN[:, 0] = 0.0
         return found_BN
+
+    def _own_weights(self, counted_BT: Bools) -> npt.NDArray[np.float64]:
+        """How much each event of the own history says of a return to its item: (B, T), 1 in all for each person."""
+        weight_BT = age_weights(counted_BT, self.config.repeats_decay or Habits.usual_decay)
+        weight_BT /= np.maximum(weight_BT.sum(axis=1, keepdims=True), 1e-12)
+        return weight_BT
 
     def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What one counted model says of a batch: (B, N + 1), column 0 is 0."""
@@ -167,7 +173,7 @@ class Sequence:
             history_T, items_K
         )
         close_TK = np.maximum(self._unit_ND[history_T] @ self._unit_ND[items_K].T - 0.3, 0.0)
-        own_T = (self.config.repeats_weight or 0.0) * _own_weights(history_T[None] > 0)[0]
+        own_T = (self.config.repeats_weight or 0.0) * self._own_weights(history_T[None] > 0)[0]
         out_TK = out_TK + 0.05 * close_TK + own_T[:, None] * (history_T[:, None] == items_K)
         out_TK[history_T == 0] = 0.0
         return np.asarray(out_TK, np.float32)
@@ -212,13 +218,6 @@ class Sequence:
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
             raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
         return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], transitions, neighbours)
-
-
-def _own_weights(counted_BT: Bools) -> npt.NDArray[np.float64]:
-    """How much each event of the own history says of a return to its item: (B, T), 1 in all for each person."""
-    weight_BT = age_weights(counted_BT, _REPEAT_DECAY)
-    weight_BT /= np.maximum(weight_BT.sum(axis=1, keepdims=True), 1e-12)
-    return weight_BT
 
 
 def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32]]:

@@ -77,6 +77,7 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counts: bool = True  # add transitions, neighbours and the own history to the score
     transitions_decay: Share | None = None
     neighbours_decay: Share | None = None
+    repeats_decay: Share | None = None
     counts_weight: NotNegative | None = None
     neighbours_weight: NotNegative | None = None
     counts_floor: Annotated[float, Meta(gt=0)] | None = None

@@ -270,7 +270,9 @@ def _status(status: e.Status) -> RenderableType:
 
 def _init(report: e.InitReport) -> RenderableType:
     return _lines(
-        f"{report.name} is a shop now, in {report.path}", "next:", *(f"  {line}" for line in report.next)
+        f"{report.name} is a shop now, in {report.path}; its money is {report.currency}",
+        "next:",
+        *(f"  {line}" for line in report.next),
     )
 
 
@@ -285,7 +287,14 @@ def _observed(report: e.ObserveReport) -> RenderableType:
 
 def _erased(receipt: ErasureReceipt) -> RenderableType:
     proof = f"{receipt.bytes_searched:,} bytes searched: nothing of this person is left"
-    return _lines(f"erased {receipt.subject} at {iso(receipt.ts)}", _grid(dict(receipt.removed)), proof)
+    known = any(count for part, count in receipt.removed.items() if part in _OF_ONE_PERSON)
+    unknown = None if known else Text("nothing was known of this person; what comes from now on is refused")
+    return _lines(
+        f"erased {receipt.subject} at {iso(receipt.ts)}", unknown, _grid(dict(receipt.removed)), proof
+    )
+
+
+_OF_ONE_PERSON = ("journal", "decisions", "events", "users", "batch_answers", "quarantine")
 
 
 def _exported(report: e.ExportReport) -> RenderableType:

@@ -15,6 +15,8 @@ from penchant.core import Run, Scorer, SequenceBatch, Snapshot, no_progress
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.data import item_labels, sequence_length
 from penchant.models import (
+    Habits,
+    HabitsConfig,
     ItemKNN,
     ItemKNNConfig,
     NeighbourModel,
@@ -33,8 +35,8 @@ _EXPORT_TOLERANCE = 1e-4
 # learns, so that it is judged in the company it will have, and all is weighed once more when it has learned.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
 _MEMORY_CELLS = 100_000_000  # 400 MB of float32
-_COMPANY = (1.0, 4.0)  # weights of the counts beside which a network in training is judged
-_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_COMPANY = (1.0, 4.0, 16.0, 64.0)  # weights of the counts beside which a network in training is judged
+_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _Grid = tuple[tuple[str, tuple[float, ...]], ...]
 _REPEATS = ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0))
 _NEIGHBOURS = ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
@@ -94,9 +96,10 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
 
 
 def _best_blended(validate: Callable[[Scorer], float], live: Sequence, search: bool) -> float:
-    """Judge a network in the company it will have: with the counts at their first weight or a lighter one.
+    """Judge a network in the company it will have: with the counts at their first weight, a lighter, or a heavier one.
 
-    At one fixed weight strong counts hide a network that is still learning, and training stops too soon.
+    At one fixed weight strong counts hide a network that is still learning, or a network that grows louder with
+    every pass drowns counts that were right, and training stops too soon.
     """
     if not search:
         return validate(live)
@@ -106,11 +109,15 @@ def _best_blended(validate: Callable[[Scorer], float], live: Sequence, search: b
 
 
 def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell, SequenceConfig]:
-    """Count transitions and neighbours; how fast a history fades for each of them goes into the config."""
+    """Count transitions and neighbours; how fast a history fades for them and for repeats goes into the config."""
     transitions = Transitions.fit(snapshot, TransitionsConfig(decay=config.transitions_decay), run)
     neighbours = ItemKNN.fit(snapshot, ItemKNNConfig(decay=config.neighbours_decay), run)
+    habits = Habits.fit(snapshot, HabitsConfig(decay=config.repeats_decay), run)
     config = msgspec.structs.replace(
-        config, transitions_decay=transitions.config.decay, neighbours_decay=neighbours.config.decay
+        config,
+        transitions_decay=transitions.config.decay,
+        neighbours_decay=neighbours.config.decay,
+        repeats_decay=habits.config.decay,
     )
     return _Shell(transitions, neighbours, log_share(snapshot)), config
 

@@ -26,6 +26,7 @@ BAD = {
     "too_late": {"ts": NOW + 2 * DAY},
     "unknown_kind": {"kind": "dance"},
     "bad_id": {"item_id": "sh\noe"},
+    "reserved_id": {"user_id": "anon:77"},
     "id_too_long": {"user_id": "x" * 10_000},
     "impossible_value": {"value": math.nan},
     "zero_quantity": {"quantity": 0.0},

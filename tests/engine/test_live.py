@@ -617,3 +617,21 @@ def test_a_notebook_can_ask_what_an_operation_takes(engine):
     assert inspect.signature(engine.similar).parameters["item_id"].default is inspect.Parameter.empty
     assert "for one person" in engine.recommend.__doc__
     assert repr(engine.status).startswith("<operation status: Ask how the shop stands")
+
+
+def test_the_same_bytes_under_another_name_are_counted_once(engine, tmp_path):
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text("user_id,item_id,kind,ts\n,i1,view,2025-06-01\nu8,i1,view,2025-06-01\n")
+    before = engine.doctor().refused
+    report = engine.ingest(files=[str(tmp_path / "one.csv"), str(tmp_path / "two.csv")])
+    assert report.files[0].quarantine == report.files[1].quarantine
+    assert engine.doctor().refused == before + 1
+
+
+def test_what_was_stored_before_a_file_that_cannot_be_read_is_said(engine, tmp_path):
+    good = tmp_path / "good.csv"
+    good.write_text("user_id,item_id,kind,ts\nu8,i1,view,2025-06-01\n")
+    with pytest.raises(NotFound) as caught:
+        engine.ingest(files=[str(good), str(tmp_path / "missing.csv")])
+    assert f"what came before it is stored: {good}" in caught.value.hint
+    assert "u8" in engine.shop.store.scan(columns=["subject"])["subject"].to_pylist()

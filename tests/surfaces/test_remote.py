@@ -190,3 +190,22 @@ def test_an_erasure_that_left_something_is_an_error_here_too(tmp_path: Path) -> 
         assert (caught.value.value, caught.value.exit_code) == ("note.txt", 8)
         (tmp_path / "shop" / "note.txt").unlink()
         assert engine.erase_user(user_id="customer-4711").remaining == []
+
+
+@pytest.mark.parametrize("operation", ["erase_user", "export_user", "profile"])
+def test_a_request_about_nobody_is_refused_before_a_job_begins(tmp_path: Path, operation: str) -> None:
+    with Engine.open(tmp_path / "shop") as made:
+        made.init()
+        with pytest.raises(InputError) as here:
+            getattr(made, operation)()
+        with pytest.raises(InputError):
+            getattr(made, operation)(OPERATIONS[operation].request())
+    with (
+        running_server(create_app(Engine.open(tmp_path / "shop"))) as url,
+        Engine.connect(url, timeout=60) as engine,
+    ):
+        with pytest.raises(InputError) as there:
+            getattr(engine, operation)()
+        answer = httpx.post(f"{url}/v1/{operation}", json={})
+        assert (answer.status_code, answer.json()["path"]) == (422, "$.user_id")
+    assert str(here.value) == str(there.value)
