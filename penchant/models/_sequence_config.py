@@ -45,6 +45,8 @@ SIZES: dict[str, Size] = {
 # "auto" is "small" with a longer memory where more than this share of the targets has more events before it
 # than "small" reads, and a second block where there are also enough of them to learn it.
 _LONG_SHARE, _LONG, _MANY_TARGETS = 0.25, 200, 300_000
+# Where items have many events each, there is less to overfit, and less is dropped out.
+_DENSE, _DENSE_DROPOUT, _DROPOUT = 100, 0.2, 0.4
 
 
 class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +63,7 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: SizeName = "auto"
     loss: LossName = "auto"
     interests: Annotated[int, Meta(ge=1, le=64)] = 1
-    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.4
+    dropout: Annotated[float, Meta(ge=0, lt=1)] | None = None
     weight_decay: NotNegative = 0.01
     width: Count | None = None
     depth: Count | None = None
@@ -88,17 +90,26 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Where the logarithm of the counts begins to bend."""
         return 0.1 if self.counts_floor is None else self.counts_floor
 
-    def for_histories(self, length_U: Ints) -> SequenceConfig:
-        """The same with what "auto" leaves open decided by the lengths of the histories, (U,).
+    @property
+    def dropout_or_default(self) -> float:
+        """The share of every vector that training leaves out."""
+        return _DROPOUT if self.dropout is None else self.dropout
+
+    def for_histories(self, length_U: Ints, num_items: int) -> SequenceConfig:
+        """The same with what is left open decided by the lengths of the histories, (U,), and the catalogue.
 
         Example:
-            >>> SequenceConfig().for_histories(np.full(5_000, 150)).length
-            200
+            >>> config = SequenceConfig().for_histories(np.full(5_000, 150), num_items=10_000)
+            >>> config.length, config.dropout
+            (200, 0.4)
         """
+        targets = int(length_U.sum())
+        if self.dropout is None:
+            dense = targets > _DENSE * num_items
+            self = msgspec.structs.replace(self, dropout=_DENSE_DROPOUT if dense else _DROPOUT)
         if self.size != "auto":
             return self
         memory = SIZES["small"].length
-        targets = int(length_U.sum())
         long = np.maximum(length_U - memory, 0).sum() > _LONG_SHARE * targets
         return msgspec.structs.replace(
             self,

@@ -57,9 +57,9 @@ class SequenceTransformer(nn.Module):
         self.kind = nn.Embedding(len(KINDS) + 1, size.width)
         self.gap = nn.Embedding(NUM_GAPS, size.width)
         self.value = nn.Linear(1, size.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout_or_default)
         self.blocks = nn.ModuleList(
-            Block(size.width, size.heads, size.length, config.dropout) for _ in range(size.depth)
+            Block(size.width, size.heads, size.length, config.dropout_or_default) for _ in range(size.depth)
         )
         self.norm = nn.LayerNorm(size.width)
         self.heads = nn.Linear(size.width, config.interests * size.width, bias=False)

@@ -71,7 +71,7 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     decided: Callable[[Scorer], float] | None = None
     if validate is not None:
         decided = lambda scorer: world.decide(lambda: validate(scorer))  # noqa: E731
-    config = config.for_histories(sequence_length(snapshot))
+    config = config.for_histories(sequence_length(snapshot), snapshot.num_items)
     shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
     search = config.counts and config.counts_weight is None
     found = _with(config, _FIRST_BLEND) if search else config
