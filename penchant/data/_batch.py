@@ -7,7 +7,7 @@ are absolute positions in the event arrays of a ``Sequences``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -26,6 +26,7 @@ from penchant.core import (
     Vocabulary,
 )
 from penchant.core.errors import InputError
+from penchant.data._ragged import offsets
 
 Int64s = npt.NDArray[np.int64]
 
@@ -284,6 +285,32 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.row_W)
+
+    def take(self, index: Ints) -> Windows:
+        """Some of them."""
+        return Windows(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def join(self, other: Windows) -> Windows:
+        """These and then the others."""
+        return Windows(
+            *(np.concatenate([getattr(part, f.name) for part in (self, other)]) for f in fields(self))
+        )
+
+    def since(self, sequences: Sequences, moment: int) -> Windows:
+        """Those with targets at or after a moment; earlier events are only context.
+
+        Example:
+            >>> from penchant.testing import toy_snapshot
+            >>> toy = toy_snapshot([("u", item) for item in "abcd"] + [("v", "a")])
+            >>> windows = training_windows(toy, 4).since(toy, int(toy.ts[2]))
+            >>> window_batch(toy, windows, np.arange(len(windows))).target_BT.tolist()
+            [[0, 3, 4]]
+        """
+        older_M1 = offsets((np.asarray(sequences.ts) < moment).view(np.int8))
+        start_W, stop_W = sequences.ptr[self.row_W], sequences.ptr[self.row_W + 1]
+        first_W = start_W + older_M1[stop_W] - older_M1[start_W]
+        seen_W = np.maximum(self.seen_W, first_W)
+        return replace(self, seen_W=seen_W).take(np.flatnonzero(seen_W <= self.end_W))
 
 
 def training_windows(

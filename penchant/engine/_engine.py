@@ -200,7 +200,9 @@ class Engine:
     def train(self, request: rq.TrainRequest) -> rq.TrainReport:
         """Learn from everything stored, choose on a held-out time window, and promote the best.
 
-        A run that was killed goes on where it was when the same command is given again.
+        A run that was killed goes on where it was when the same command is given again. With ``update`` the
+        serving model learns on from what is new since it learned, in a small part of the time. Either way a model
+        that the newest events call worse than the one that serves is kept, but does not serve.
         """
         from penchant.engine._train import train
 

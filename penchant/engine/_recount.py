@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 _WORTH = 0.001  # new events, as a share of those counted, that are worth a recount
-_RECOUNTED = "recounted"  # marks artifacts that were not trained, in their facts
+RECOUNTED = "recounted"  # marks artifacts that were not trained, in their facts
 
 
 def is_stale(shop: Shop) -> bool:
@@ -52,7 +52,7 @@ def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
         raise ModelError("no model serves yet", hint="train first: penchant train")
     loaded = load_artifact(shop.artifacts, promoted)
     snapshot = take_snapshot(shop, progress)
-    model, items = _counted_again(loaded.model, loaded.artifact.kind, loaded.items, snapshot, progress)
+    model, items = counted_again(loaded.model, loaded.artifact.kind, loaded.items, snapshot, progress)
     artifact = save_artifact(
         shop.artifacts,
         model,
@@ -60,7 +60,7 @@ def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
         as_of=snapshot.as_of,
         items=items,
         metrics=loaded.artifact.metrics,
-        facts=loaded.artifact.facts | {_RECOUNTED: True, "events": shop.store.status().events},
+        facts=loaded.artifact.facts | {RECOUNTED: True, "events": shop.store.status().events},
         parents=[promoted],
         fingerprint=snapshot.fingerprint,
     )
@@ -82,17 +82,17 @@ def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
 
 def _drop_older_counts(shop: Shop, before: Artifact) -> None:
     """Of a chain of recounts the trained model, the last and the one before stay: a server may be reading that."""
-    if not before.facts.get(_RECOUNTED):
+    if not before.facts.get(RECOUNTED):
         return
     for parent in before.parents:
-        if read_artifact(shop.artifacts, parent).facts.get(_RECOUNTED):
+        if read_artifact(shop.artifacts, parent).facts.get(RECOUNTED):
             shutil.rmtree(shop.artifacts / parent, ignore_errors=True)
 
 
-def _counted_again(
+def counted_again(
     model: Model, kind: str, items: Vocabulary, snapshot: Snapshot, progress: Progress
 ) -> tuple[Model, Vocabulary]:
-    """The model with new counts, and its vocabulary: that of a network is fixed until the next training."""
+    """The model with new counts, and its vocabulary: that of a network is fixed until it learns again."""
     if isinstance(model, Sequence):
         return model.recounted(in_vocabulary(snapshot, items)), items
     return fit_model(kind, snapshot, model.config, Run(progress=progress)), snapshot.items

@@ -191,7 +191,25 @@ class TrainRequest(Noun, frozen=True):
     seen: Annotated[
         SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")
     ] = "auto"
-    promote: Annotated[bool, Meta(description="let the best model serve at once")] = True
+    promote: Annotated[
+        bool, Meta(description="let the best model serve at once, unless the newest events call it worse")
+    ] = True
+    update: Annotated[
+        bool, Meta(description="let the serving model learn on from what is new, instead of beginning anew")
+    ] = False
+
+    def check(self) -> None:
+        """Refuse what an update does not choose.
+
+        Raises:
+            InputError: ``update`` stands beside model kinds, a size or a rule.
+        """
+        if self.update and (self.models or self.size != "auto" or self.seen != "auto"):
+            raise InputError(
+                "an update goes on with the model that serves, as it is",
+                hint="leave out models, size and seen, or train anew without update",
+                path="$.update",
+            )
 
 
 class MetricRow(Noun, frozen=True):
@@ -230,14 +248,24 @@ class TagReport(Noun, frozen=True):
     base_rate_from_half: dict[str, Estimate] = {}  # the same, but a tag is said from one half: best accuracy
 
 
+class Gate(Noun, frozen=True):
+    """How a new model compares with the one that served, on people and events that neither learned from."""
+
+    against: str
+    says: str
+    difference: Estimate | None = None  # new minus old, paired by person; None where they cannot be compared
+    refused: bool = False
+
+
 class TrainReport(Noun, frozen=True):
     """What was learned and what serves now."""
 
-    leaderboard: LeaderboardReport
+    leaderboard: LeaderboardReport | None  # None after an update
     tags: TagReport | None
     artifacts: dict[str, str]  # model kind -> artifact id
     promoted: str | None
     promoted_kind: str | None
+    gate: Gate | None = None  # None where no model served
     notes: list[str] = []
     seconds: float = 0.0
 

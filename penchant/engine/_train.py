@@ -12,6 +12,7 @@ import msgspec
 
 from penchant.core import Model, Progress, Run, Snapshot, leads
 from penchant.engine import _requests as rq
+from penchant.engine._gate import LEARNED, compare_with_serving
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import (
     Fitted,
@@ -26,6 +27,7 @@ from penchant.engine._protocol import (
 )
 from penchant.engine._reporting import write_training_report
 from penchant.engine._tags import train_tags
+from penchant.engine._update import update
 from penchant.training import fit_model, list_artifacts, save_artifact
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ _ABANDONED = 7 * 86400  # seconds after which a run that was killed is not gone 
 
 def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainReport:
     """Fit and choose on a time split, then fit the winner again on everything and let it serve."""
+    if request.update:
+        return update(shop, request, progress)
     started = time.perf_counter()
     settings = shop.config.train
     kinds = chosen_kinds(request.models or settings.models)
@@ -56,7 +60,12 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         asked=request.models,
     )
     artifacts: dict[str, str] = {}
-    facts = {"seen": outcome.seen, "seed": request.seed, "events": shop.store.status().events}
+    facts = {
+        "seen": outcome.seen,
+        "seed": request.seed,
+        "events": shop.store.status().events,
+        LEARNED: snapshot.as_of,
+    }
     for kind in dict.fromkeys((outcome.best.kind, "popularity", *_COMPANION_KINDS)):
         fitted = next(f for f in outcome.fitted if f.kind == kind)
         if fitted.model is not None:
@@ -64,8 +73,13 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     tags = train_tags(shop, snapshot, request.seed, progress, request.device)
     if tags.artifact is not None:
         artifacts["tags"] = tags.artifact
+    assert outcome.best.evaluation is not None
+    gate = compare_with_serving(
+        shop, outcome.best.evaluation, outcome.train, outcome.held_out, outcome.seen, progress
+    )
+    serves = request.promote and not (gate is not None and gate.refused)
     if leads():
-        if request.promote:
+        if serves:
             _promote(shop, outcome.best.kind, artifacts)
         outcome.forget_runs()
         _tidy(shop, settings.keep)
@@ -73,8 +87,9 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         leaderboard=report_of(outcome),
         tags=tags.report,
         artifacts=artifacts,
-        promoted=artifacts[outcome.best.kind] if request.promote else None,
-        promoted_kind=outcome.best.kind if request.promote else None,
+        promoted=artifacts[outcome.best.kind] if serves else None,
+        promoted_kind=outcome.best.kind if serves else None,
+        gate=gate,
         notes=[note for note in tags.notes if note],
         seconds=round(time.perf_counter() - started, 1),
     )

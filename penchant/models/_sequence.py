@@ -44,6 +44,7 @@ class Sequence:
     prior_N: npt.NDArray[np.float32]  # (N + 1,) log share of the events, for somebody without a history
     transitions: Transitions
     neighbours: ItemKNN
+    weights: Mapping[str, npt.NDArray[Any]]  # of the torch network but for the item vectors: to learn on from
 
     @cached_property
     def _session(self) -> Any:
@@ -198,7 +199,8 @@ class Sequence:
             for name, model in (("transitions", self.transitions), ("neighbours", self.neighbours))
             for key, array in model.arrays().items()
         }
-        return {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N, **counted}
+        weights = {f"network.{name}": array for name, array in self.weights.items()}
+        return {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N, **counted, **weights}
 
     @classmethod
     def restore(cls, config: SequenceConfig, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
@@ -217,7 +219,8 @@ class Sequence:
         sizes = {len(item_ND), len(arrays["prior_N"]), transitions.num_items + 1, neighbours.num_items + 1}
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
             raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
-        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], transitions, neighbours)
+        weights = part("network")
+        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], transitions, neighbours, weights)
 
 
 def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32]]:

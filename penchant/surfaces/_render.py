@@ -205,13 +205,15 @@ def _trained(report: e.TrainReport) -> RenderableType:
         classes = f"{len(found.classes):,} {'class' if len(found.classes) == 1 else 'classes'}"
         head = f"tags from {found.labels}: {classes}, {found.users:,} people"
         tags = _lines(head, table, rest) if found.note is None else Text(found.note)
-    serves = "nothing was promoted"
+    refused = report.gate is not None and report.gate.refused
+    serves = "the model that served before goes on serving" if refused else "nothing was promoted"
     if report.promoted is not None:
         serves = f"{report.promoted_kind} serves now ({report.promoted[:12]})"
     return _lines(
-        _leaderboard(report.leaderboard),
+        _leaderboard(report.leaderboard) if report.leaderboard is not None else None,
         tags,
         *map(Text, report.notes),
+        report.gate.says if report.gate is not None else None,
         f"{serves}; {report.seconds:.0f} s in all",
     )
 

@@ -10,6 +10,14 @@ from penchant.training._artifact import (
     read_artifact,
     save_artifact,
 )
-from penchant.training._fit import fit_model
+from penchant.training._fit import fit_model, update_model
 
-__all__ = ["Loaded", "fit_model", "list_artifacts", "load_artifact", "read_artifact", "save_artifact"]
+__all__ = [
+    "Loaded",
+    "fit_model",
+    "list_artifacts",
+    "load_artifact",
+    "read_artifact",
+    "save_artifact",
+    "update_model",
+]

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from penchant.core import CountedModel, Model, Run, Snapshot
+from penchant.core import CountedModel, Model, Run, Snapshot, Vocabulary
 from penchant.core.errors import InputError
-from penchant.models import model_kinds
+from penchant.models import Sequence, model_kinds
 
 
 def fit_model(kind: str, snapshot: Snapshot, config: msgspec.Struct | Mapping[str, Any], run: Run) -> Model:
@@ -39,3 +39,30 @@ def fit_model(kind: str, snapshot: Snapshot, config: msgspec.Struct | Mapping[st
         return fit_sequence(snapshot, config, run)  # type: ignore[arg-type]
     counted: type[CountedModel] = kinds[kind]  # type: ignore[assignment]
     return counted.fit(snapshot, config, run)
+
+
+def update_model(
+    kind: str, model: Model, items: Vocabulary, snapshot: Snapshot, since: int, run: Run
+) -> Model:
+    """Go on from a fitted model: counted ones count again, the sequence model learns from what is new.
+
+    Args:
+        kind: Name of the plug-in.
+        model: What was fitted before.
+        items: The vocabulary it is numbered by.
+        snapshot: Everything known now.
+        since: Microseconds: where a network stopped learning.
+        run: Seed, device and progress.
+
+    Returns:
+        A model in the numbers of the snapshot.
+
+    Raises:
+        ModelError: The snapshot holds nothing to learn from since then.
+        MissingExtra: An optional dependency of this kind is not installed.
+    """
+    if isinstance(model, Sequence):
+        from penchant.training._sequence import update_sequence
+
+        return update_sequence(model, items, snapshot, since, run)
+    return fit_model(kind, snapshot, model.config, run)

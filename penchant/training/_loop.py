@@ -73,6 +73,7 @@ def train_network(
     config: SequenceConfig,
     run: Run,
     measure: Callable[[nn.Module], float] | None,
+    windows: Windows | None = None,
 ) -> Trained:
     """Fit a network that fulfils ``InterestModel``.
 
@@ -82,6 +83,7 @@ def train_network(
         config: Its settings; ``epochs`` None means: until ``measure`` finds no better, or the horizon.
         run: Seed, device, checkpoints and progress.
         measure: Scores the network on held-out people, higher is better; None trains to the last epoch.
+        windows: The pieces of the snapshot to go through; None = all of it.
 
     Raises:
         ModelError: No person has two events, or the loss is no number.
@@ -91,7 +93,7 @@ def train_network(
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or min(2, os.cpu_count() or 1)))
     with torch.random.fork_rng(devices=[]), StopRequest() as stop:
         torch.manual_seed(run.seed)
-        job = Job.prepare(make, snapshot, config, run, world)
+        job = Job.prepare(make, snapshot, config, run, world, windows)
         job.restore()
         try:
             while not job.state.done:
@@ -135,12 +137,14 @@ class Job:
         config: SequenceConfig,
         run: Run,
         world: World,
+        windows: Windows | None = None,
     ) -> Self:
         """Cut the windows, fix the number of epochs, make the network and its optimiser."""
         size = config.build()
         if config.batch is None:
             size = fit_size(size, snapshot.num_items)
-        windows = training_windows(snapshot, size.length)
+        if windows is None:
+            windows = training_windows(snapshot, size.length)
         if not len(windows):
             raise ModelError("no person has two events to learn an order from", hint="use the counted models")
         epochs = config.epochs

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
-from penchant.core import Run, Scorer, SequenceBatch, Snapshot, no_progress
+from penchant.core import Run, Scorer, SequenceBatch, Snapshot, Vocabulary, no_progress, rng
 from penchant.core.errors import MissingExtra, ModelError
-from penchant.data import item_labels, sequence_length
+from penchant.data import item_labels, sequence_length, training_windows
 from penchant.models import (
     Habits,
     HabitsConfig,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 _EXPORT_TOLERANCE = 1e-4
+ITEM_WEIGHT = "item.weight"  # of the network; the served model keeps it as its item vectors
+# An update goes through the new events once, and through as many old ones again, so that what they taught stays.
+_REPLAY, _UPDATE_RATE = 1.0, 0.5
+_UPDATE_LENGTH = (
+    50  # most of the work is in what came before the few new events, and little of what they teach
+)
 # Where the blend starts, and the steps it may take; 0 leaves a part out. The counts are mixed before the network
 # learns, so that it is judged in the company it will have, and all is weighed once more when it has learned.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
@@ -50,6 +57,15 @@ _BLEND: _Grid = (
 )
 
 
+def require_torch() -> None:
+    """Say which extra is missing before any work is done."""
+    try:
+        import onnxscript  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingExtra("train", "the sequence model") from None
+
+
 def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequence:
     """Fit a ``Sequence``: everything left open in ``config`` is decided by ``run.validate`` and filled in.
 
@@ -58,11 +74,7 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         ModelError: There is nothing to learn from, or the export does not agree with the network.
         Interrupted: Ctrl-C; the same call goes on from the last checkpoint.
     """
-    try:
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingExtra("train", "the sequence model") from None
+    require_torch()
     from penchant.models._sequence_torch import SequenceTransformer
     from penchant.training._distributed import join
     from penchant.training._loop import train_network
@@ -93,6 +105,83 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         live = shell.live(trained.network, found)
         found = search_blend(lambda trial: decided(replace(live, config=trial)), found, _BLEND, run)
     return shell.exported(trained.network, found)
+
+
+def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, since: int, run: Run) -> Sequence:
+    """Go on learning where a fitted ``Sequence`` stopped: from events at or after ``since``, and counts anew.
+
+    Items that are new since then begin with the mean vector of the items that share their brand, category or labels.
+
+    Args:
+        model: What was fitted before.
+        items: The vocabulary it is numbered by.
+        snapshot: Everything known now; its vocabulary may be another.
+        since: Microseconds: where the model stopped learning.
+        run: Seed, device and progress. Nothing is validated: the blend stays as it was found.
+
+    Raises:
+        MissingExtra: torch or its ONNX exporter is not installed.
+        ModelError: Nobody turned to an item since, or the export does not agree with the network.
+    """
+    require_torch()
+    import torch
+
+    from penchant.models._sequence_torch import SequenceTransformer
+    from penchant.training._loop import train_network
+
+    shell, _ = _count(snapshot, model.config, replace(run, validate=None, progress=no_progress))
+    every = training_windows(snapshot, min(model.config.build().length, _UPDATE_LENGTH))
+    new = every.since(snapshot, since)
+    if not len(new):
+        raise ModelError("nobody turned to an item since the model learned", hint="wait for new events")
+    share = _REPLAY * float(new.length_W.sum()) / float(every.length_W.sum())
+    again = np.flatnonzero(rng(run.seed, "replay").random(len(every)) < share)
+    start_ND = grown_vectors(model.item_ND, items, snapshot)
+
+    def make() -> nn.Module:
+        network = SequenceTransformer(model.config, snapshot.num_items)
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in model.weights.items()}
+        network.load_state_dict({**tensors, ITEM_WEIGHT: torch.from_numpy(start_ND)})
+        return network
+
+    rate = model.config.learning_rate or model.config.build().learning_rate
+    config = _with(model.config, {"epochs": 1.0, "learning_rate": _UPDATE_RATE * rate})
+    trained = train_network(make, snapshot, config, run, None, new.join(every.take(again)))
+    return shell.exported(trained.network, model.config)
+
+
+def grown_vectors(
+    item_ND: npt.NDArray[np.float32], items: Vocabulary, snapshot: Snapshot
+) -> npt.NDArray[np.float32]:
+    """Item vectors in the numbers of a snapshot, (N + 1, D): known ones as they are, new ones from their like.
+
+    A new item gets the mean, over its labels, of the mean vector of the known items that bear the label; without
+    such labels the mean of all known items.
+    """
+    old_N = np.concatenate([[0], items.numbers(snapshot.items.ids)]).astype(np.int64)
+    grown_ND = item_ND[old_N]
+    known_N = old_N > 0
+    if known_N[1:].all():
+        return grown_ND
+    new_J = np.flatnonzero(~known_N)[1:]
+    grown_ND[new_J] = item_ND[1:].mean(axis=0)
+    label_NL = item_labels(snapshot)
+    if not label_NL.size:
+        return grown_ND
+    item_P, slot_P = np.nonzero(label_NL)
+    label_P = label_NL[item_P, slot_P]
+    borne = sparse.csr_array(
+        (np.ones(len(item_P), np.float32), (label_P, item_P)),
+        shape=(int(label_NL.max()) + 1, len(label_NL)),
+    )
+    of_known = borne * known_N.astype(np.float32)[None]
+    bearers_K = np.asarray(of_known.sum(axis=1)).ravel()
+    mean_KD = (of_known @ grown_ND) / np.maximum(bearers_K, 1)[:, None]
+    useful = sparse.csr_array(borne.T[new_J] * (bearers_K > 0).astype(np.float32)[None])
+    labels_J = np.asarray(useful.sum(axis=1)).ravel()
+    found_J = labels_J > 0
+    grown_ND[new_J[found_J]] = ((useful @ mean_KD) / np.maximum(labels_J, 1)[:, None])[found_J]
+    return grown_ND.astype(np.float32)
 
 
 def _best_blended(validate: Callable[[Scorer], float], live: Sequence, search: bool) -> float:
@@ -161,21 +250,26 @@ class _Shell:
         item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
         none = np.empty(0, np.uint8)
         return _Live(
-            config, none, item_ND, self.prior, self.transitions, self.neighbours, self.memory, network
+            config, none, item_ND, self.prior, self.transitions, self.neighbours, {}, self.memory, network
         )
 
     def alone(self, config: SequenceConfig) -> Sequence:
         """The counts without a network."""
         nothing = np.zeros((len(self.prior), 1), np.float32)
         none = np.empty(0, np.uint8)
-        return _Alone(config, none, nothing, self.prior, self.transitions, self.neighbours, self.memory)
+        return _Alone(config, none, nothing, self.prior, self.transitions, self.neighbours, {}, self.memory)
 
     def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model as it serves, checked against the network."""
         network = network.folded()  # type: ignore[operator]
         item_ND = network.items().detach().cpu().numpy().copy()  # type: ignore[operator]
         encoder = np.frombuffer(export_encoder(network, config), np.uint8)
-        served = Sequence(config, encoder, item_ND, self.prior, self.transitions, self.neighbours)
+        weights = {
+            name: tensor.detach().cpu().numpy().copy()
+            for name, tensor in network.state_dict().items()
+            if name != ITEM_WEIGHT
+        }
+        served = Sequence(config, encoder, item_ND, self.prior, self.transitions, self.neighbours, weights)
         batch = _sample(len(item_ND) - 1, config.build().length)
         error = np.abs(served.interests(batch)[0] - self.live(network, config).interests(batch)[0]).max()
         if not error <= _EXPORT_TOLERANCE:

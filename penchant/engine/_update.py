@@ -1,0 +1,96 @@
+"""Between full trainings: the serving model goes on learning from what happened since."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penchant.core import Model, Progress, Run, SeenRule, Snapshot, leads
+from penchant.core.errors import ModelError
+from penchant.data import Cases, is_target, time_split
+from penchant.engine import _requests as rq
+from penchant.engine._gate import LEARNED, compare_with_serving
+from penchant.engine._promotion import Pointer, read_pointer, switch
+from penchant.engine._protocol import pick_device, take_snapshot
+from penchant.engine._recount import RECOUNTED
+from penchant.evaluation import rank_metrics
+from penchant.training import load_artifact, save_artifact, update_model
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+_TESTED = 0.3  # share of the new events on which the update is compared with the model as it was
+
+
+def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainReport:
+    """Learn on from the newest events; serve with it unless they say that it is worse than before.
+
+    It is done twice: up to a moment, to be compared on what came after it, and then to the end.
+    """
+    started = time.perf_counter()
+    pointer = read_pointer(shop.artifacts) or Pointer()
+    if pointer.promoted is None:
+        raise ModelError("no model serves that could go on learning", hint="train first: penchant train")
+    loaded = load_artifact(shop.artifacts, pointer.promoted)
+    learned = loaded.artifact.facts.get(LEARNED, loaded.artifact.as_of)
+    snapshot = take_snapshot(shop, progress)
+    seen: SeenRule = loaded.artifact.facts.get("seen", "allow")
+    train, cases = _newest(snapshot, learned)
+    run = Run(seed=request.seed, device=pick_device(request.device), progress=progress)
+
+    def updated(on: Snapshot) -> Model:
+        return update_model(loaded.artifact.kind, loaded.model, loaded.items, on, learned, run)
+
+    candidate = rank_metrics(updated(train), cases, seen=seen, groups=(), progress=progress)
+    gate = compare_with_serving(shop, candidate, train, cases, seen, progress)
+    artifacts: dict[str, str] = {}
+    promoted = None
+    if gate is None or not gate.refused:
+        facts = {k: v for k, v in loaded.artifact.facts.items() if k != RECOUNTED}
+        artifact = save_artifact(
+            shop.artifacts,
+            updated(snapshot),
+            kind=loaded.artifact.kind,
+            as_of=snapshot.as_of,
+            items=snapshot.items,
+            metrics=candidate.metrics,
+            facts=facts | {"events": shop.store.status().events, LEARNED: snapshot.as_of},
+            parents=[loaded.artifact.id],
+            fingerprint=snapshot.fingerprint,
+        )
+        artifacts[artifact.kind] = artifact.id
+        if request.promote:
+            promoted = artifact.id
+            if leads():
+                switch(shop.artifacts, artifact.id)
+    return rq.TrainReport(
+        leaderboard=None,
+        tags=None,
+        artifacts=artifacts,
+        promoted=promoted,
+        promoted_kind=None if promoted is None else loaded.artifact.kind,
+        gate=gate,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+def _newest(snapshot: Snapshot, learned: int) -> tuple[Snapshot, Cases]:
+    """Split what came since a moment: the last part of it is asked about.
+
+    Raises:
+        ModelError: Too little came.
+    """
+    ts = np.asarray(snapshot.ts)
+    new = np.sort(ts[(ts >= learned) & is_target(snapshot.kind, snapshot.item)])
+    if len(new) and new[0] < new[-1]:
+        at = int(new[int((1 - _TESTED) * (len(new) - 1))])
+        train, cases = time_split(snapshot, at=max(at, int(new[0]) + 1))
+        if len(cases) >= 2:
+            return train, cases
+    raise ModelError(
+        "too little happened since the serving model learned",
+        value=f"{len(new)} events",
+        hint="wait for more events; `penchant recount` takes in what there is",
+    )

@@ -1,0 +1,171 @@
+"""Learning on from what is new, and the gate that a new model has to pass."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from penchant import Engine
+from penchant.core import DAY
+from penchant.core.errors import InputError, ModelError
+from penchant.data import time_split
+from penchant.engine import _gate, _train, _update
+from penchant.engine import _requests as rq
+from penchant.engine._promotion import read_pointer
+from penchant.engine._protocol import take_snapshot
+from penchant.evaluation import rank_metrics
+from penchant.surfaces._render import render
+from penchant.training import fit_model, read_artifact
+
+NOW = 1_750_000_000_000_000
+LATEST = "zebra"  # only the newest events know it
+
+
+def walk(days, seed):
+    """People who mostly go around a ring of items; on the newest days some turn to another item after i3."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for user in range(80):
+        at = int(draw.integers(20))
+        for day in days:
+            for step in range(3):
+                at = (at + 1) % 20 if draw.random() < 0.9 else int(draw.integers(20))
+                item = LATEST if day >= 16 and at == 4 else f"i{at}"
+                rows.append(
+                    {
+                        "event_id": f"{user}-{day}-{step}",
+                        "user_id": f"u{user}",
+                        "kind": "view",
+                        "item_id": item,
+                        "ts": NOW - (30 - day) * DAY + step * 1_000_000 + user,
+                    }
+                )
+    return rows
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """A shop with a sequence model that serves."""
+    pq.write_table(pa.Table.from_pylist(walk(range(12), 1)), tmp_path / "old.parquet")
+    pq.write_table(pa.Table.from_pylist(walk(range(12, 20), 2)), tmp_path / "new.parquet")
+    with Engine.open(tmp_path / "shop", clock=lambda: NOW) as engine:
+        engine.init()
+        engine.ingest(files=[str(tmp_path / "old.parquet")])
+        artifact = engine.train(models=["sequence"], size="tiny").artifacts.get("sequence")
+        if artifact is None:  # another kind was best here: fit it all the same
+            pytest.fail("the sequence model is not the best on a ring of items")
+        engine.promote(artifact=artifact)
+        yield engine
+
+
+@pytest.fixture
+def fuller(engine, tmp_path):
+    engine.ingest(files=[str(tmp_path / "new.parquet")])
+    return engine
+
+
+def test_an_update_learns_what_is_new_and_serves(fuller):
+    old = read_pointer(fuller.shop.artifacts).promoted
+    report = fuller.train(update=True)
+    assert (report.leaderboard, report.tags, report.promoted_kind) == (None, None, "sequence")
+    assert report.gate.against == old
+    assert not report.gate.refused
+    assert report.gate.difference.n > 50
+    made = read_artifact(fuller.shop.artifacts, report.promoted)
+    assert made.parents == [old]
+    assert made.facts[_gate.LEARNED] == made.as_of == fuller.shop.store.last_ts() + 1
+    assert read_pointer(fuller.shop.artifacts).previous[0] == old
+    fuller.observe(events=[{"user_id": "guest", "kind": "view", "item_id": "i3"}])
+    shown = [item.item_id for item in fuller.recommend(user_id="guest", k=5).items]
+    assert LATEST in shown, "an item that the first training did not know"
+    assert "sequence serves now" in render(report)
+
+
+def test_the_same_update_is_the_same_model(fuller):
+    kept = fuller.train(update=True, promote=False)
+    assert kept.promoted is None
+    assert fuller.train(update=True, promote=False).artifacts == kept.artifacts
+
+
+def test_an_update_goes_on_from_counts_that_were_brought_up_to_date(fuller):
+    learned = read_artifact(fuller.shop.artifacts, read_pointer(fuller.shop.artifacts).promoted).as_of
+    fuller.recount()
+    counted = read_artifact(fuller.shop.artifacts, read_pointer(fuller.shop.artifacts).promoted)
+    assert counted.as_of > learned
+    assert counted.facts[_gate.LEARNED] == learned
+    report = fuller.train(update=True)
+    made = read_artifact(fuller.shop.artifacts, report.promoted)
+    assert made.facts[_gate.LEARNED] > learned
+    assert "recounted" not in made.facts
+
+
+def test_an_update_needs_news_and_a_model(engine, tmp_path):
+    with pytest.raises(ModelError, match="too little happened") as caught:
+        engine.train(update=True)
+    assert "recount" in caught.value.hint
+    with Engine.open(tmp_path / "empty", clock=lambda: NOW) as fresh:
+        fresh.init()
+        with pytest.raises(ModelError, match="no model serves"):
+            fresh.train(update=True)
+
+
+@pytest.mark.parametrize("field", [{"models": ["ease"]}, {"size": "tiny"}, {"seen": "allow"}])
+def test_an_update_chooses_nothing(engine, field):
+    with pytest.raises(InputError, match="as it is"):
+        engine.train(update=True, **field)
+
+
+def test_a_worse_update_is_refused_and_changes_nothing(fuller, monkeypatch):
+    def forget(kind, model, items, snapshot, since, run):
+        return fit_model("popularity", snapshot, {}, run)
+
+    monkeypatch.setattr(_update, "update_model", forget)
+    before = read_pointer(fuller.shop.artifacts)
+    report = fuller.train(update=True)
+    assert report.gate.refused
+    assert report.gate.difference.high < 0
+    assert (report.artifacts, report.promoted) == ({}, None)
+    assert read_pointer(fuller.shop.artifacts) == before
+    assert "goes on serving" in render(report)
+
+
+def test_a_training_that_is_worse_is_kept_but_does_not_serve(fuller, monkeypatch):
+    before = read_pointer(fuller.shop.artifacts).promoted
+    gate = rq.Gate(against=before, says="worse", refused=True)
+    monkeypatch.setattr(_train, "compare_with_serving", lambda *_: gate)
+    report = fuller.train(models=["transitions"])
+    assert report.promoted is None
+    assert report.artifacts
+    assert read_pointer(fuller.shop.artifacts).promoted == before
+    best = next(iter(report.artifacts.values()))
+    assert fuller.promote(artifact=best).promoted == best, "the shop's own word counts more"
+
+
+def test_a_training_is_compared_with_what_serves(fuller):
+    report = fuller.train(models=["transitions"])
+    assert report.gate.difference.n > 10, "the new events came after all that the serving model has learned"
+    again = fuller.train(models=["sequence"], size="tiny")
+    if again.promoted_kind == "sequence":
+        last = fuller.train(models=["transitions"])
+        assert last.gate.difference is None
+        assert "later than the split" in last.gate.says
+
+
+def test_items_that_the_serving_model_does_not_know_come_last(fuller):
+    whole = take_snapshot(fuller.shop, lambda *_: None)
+    train, cases = time_split(whole, share=0.1)
+    serving = fit_model("popularity", train, {}, _run())
+    number_N = np.arange(whole.num_items + 1)
+    number_N[whole.items.number(LATEST)] = 0
+    score_BN = _gate._Renumbered(serving, number_N).scores(cases.batch(np.arange(3), 10))
+    assert (score_BN[:, whole.items.number(LATEST)] == -np.inf).all()
+    known = np.flatnonzero(number_N)
+    assert np.array_equal(score_BN[:, known], serving.scores(cases.batch(np.arange(3), 10))[:, known])
+    same = rank_metrics(_gate._Renumbered(serving, np.arange(whole.num_items + 1)), cases)
+    assert same.metrics == rank_metrics(serving, cases).metrics
+
+
+def _run():
+    from penchant.core import Run
+
+    return Run()

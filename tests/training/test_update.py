@@ -1,0 +1,66 @@
+"""What a network begins with when it goes on learning."""
+
+import numpy as np
+import pytest
+
+from penchant.core import Run, Vocabulary
+from penchant.core.errors import ModelError
+from penchant.data import sequence_batch, training_windows, window_batch
+from penchant.testing import markov_snapshot, toy_snapshot
+from penchant.training import fit_model, update_model
+from penchant.training._sequence import grown_vectors
+
+TINY = {"size": "tiny", "epochs": 1.0, "counts_weight": 1.0}
+
+
+def test_known_items_keep_their_vectors_and_new_ones_take_after_their_like():
+    paths = {"ale": "Drinks", "stout": "Drinks", "soap": "Bath", "towel": "Bath", "pen": "Office"}
+    toy = toy_snapshot([("u", item) for item in ("ale", "soap", "stout", "towel", "pen")], categories=paths)
+    old = Vocabulary(["soap", "ale"])
+    item_ND = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    grown_ND = grown_vectors(item_ND, old, toy)
+    found = {item: grown_ND[toy.items.number(item)].tolist() for item in paths}
+    assert found == {
+        "ale": [0, 1], "stout": [0, 1], "soap": [1, 0], "towel": [1, 0], "pen": [0.5, 0.5],
+    }  # fmt: skip
+    assert grown_ND[0].tolist() == [0, 0]
+    assert np.array_equal(grown_vectors(grown_ND, toy.items, toy), grown_ND)
+
+
+def test_only_new_events_are_asked_for():
+    snapshot = markov_snapshot(users=30, items=8)
+    moment = int(np.median(snapshot.ts))
+    windows = training_windows(snapshot, 6)
+    new = windows.since(snapshot, moment)
+    asked = [
+        b.target_BT[b.target_BT > 0]
+        for b in (window_batch(snapshot, w, np.arange(len(w))) for w in (windows, new))
+    ]
+    row = np.repeat(np.arange(len(snapshot.ptr) - 1), np.diff(snapshot.ptr))
+    first = snapshot.ptr[:-1][row] == np.arange(len(snapshot.ts))
+    wanted = (snapshot.ts >= moment) & ~first
+    assert 0 < len(asked[1]) == wanted.sum() < len(asked[0])
+    assert sorted(asked[1].tolist()) == sorted(snapshot.item[wanted].tolist())
+
+
+def test_an_update_moves_the_network_and_keeps_its_shape():
+    snapshot = markov_snapshot(users=60, items=12)
+    model = fit_model("sequence", snapshot, TINY, Run())
+    moment = int(np.quantile(snapshot.ts, 0.8))
+    updated = update_model("sequence", model, snapshot.items, snapshot, moment, Run())
+    assert updated.config == model.config
+    assert updated.item_ND.shape == model.item_ND.shape
+    moved = np.abs(updated.item_ND - model.item_ND).max()
+    assert 0 < moved < 1
+    again = update_model("sequence", model, snapshot.items, snapshot, moment, Run())
+    batch = sequence_batch(snapshot, np.arange(5), 10)
+    assert np.array_equal(updated.scores(batch), again.scores(batch))
+    with pytest.raises(ModelError, match="nobody turned to an item since"):
+        update_model("sequence", model, snapshot.items, snapshot, int(snapshot.ts.max()) + 1, Run())
+
+
+def test_counted_models_count_again():
+    snapshot = markov_snapshot(users=20, items=6)
+    model = fit_model("transitions", snapshot, {}, Run())
+    updated = update_model("transitions", model, snapshot.items, snapshot, 0, Run())
+    assert all(np.array_equal(a, updated.arrays()[name]) for name, a in model.arrays().items())
