@@ -146,8 +146,9 @@ class MissingExtra(PenchantError, ImportError):
 class BrokenRows(PenchantError):
     """Rows of a file could not be believed, or none of them could be used; the good rows are stored all the same.
 
-    Nothing raises it: ``IngestReport.broken`` says how many there are, and ``penchant ingest`` and
-    ``penchant catalog`` end with its exit code after their answer, so that a script notices.
+    Only the command line raises it: ``penchant ingest`` and ``penchant catalog`` end with its exit code after their
+    answer, so that a script notices. From Python and over HTTP the answer is whole, and its ``broken`` says how many
+    there are.
     """
 
     code = "broken_rows"

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,13 @@ _PIECE = 16_384  # rows; as Python objects they take some 2 kB each
 _UNREAD = ("damaged_row", "bad_encoding")  # nobody knows whose these are: they are searched for the id
 _WHOSE = ("subject", "reason", "raw")
 _WORD = re.compile(r"[\w-]+")
+_PARTING = (r"[,;|\t\n:{}\[\]]", ",", ";", r"\|", r"\t", '"')  # what may part the cells of a row, all or one
+_OWN = re.compile(r"[0-9a-f]{12}-")  # how the names of files begin that are made here
+_DAMAGED = (
+    pa.ArrowException,
+    msgspec.DecodeError,
+    KeyError,
+)  # what files raise that are not what they should be
 _ROW = re.compile(r"^row \d+")  # how an example begins
 Refusals = Iterable[pa.Table | pa.RecordBatch]
 
@@ -107,13 +115,16 @@ class Quarantine:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All refused rows, file by file, in batches of QUARANTINE_SCHEMA."""
         for path in self._files():
-            yield from pq.ParquetFile(path).iter_batches(_PIECE)
+            with _readable(path):
+                yield from pq.ParquetFile(path).iter_batches(_PIECE)
 
     def counts(self) -> dict[str, int]:
         """How many rows were refused for each reason."""
         total: Counter[str] = Counter()
         for path in self._files():
-            for group in pq.read_table(path, columns=["reason"])["reason"].value_counts().to_pylist():
+            with _readable(path):
+                reasons = pq.read_table(path, columns=["reason"])["reason"]
+            for group in reasons.value_counts().to_pylist():
                 total[group["values"]] += group["counts"]
         return dict(total)
 
@@ -121,7 +132,8 @@ class Quarantine:
         """A few rows of each reason that no report tells of, such as those the store refused: never who it was."""
         found: dict[str, list[str]] = {reason: [] for reason in reasons}
         for path in self._files() if reasons else []:
-            table = pq.read_table(path, columns=["row", "reason"], filters=[("reason", "in", reasons)])
+            with _readable(path):
+                table = pq.read_table(path, columns=["row", "reason"], filters=[("reason", "in", reasons)])
             for reason, rows in found.items():
                 more = table.filter(pc.equal(table["reason"], reason)).slice(0, 5 - len(rows))["row"]
                 rows += [f"row {row} of {path.stem[13:]}" for row in more.to_pylist()]
@@ -129,7 +141,11 @@ class Quarantine:
 
     def reports(self) -> list[CleaningReport]:
         """What cleaning said about each file, in order of their names."""
-        return [msgspec.json.decode(path.read_bytes(), type=CleaningReport) for path in self._report_files()]
+        found = []
+        for path in self._report_files():
+            with _readable(path):
+                found.append(msgspec.json.decode(path.read_bytes(), type=CleaningReport))
+        return found
 
     def erase(self, subject: str) -> int:
         """Remove every refused row of a person; a guest's device id goes from the rows of others too.
@@ -142,19 +158,23 @@ class Quarantine:
         redact = Redaction(subject.removeprefix(GUEST_PREFIX))
         for path in self._files():
             kept, touched = [], 0
-            for batch in pq.ParquetFile(path).iter_batches(_PIECE):
-                left = batch.filter(pa.array(~(_is_theirs(batch, subject) | _may_be_theirs(batch, subject))))
-                touched += batch.num_rows - left.num_rows
-                if redact.name != subject:
-                    had = _carries(left, redact)
-                    touched += len(had)
-                    left = _blanked(left, redact, had)
-                kept.append(left)
-            if touched:
-                self._replace(path, kept)
-                changed += touched
+            with suppress(*_DAMAGED):  # ``holding`` tells of it
+                for batch in pq.ParquetFile(path).iter_batches(_PIECE):
+                    left = batch.filter(
+                        pa.array(~(_is_theirs(batch, subject) | _may_be_theirs(batch, subject)))
+                    )
+                    touched += batch.num_rows - left.num_rows
+                    if redact.name != subject:
+                        had = _carries(left, redact)
+                        touched += len(had)
+                        left = _blanked(left, redact, had)
+                    kept.append(left)
+                if touched:
+                    self._replace(path, kept)
+                    changed += touched
         for path in self._report_files():
-            _blank_report(path, redact)
+            with suppress(*_DAMAGED):
+                _blank_report(path, redact)
         return changed
 
     def export(self, subject: str) -> list[dict[str, Any]]:
@@ -166,28 +186,26 @@ class Quarantine:
         columns = ["source", "row", "reason", "detail", "raw"]
         found: list[dict[str, Any]] = []
         for path in self._files():
-            for batch in pq.ParquetFile(path).iter_batches(_PIECE):
-                found += batch.filter(pa.array(_is_theirs(batch, subject))).select(columns).to_pylist()
+            with _readable(path):
+                for batch in pq.ParquetFile(path).iter_batches(_PIECE):
+                    found += batch.filter(pa.array(_is_theirs(batch, subject))).select(columns).to_pylist()
         return found
 
     def holding(self, subject: str) -> list[str]:
-        """Names of files that hold a person still: a row that ``erase`` would change, or an example in a report.
+        """Names of files that hold a person still, or cannot be read to tell.
 
-        Only here it is known whose a refused row is. Elsewhere the same word may be a product code or a row number.
+        That is a row that ``erase`` would change, an example in a report, or the name of the file it was. Only here
+        it is known whose a refused row is: elsewhere the same word may be a product code or a row number.
         """
         held = []
-        redact = Redaction(subject.removeprefix(GUEST_PREFIX))
-        for path in self._files():
-            for batch in pq.ParquetFile(path).iter_batches(_PIECE):
-                mine = _is_theirs(batch, subject) | _may_be_theirs(batch, subject)
-                if mine.any() or (redact.name != subject and _carries(batch, redact)):
-                    held.append(path.name)
-                    break
-        for path, report in zip(self._report_files(), self.reports(), strict=True):
-            told = [e for refusal in report.refusals for e in refusal.examples]
-            told += [e for remark in report.remarks for e in remark.examples]
-            if any(_names(_ROW.sub("", example), subject) for example in told):
-                held.append(path.name)
+        for path in (*self._files(), *self._report_files()):
+            try:
+                holds = (
+                    _rows_hold(path, subject) if path.suffix == ".parquet" else _report_holds(path, subject)
+                )
+            except _DAMAGED:
+                holds = True
+            held += [path.name] if holds else []
         return sorted(held)
 
     def _sweep(self) -> None:
@@ -196,10 +214,10 @@ class Quarantine:
             leftover.unlink()
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.parquet"))
+        return sorted(path for path in self.folder.glob("*.parquet") if _OWN.match(path.name))
 
     def _report_files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.json"))
+        return sorted(path for path in self.folder.glob("*.json") if _OWN.match(path.name))
 
     def _path(self, name: str, sha256: str, what: str) -> Path:
         """Where the refused rows of a file are kept; the same bytes under another name keep their place."""
@@ -226,6 +244,19 @@ class Quarantine:
         handle = os.open(self.folder, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED as error:
+        raise StorageError(
+            "a file of the quarantine is damaged",
+            value=type(error).__name__,
+            path=str(path),
+            hint="delete it; it is made again when its source is ingested again",
+        ) from None
 
 
 def _pieces(refused: Refusals) -> Iterator[pa.RecordBatch]:
@@ -265,17 +296,20 @@ def _without(tables: Iterable[pa.Table], erased: Callable[[str], bool]) -> Itera
             for subject, reason, raw in zip(*(table[c].to_pylist() for c in _WHOSE), strict=True)
         ]
         left = table.filter(pa.array(keep, pa.bool_()))
-        raw = [None if text is None else without_guests(text, erased) for text in left["raw"].to_pylist()]
+        pairs = zip(left["raw"].to_pylist(), left["subject"].to_pylist(), strict=True)
+        raw = [None if text is None else without_guests(text, subject, erased) for text, subject in pairs]
         at = left.schema.get_field_index("raw")
         yield left.set_column(at, left.schema.field(at), pa.array(raw, pa.string()))
 
 
 def _names_one(raw: str | None, erased: Callable[[str], bool]) -> bool:
-    """Whether a row that could not be read holds the id of an erased person, as a cell or as a word."""
-    cells = {c.strip(" \"'") for c in re.split(r"[,;|\t\n:{}\[\]]", raw or "")} | set(
-        _WORD.findall(raw or "")
-    )
-    return any(erased(c) or erased(GUEST_PREFIX + c) for c in cells if c)
+    """Whether a row that could not be read holds the id of an erased person, as a cell or as a word.
+
+    Who knows by which mark the cells were parted? An id may hold the others, as ``auth0|5f7c`` does.
+    """
+    text = raw or ""
+    cells = {cell.strip(" \"'") for mark in _PARTING for cell in re.split(mark, text)}
+    return any(erased(c) or erased(GUEST_PREFIX + c) for c in cells | set(_WORD.findall(text)) if c)
 
 
 def _shaped(table: pa.Table, name: str, sha256: str) -> pa.Table:
@@ -296,8 +330,11 @@ def _shaped(table: pa.Table, name: str, sha256: str) -> pa.Table:
 
 
 def _carries(batch: pa.RecordBatch, redact: Redaction) -> list[int]:
-    """Places of the rows from which an id must be taken."""
-    return [at for at, raw in enumerate(batch["raw"].to_pylist()) if raw and redact(raw) != raw]
+    """Places of the rows from which an id must be taken; those of the user who bears the same id keep it."""
+    rows = zip(batch["raw"].to_pylist(), batch["subject"].to_pylist(), strict=True)
+    return [
+        at for at, (raw, subject) in enumerate(rows) if raw and subject != redact.name and redact(raw) != raw
+    ]
 
 
 def _blanked(batch: pa.RecordBatch, redact: Redaction, places: list[int]) -> pa.RecordBatch:
@@ -342,6 +379,28 @@ def _may_be_theirs(batch: pa.RecordBatch, subject: str) -> Any:
     for at in pc.indices_nonzero(pc.and_(unread, named)).to_pylist():
         found[at] = _names(batch["raw"][at].as_py(), subject)
     return found
+
+
+def _rows_hold(path: Path, subject: str) -> bool:
+    redact = Redaction(subject.removeprefix(GUEST_PREFIX))
+    file = pq.ParquetFile(path)
+    for batch in file.iter_batches(_PIECE):
+        if (_is_theirs(batch, subject) | _may_be_theirs(batch, subject)).any():
+            return True
+        if redact.name != subject and _carries(batch, redact):
+            return True
+        if redact.anywhere and any(_names(name, subject) for name in batch["source"].unique().to_pylist()):
+            return True
+    return False
+
+
+def _report_holds(path: Path, subject: str) -> bool:
+    report = msgspec.json.decode(path.read_bytes(), type=CleaningReport)
+    told = [e for refusal in report.refusals for e in refusal.examples]
+    told += [e for remark in report.remarks for e in remark.examples]
+    if Redaction(subject.removeprefix(GUEST_PREFIX)).anywhere and _names(report.source, subject):
+        return True
+    return any(_names(_ROW.sub("", example), subject) for example in told)
 
 
 def _names(text: str, subject: str) -> bool:

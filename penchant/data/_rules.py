@@ -197,9 +197,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "reserved_id",
         f"a user_id that begins with {GUEST_PREFIX}, the mark of guests",
-        "its event is missing, for it would become a guest's",
+        "its event is missing; the refused row counts as the guest's when that is exported or erased",
         "send what follows the mark as anonymous_id, with user_id empty",
-        "kind",
+        None,
         lambda t, _: t.user_id.startswith(GUEST_PREFIX),
         lambda r, _: (r["user_id"] or "").startswith(GUEST_PREFIX),
     ),

@@ -19,6 +19,8 @@ _WORD = re.compile(
 )  # a run of letters and marks with one odd one
 _BETWEEN = frozenset("’·–—­´‘“”")  # marks that may stand between letters
 _BESIDE = frozenset("‘“”„«»‹›¡¿…™®©ªº°²³")  # marks that may touch a word on one side
+# Letters of Iceland and the Faroes, where none of those stands that are as common there: it is Turkish, in cp1254.
+_NORTHERN, _BESIDE_THEM = frozenset("ðþýÐÞÝ"), frozenset("áíúæÁÍÚÆ")
 _ALONE = frozenset("€£¥¢§½¼¾×±•µ\xa0¶¦¬÷")  # marks that touch no word
 
 
@@ -43,6 +45,8 @@ def _is_western(head: bytes) -> bool:
     try:
         text = head.decode("cp1252")
     except UnicodeDecodeError:
+        return False
+    if not _NORTHERN.isdisjoint(text) and _BESIDE_THEM.isdisjoint(text):
         return False
     good = total = 0
     for found in _WORD.finditer(text):

@@ -70,23 +70,27 @@ def bucket_histories(shop: Shop, bucket: int, wanted: set[str] | None, limit: in
     """The histories of one bucket's people, in order of their ids; journal included."""
     columns = ["subject", "ts", "kind", "item_id", "value", "event_id"]
     table = shop.store.scan(bucket=bucket, columns=columns)
-    read = pc.is_in(table["kind"], value_set=pa.array(sorted(str(kind) for kind in SEQUENCE_KINDS)))
-    table = table.filter(pc.and_(read, pc.is_valid(table["item_id"])))
     if not table.num_rows:
         return
     subject = table["subject"].combine_chunks().dictionary_encode()
     names = subject.dictionary.to_pylist()
     code = np.asarray(subject.indices)
     starts = np.flatnonzero(np.r_[True, code[1:] != code[:-1]])
-    ends = np.r_[starts[1:], len(code)]
+    named = code[starts]
+    # Who did nothing that models read is answered all the same, with an empty history.
+    of_kind = pc.is_in(table["kind"], value_set=pa.array(sorted(str(kind) for kind in SEQUENCE_KINDS)))
+    read = pc.and_(of_kind, pc.is_valid(table["item_id"])).to_numpy(zero_copy_only=False)
+    kept = np.concatenate([[0], np.cumsum(read)])
+    starts, ends = kept[starts], kept[np.r_[starts[1:], len(code)]]
+    table = table.filter(pa.array(read))
     ts = table["ts"].to_numpy()
     kinds = table["kind"].combine_chunks().dictionary_encode()
     codes = np.array([KIND_CODES.get(kind, 0) for kind in kinds.dictionary.to_pylist()] or [0], np.uint8)
     kind = codes[np.asarray(kinds.indices)]
     value = np.asarray(table["value"].to_numpy(), np.float32)
     item = table["item_id"].combine_chunks()
-    for start, end in zip(starts, ends, strict=True):
-        name = names[code[start]]
+    for person, start, end in zip(named, starts, ends, strict=True):
+        name = names[person]
         if wanted is not None and name not in wanted:
             continue
         cut = max(start, end - limit)

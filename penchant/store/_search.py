@@ -3,10 +3,11 @@
 Files whose form is known are decoded, because a byte search sees nothing in compressed pages and too much in
 concatenated strings: Parquet and Arrow files by their text columns, JSON by its strings. All others are
 searched byte by byte for the id with no letter, digit, `-` or `_` beside it. Short ids turn up by chance: those of
-fewer than 6 bytes count in texts only where they are a whole quoted or tagged value, and not at all in binary
-files; those of fewer than 4 only in columns of persons. Item vocabularies and the catalogue are passed over: an
-item may bear the same id as a person. The journal and the live histories are the eraser's. The
-quarantine is searched by its own room, which alone knows whose a refused row is.
+fewer than 6 bytes do not count in binary files, and in texts, where they are not of letters and digits together, only
+as a whole cell, line, quoted or tagged value; those of fewer than 4 count only in columns of persons. Item
+vocabularies and the catalogue are passed over: an item may bear the same id as a person. The journal and the live
+histories are the eraser's. What the quarantine made is searched by its own room, which alone knows whose a refused
+row is; here only the names of its files are.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from penchant.core import GUEST_PREFIX
 
 _WORD = rb"[0-9A-Za-z_\-]"
 _ANYWHERE, _WHOLE = 6, 4  # bytes of an id
+_QUARANTINED = re.compile(r"quarantine/[0-9a-f]{12}-[^/]+\.(parquet|json)")
 _ITEM_COLUMNS = {"item_id", "id", "item_group_id", "gtin"}
 _OWN_COLUMNS = (
     "subject",
@@ -46,11 +48,12 @@ class Needle:
         self.ids = sorted({subject, self.device or subject})
         self._plain = [i.encode() for i in self.ids] + [msgspec.json.encode(i)[1:-1] for i in self.ids]
         raw = b"|".join(re.escape(plain) for plain in self._plain)
-        shortest = min(len(i.encode()) for i in self.ids)
-        self.in_binary, self.in_texts = shortest >= _ANYWHERE, shortest >= _WHOLE
+        shortest = min(self.ids, key=lambda i: len(i.encode()))
+        self.in_binary, self.in_texts = len(shortest.encode()) >= _ANYWHERE, len(shortest.encode()) >= _WHOLE
+        mixed = any(c.isdigit() for c in shortest) and not shortest.isdigit()
         self._alone = re.compile(rb"(?<!" + _WORD + rb")(?:" + raw + rb")(?!" + _WORD + rb")")
-        whole = re.compile(rb"(?:(?<=[\"'>])|^)(?:" + raw + rb")(?=[\"'<]|$)")
-        self._bounded = self._alone if self.in_binary else whole
+        whole = re.compile(rb"(?:(?<=[\"'>,;|\t\r\n])|^)(?:" + raw + rb")(?=[\"'<,;|\t\r\n]|$)")
+        self._bounded = self._alone if self.in_binary or mixed else whole
 
     def in_bytes(self, content: Any) -> bool:
         """Whether an id stands in the bytes, on its own."""
@@ -126,7 +129,7 @@ def search_folder(root: Path, needle: Needle, skip: Iterable[str] = ()) -> tuple
 
 
 def _holds(path: Path, relative: str, needle: Needle) -> bool:
-    if path.name.startswith(("item", "catalog")):
+    if path.name.startswith(("item", "catalog")) or _QUARANTINED.fullmatch(relative):
         return False
     try:
         if path.suffix == ".parquet":

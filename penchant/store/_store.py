@@ -507,7 +507,7 @@ class ShopStore:
 
     def _search(self, subject: str) -> tuple[int, list[str]]:
         needle = Needle(subject)
-        own = ("journal.db", "journal.db-wal", "journal.db-shm", "live/", "catalog/", "quarantine/", ".lock")
+        own = ("journal.db", "journal.db-wal", "journal.db-shm", "live/", "catalog/", ".lock")
         searched, remaining = search_folder(self.path, needle, own)
         size, held = self._eraser.search_journal(needle)
         return searched + size + folder_bytes(self.path / "live"), sorted([*remaining, *held])

@@ -128,7 +128,8 @@ def _tell_broken(response: Any) -> None:
         return
     where = ", ".join(file.quarantine or file.file for file in response.files if file.broken)
     raise BrokenRows(
-        f"{response.broken:,} of {response.rows:,} rows could not be believed; they are in {where}"
+        f"{response.broken:,} of {response.rows:,} rows could not be used, or not be believed; they are in {where}",
+        hint="the reasons stand above and in `penchant doctor`; mend the export and ingest it again",
     )
 
 

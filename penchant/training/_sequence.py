@@ -43,7 +43,7 @@ _UPDATE_LENGTH = (
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
 _MEMORY_CELLS = 100_000_000  # 400 MB of float32
 _COMPANY = (1.0, 4.0, 16.0, 64.0)  # weights of the counts beside which a network in training is judged
-_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _Grid = tuple[tuple[str, tuple[float, ...]], ...]
 _REPEATS = ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0))
 _NEIGHBOURS = ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
@@ -85,11 +85,14 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         decided = lambda scorer: world.decide(lambda: validate(scorer))  # noqa: E731
     config = config.for_histories(sequence_length(snapshot), snapshot.num_items)
     shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
-    search = config.counts and config.counts_weight is None
-    found = _with(config, _FIRST_BLEND) if search else config
-    if decided is not None and search:
+    open_ = {
+        name: start for name, start in _FIRST_BLEND.items() if config.counts and getattr(config, name) is None
+    }
+    mix, blend = (tuple(part for part in grid if part[0] in open_) for grid in (_MIX, _BLEND))
+    found = _with(config, open_)
+    if decided is not None and mix:
         alone = shell.alone(found)
-        found = search_blend(lambda trial: decided(replace(alone, config=trial)), found, _MIX, run)
+        found = search_blend(lambda trial: decided(replace(alone, config=trial)), found, mix, run)
     label_NL = item_labels(snapshot) if config.attributes else None
     trained = train_network(
         lambda: SequenceTransformer(config, snapshot.num_items, label_NL),
@@ -98,12 +101,12 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         run,
         None
         if validate is None
-        else lambda network: _best_blended(validate, shell.live(network, found), search),
+        else lambda network: _best_blended(validate, shell.live(network, found), "counts_weight" in open_),
     )
     found = msgspec.structs.replace(found, epochs=float(trained.epochs))
-    if decided is not None and search:
+    if decided is not None and blend:
         live = shell.live(trained.network, found)
-        found = search_blend(lambda trial: decided(replace(live, config=trial)), found, _BLEND, run)
+        found = search_blend(lambda trial: decided(replace(live, config=trial)), found, blend, run)
     return shell.exported(trained.network, found)
 
 

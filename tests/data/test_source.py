@@ -157,6 +157,7 @@ _TITLES = {
     "cp1251": ["Красные туфли", "Синяя шляпа"],
     "cp1253": ["Κόκκινα παπούτσια", "Μπλε καπέλο"],
     "cp1250": ["Łódź czerwona", "Żółta gęś", "Świeża ćma"],
+    "cp1254": ["Şeker", "Yoğurt", "Kırmızı elma"],
     "cp1255": ["נעליים אדומות", "כובע כחול"],
     "cp874": ["รองเท้าสีแดง", "หมวกสีฟ้า"],
     "mac_roman": ["Café crème", "Größe M"],
@@ -180,6 +181,7 @@ def test_an_encoding_nobody_can_be_sure_of_is_not_guessed(tmp_path, encoding):
         ["Crème brûlée", "L’été à la mer", "Œuf", "Pâté «maison»", "déjà-vu", "À LA CARTE"],
         ["Niño pequeño", "¿Qué? ¡Sí!", "AÑO ÚLTIMO"],
         ["Smørrebrød", "Blåbær", "Ærø"],
+        ["Ísafjörður", "Þorskur", "Mjólk", "Rúgbrauð"],
         ["Shoe 12 €", "Don’t", "Size 10½", "Set of 3™"],
     ],
 )

@@ -17,6 +17,7 @@ from penchant.core.errors import (
     NotFound,
     PenchantError,
     ShopError,
+    StorageError,
     UnknownColumns,
 )
 from penchant.engine import _recount, _tags
@@ -598,13 +599,13 @@ def test_a_batch_answers_although_the_model_cannot_be_counted_again(engine, tmp_
 
 def test_a_recount_gives_way_to_a_model_promoted_meanwhile(engine, monkeypatch):
     models = {m.kind: m.id for m in engine.status().models}
-    counted = _recount._counted_again
+    counted = _recount.counted_again
 
     def slowly(*arguments):
         engine.promote(artifact=models["popularity"])
         return counted(*arguments)
 
-    monkeypatch.setattr(_recount, "_counted_again", slowly)
+    monkeypatch.setattr(_recount, "counted_again", slowly)
     with pytest.raises(ModelError, match="meanwhile"):
         engine.recount()
     assert engine.status().serving == models["popularity"]
@@ -635,3 +636,85 @@ def test_what_was_stored_before_a_file_that_cannot_be_read_is_said(engine, tmp_p
         engine.ingest(files=[str(good), str(tmp_path / "missing.csv")])
     assert f"what came before it is stored: {good}" in caught.value.hint
     assert "u8" in engine.shop.store.scan(columns=["subject"])["subject"].to_pylist()
+
+
+def test_what_is_not_the_quarantines_hinders_no_erasure_and_is_searched(engine, tmp_path):
+    folder = engine.path / "quarantine"
+    (tmp_path / "odd.csv").write_text("user_id,item_id,kind,ts\nuser-77,,view,2025-06-01\n")
+    engine.ingest(files=[str(tmp_path / "odd.csv")])
+    (folder / "foreign.json").write_text('{"x": 1}')
+    pq.write_table(pa.table({"x": [1]}), folder / "foreign.parquet")
+    (folder / "0123456789ab-broken.csv.json").write_text("{")
+    with pytest.raises(ErasureIncomplete) as caught:
+        engine.erase_user(user_id="user-77")
+    assert caught.value.value == "quarantine/0123456789ab-broken.csv.json", "nobody can tell what it holds"
+    assert engine.export_user(user_id="somebody").refused == []
+    (folder / "0123456789ab-broken.csv.json").unlink()
+    (folder / "note.txt").write_text("user-77 called")
+    with pytest.raises(ErasureIncomplete) as caught:
+        engine.erase_user(user_id="user-77")
+    assert caught.value.value == "quarantine/note.txt"
+
+
+def test_a_damaged_file_of_the_quarantine_is_named(engine, tmp_path):
+    (tmp_path / "odd.csv").write_text("user_id,item_id,kind,ts\nuser-77,,view,2025-06-01\n")
+    kept = engine.ingest(files=[str(tmp_path / "odd.csv")]).files[0].quarantine
+    with open(kept, "wb") as file:
+        file.write(b"PAR1 nothing")
+    for ask in (engine.doctor, lambda: engine.export_user(user_id="user-77")):
+        with pytest.raises(StorageError) as caught:
+            ask()
+        assert caught.value.path == kept
+
+
+def test_a_source_named_after_a_person_is_told(engine, tmp_path):
+    source = tmp_path / "alice-smith.csv"
+    source.write_text("user_id,item_id,kind,ts\nuser-77,,view,2025-06-01\n")
+    kept = engine.ingest(files=[str(source)]).files[0].quarantine
+    with pytest.raises(ErasureIncomplete) as caught:
+        engine.erase_user(user_id="alice-smith")
+    name = kept.rpartition("/")[2].removesuffix(".parquet")
+    assert f"quarantine/{name}.parquet" in caught.value.value
+    assert f"quarantine/{name}.json" in caught.value.value
+
+
+@pytest.mark.parametrize("person", ["auth0|5f7c1a2b", "urn:u:7712"])
+def test_an_erased_person_does_not_come_back_in_a_row_that_cannot_be_read(engine, tmp_path, person):
+    file = tmp_path / "log.csv"
+    file.write_text(
+        "event_id,ts,user_id,kind,item_id\n"
+        f"c1,2025-06-01,{person},view,a\nc2,2025-06-01,{person},view,a,and,more\nc3,2025-06-01,u8,view,a,and,more\n"
+    )
+    kept = engine.ingest(files=[str(file)]).files[0].quarantine
+    engine.erase_user(user_id=person)
+    engine.ingest(files=[str(file)])
+    assert pq.read_table(kept)["row"].to_pylist() == [3]
+
+
+def test_an_erased_guest_leaves_the_rows_of_the_user_of_that_id(engine, tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_text(
+        "event_id,ts,user_id,anonymous_id,kind,item_id\nd1,2025-06-01,device-77,,view,a\n"
+        "d2,nonsense,device-77,,view,b\nd3,2025-06-01,,device-77,view,c\n"
+    )
+    engine.ingest(files=[str(file)])
+    own = engine.export_user(user_id="device-77").refused
+    assert len(own) == 1
+    engine.erase_user(anonymous_id="device-77")
+    assert engine.export_user(user_id="device-77").refused == own
+    engine.ingest(files=[str(file)])
+    assert engine.export_user(user_id="device-77").refused == own
+
+
+def test_an_erased_device_does_not_come_back_in_a_text(engine, tmp_path):
+    file = tmp_path / "log.jsonl"
+    file.write_text(
+        '{"event_id":"f1","ts":"2025-06-01","anonymous_id":"device-99","kind":"view","item_id":"a"}\n'
+        '{"event_id":"f2","ts":"bad","user_id":"dora","kind":"review","item_id":"a","text":"sent by device-99!"}\n'
+    )
+    kept = engine.ingest(files=[str(file)]).files[0].quarantine
+    for _ in range(2):
+        engine.erase_user(anonymous_id="device-99")
+        (row,) = pq.read_table(kept)["raw"].to_pylist()
+        assert "sent by !" in row
+        engine.ingest(files=[str(file)])

@@ -50,3 +50,25 @@ def test_what_was_only_shown_was_not_seen(shown, tmp_path):
     assert [item.item_id for item in shown.recommend(user_id="u7", k=40).items] == live
     shown.observe(events=[{"kind": "view", "user_id": "u7", "item_id": live[0]}])
     assert live[0] not in [item.item_id for item in shown.recommend(user_id="u7", k=40).items]
+
+
+def test_people_who_only_searched_or_were_shown_something_are_in_a_batch(shown, tmp_path):
+    before = _answered(shown, tmp_path, "all").users
+    shown.observe(
+        events=[
+            {"kind": "impression", "user_id": "only-shown", "item_id": "i1"},
+            {"kind": "search", "user_id": "searcher", "query": "tea"},
+        ]
+    )
+    assert _answered(shown, tmp_path, "all").users == before + 2
+    (tmp_path / "people.txt").write_text("only-shown\nsearcher\nu7\nnobody\n")
+    report = _answered(shown, tmp_path, str(tmp_path / "people.txt"))
+    assert (report.users, report.unknown_users) == (4, 1)
+    rows = pq.read_table(tmp_path / "recs.parquet").to_pylist()
+    assert {row["user_id"] for row in rows} == {"only-shown", "searcher", "u7", "nobody"}
+    many = [row["item_id"] for row in rows if row["user_id"] == "only-shown"]
+    assert many == [item.item_id for item in shown.recommend(user_id="only-shown", k=3).items]
+
+
+def _answered(engine, folder, users):
+    return engine.recommend(users=users, k=3, out=str(folder / "recs.parquet"))

@@ -247,6 +247,9 @@ def test_search_tells_persons_from_numbers_and_items(tmp_path: Path) -> None:
     assert Needle("4711").in_text('{"customer":"4711","year":2024}')
     assert not Needle("2024").in_text('{"date":"1/1/2024 10:00","year":2024}')
     assert not Needle("7").in_text('{"quantity":"7"}')
+    assert Needle("4711").in_text("user;total\n4711;12\n")
+    assert Needle("u1001").in_text("the customer u1001 called")
+    assert not Needle("1001").in_text("sold 1001 times")
     write("deep.bin", b"\x00\x01\xffcustomer-5\x00")
     assert search_folder(tmp_path, Needle("customer-5"))[1] == ["deep.bin"]
 

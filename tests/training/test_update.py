@@ -64,3 +64,23 @@ def test_counted_models_count_again():
     model = fit_model("transitions", snapshot, {}, Run())
     updated = update_model("transitions", model, snapshot.items, snapshot, 0, Run())
     assert all(np.array_equal(a, updated.arrays()[name]) for name, a in model.arrays().items())
+
+
+def test_what_the_shop_has_settled_of_the_blend_is_not_searched():
+    """A setting that is given is kept; only what is left open is found."""
+    snapshot = markov_snapshot(users=40, items=10)
+    seen = []
+
+    def validate(model):
+        if hasattr(model.config, "repeats_weight"):
+            seen.append(
+                (model.config.repeats_weight, model.config.neighbours_weight, model.config.counts_floor)
+            )
+        return float(len(seen) % 7)
+
+    given = {"size": "tiny", "epochs": 1.0, "repeats_weight": 5.0, "neighbours_weight": 3.0}
+    model = fit_model("sequence", snapshot, given, Run(validate=validate))
+    assert {pair[:2] for pair in seen} == {(5.0, 3.0)}
+    assert len({pair[2] for pair in seen}) > 1
+    assert (model.config.repeats_weight, model.config.neighbours_weight) == (5.0, 3.0)
+    assert model.config.counts_weight is not None
