@@ -20,7 +20,7 @@ from penchant.data import is_target
 
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
 CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
-DECAYS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0)  # from 'only the newest event' to 'all alike'
+DECAYS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.99, 0.995, 1.0)  # from 'only the newest event' to 'all alike'
 NEGLIGIBLE = 1e-6  # history weights below this share of the newest event's are left out
 
 

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Bools, Ints, Run, SequenceBatch, Snapshot
+from penchant.core import Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import ArtifactError
-from penchant.models._counts import NeighbourModel, age_weights, history_weights, log_share, positive_events
-from penchant.models._habits import Habits
+from penchant.models._counts import NeighbourModel, history_weights, log_share
+from penchant.models._habits import Habits, HabitsConfig
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
 from penchant.models._sequence_config import SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig
@@ -27,13 +27,17 @@ _ENCODER_CELLS = 8_000_000  # cells of the largest array within one run of the e
 _COMPANION_WEIGHT = 4.0  # of the counts beside the cosine, for items alone
 
 
+_COUNTED = ("transitions", "neighbours", "habits")
+
+
 @dataclass(frozen=True, eq=False)
 class Sequence:
     """Score = best dot product of an item's vector with the R interests + what was counted.
 
     The counted part is ``counts_weight * log(1 + (transitions + neighbours_weight * neighbours +
-    repeats_weight * own) / counts_floor)``, where ``own`` is how often and how lately the person turned to
-    the item. Its weights are found on validation; a weight of 0 leaves the part out.
+    repeats_weight * habits) / counts_floor)``, where ``habits`` is how often and how lately the person turned to
+    the item, and how much people come back to it. Its weights are found on validation; a weight of 0 leaves the part
+    out.
     """
 
     Config: ClassVar[type[msgspec.Struct]] = SequenceConfig
@@ -44,6 +48,7 @@ class Sequence:
     prior_N: npt.NDArray[np.float32]  # (N + 1,) log share of the events, for somebody without a history
     transitions: Transitions
     neighbours: ItemKNN
+    habits: Habits
     weights: Mapping[str, npt.NDArray[Any]]  # of the torch network but for the item vectors: to learn on from
 
     @cached_property
@@ -128,18 +133,9 @@ class Sequence:
         if self.config.neighbours_weight:
             found_BN += self.config.neighbours_weight * self.rows(self.neighbours, batch)
         if self.config.repeats_weight:
-            weight_BT = self._own_weights(positive_events(batch))
-            rows_BT = np.broadcast_to(np.arange(len(weight_BT))[:, None], weight_BT.shape)
-            own = (self.config.repeats_weight * weight_BT).astype(np.float32)
-            np.add.at(found_BN, (rows_BT, batch.item_BT), own)
+            found_BN += self.config.repeats_weight * self.rows(self.habits, batch)
         found_BN[:, 0] = 0.0
         return found_BN
-
-    def _own_weights(self, counted_BT: Bools) -> npt.NDArray[np.float64]:
-        """How much each event of the own history says of a return to its item: (B, T), 1 in all for each person."""
-        weight_BT = age_weights(counted_BT, self.config.repeats_decay or Habits.usual_decay)
-        weight_BT /= np.maximum(weight_BT.sum(axis=1, keepdims=True), 1e-12)
-        return weight_BT
 
     def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What one counted model says of a batch: (B, N + 1), column 0 is 0."""
@@ -174,13 +170,13 @@ class Sequence:
             history_T, items_K
         )
         close_TK = np.maximum(self._unit_ND[history_T] @ self._unit_ND[items_K].T - 0.3, 0.0)
-        own_T = (self.config.repeats_weight or 0.0) * self._own_weights(history_T[None] > 0)[0]
-        out_TK = out_TK + 0.05 * close_TK + own_T[:, None] * (history_T[:, None] == items_K)
+        own_TK = self.habits.affinity(history_T, items_K)
+        out_TK = out_TK + 0.05 * close_TK + (self.config.repeats_weight or 0.0) * own_TK
         out_TK[history_T == 0] = 0.0
         return np.asarray(out_TK, np.float32)
 
     def recounted(self, snapshot: Snapshot) -> Self:
-        """The same network with transitions, neighbours and popularity counted anew.
+        """The same network with transitions, neighbours, habits and popularity counted anew.
 
         Args:
             snapshot: Everything known by now, its items numbered as this model numbers them.
@@ -190,14 +186,13 @@ class Sequence:
             prior_N=log_share(snapshot),
             transitions=Transitions.fit(snapshot, self.transitions.config, Run()),
             neighbours=ItemKNN.fit(snapshot, self.neighbours.config, Run()),
+            habits=Habits.fit(snapshot, self.habits.config, Run()),
         )
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned; the encoder travels as a file of its own."""
         counted = {
-            f"{name}.{key}": array
-            for name, model in (("transitions", self.transitions), ("neighbours", self.neighbours))
-            for key, array in model.arrays().items()
+            f"{name}.{key}": array for name in _COUNTED for key, array in getattr(self, name).arrays().items()
         }
         weights = {f"network.{name}": array for name, array in self.weights.items()}
         return {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N, **counted, **weights}
@@ -216,11 +211,13 @@ class Sequence:
         item_ND = arrays["item_ND"]
         transitions = Transitions.restore(TransitionsConfig(), part("transitions"))
         neighbours = ItemKNN.restore(ItemKNNConfig(), part("neighbours"))
-        sizes = {len(item_ND), len(arrays["prior_N"]), transitions.num_items + 1, neighbours.num_items + 1}
+        habits = Habits.restore(HabitsConfig(), part("habits"))
+        counted = (transitions, neighbours, habits)
+        sizes = {len(item_ND), len(arrays["prior_N"]), *(model.num_items + 1 for model in counted)}
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
             raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
         weights = part("network")
-        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], transitions, neighbours, weights)
+        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], *counted, weights)
 
 
 def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32]]:

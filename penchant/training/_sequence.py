@@ -41,7 +41,7 @@ _UPDATE_LENGTH = (
 # Where the blend starts, and the steps it may take; 0 leaves a part out. The counts are mixed before the network
 # learns, so that it is judged in the company it will have, and all is weighed once more when it has learned.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
-_MEMORY_CELLS = 100_000_000  # 400 MB of float32
+_MEMORY_CELLS = 125_000_000  # 500 MB of float32
 _COMPANY = (1.0, 4.0, 16.0, 64.0)  # weights of the counts beside which a network in training is judged
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _Grid = tuple[tuple[str, tuple[float, ...]], ...]
@@ -211,7 +211,7 @@ def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell
         neighbours_decay=neighbours.config.decay,
         repeats_decay=habits.config.decay,
     )
-    return _Shell(transitions, neighbours, log_share(snapshot)), config
+    return _Shell((transitions, neighbours, habits), log_share(snapshot)), config
 
 
 def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig:
@@ -242,9 +242,8 @@ def search_blend(
 class _Shell:
     """The counted half of the model, waiting for a network to complete it."""
 
-    def __init__(self, transitions: Transitions, neighbours: ItemKNN, prior: np.ndarray[Any, Any]) -> None:
-        self.transitions = transitions
-        self.neighbours = neighbours
+    def __init__(self, counted: tuple[Transitions, ItemKNN, Habits], prior: np.ndarray[Any, Any]) -> None:
+        self.counted = counted
         self.prior = prior
         self.memory = _Memory()
 
@@ -252,15 +251,13 @@ class _Shell:
         """The model with the torch network still in it, for validation."""
         item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
         none = np.empty(0, np.uint8)
-        return _Live(
-            config, none, item_ND, self.prior, self.transitions, self.neighbours, {}, self.memory, network
-        )
+        return _Live(config, none, item_ND, self.prior, *self.counted, {}, self.memory, network)
 
     def alone(self, config: SequenceConfig) -> Sequence:
         """The counts without a network."""
         nothing = np.zeros((len(self.prior), 1), np.float32)
         none = np.empty(0, np.uint8)
-        return _Alone(config, none, nothing, self.prior, self.transitions, self.neighbours, {}, self.memory)
+        return _Alone(config, none, nothing, self.prior, *self.counted, {}, self.memory)
 
     def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model as it serves, checked against the network."""
@@ -272,7 +269,7 @@ class _Shell:
             for name, tensor in network.state_dict().items()
             if name != ITEM_WEIGHT
         }
-        served = Sequence(config, encoder, item_ND, self.prior, self.transitions, self.neighbours, weights)
+        served = Sequence(config, encoder, item_ND, self.prior, *self.counted, weights)
         batch = _sample(len(item_ND) - 1, config.build().length)
         error = np.abs(served.interests(batch)[0] - self.live(network, config).interests(batch)[0]).max()
         if not error <= _EXPORT_TOLERANCE:
