@@ -84,8 +84,9 @@ def main() -> None:
         seconds = {"refit": seconds["refit"] + refit_s, "update": seconds["update"] + update_s}
         gap = paired_difference(found["update"], found["refit"])[MEASURE]
         figures = [f"{evaluation.metrics[MEASURE].value:.4f}" for evaluation in found.values()]
-        words = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-        table.add_row(iso(at)[:10], f"{len(cases):,}", *figures, words, f"{refit_s:.0f}", f"{update_s:.1f}")
+        table.add_row(
+            iso(at)[:10], f"{len(cases):,}", *figures, gap.signed, f"{refit_s:.0f}", f"{update_s:.1f}"
+        )
     console.print(table)
     lost = {name: 1 - total[name] / total["refit"] for name in ("update", "recount")}
     words = ", ".join(f"{name} {share:+.2%}" for name, share in lost.items())

@@ -56,6 +56,15 @@ class Vocabulary:
         index: dict[str | None, int] = self._index  # type: ignore[assignment]
         return np.fromiter((index.get(k, 0) for k in keys), np.int64, count=len(keys))
 
+    def renumbering(self, other: Vocabulary) -> npt.NDArray[np.int64]:
+        """Number here of every number of another vocabulary, (its N + 1,); 0 where unknown.
+
+        Example:
+            >>> Vocabulary(["a", "b"]).renumbering(Vocabulary(["b", "z"])).tolist()
+            [0, 2, 0]
+        """
+        return np.concatenate([np.zeros(1, np.int64), self.numbers(other.ids)])
+
     def id(self, number: int) -> str:
         """Id of a number from 1 to N."""
         if number < 1:

@@ -107,6 +107,11 @@ class Estimate(Noun, frozen=True):
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
+    @property
+    def signed(self) -> str:
+        """As text with signs, for a difference."""
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
 
 class Artifact(Noun, frozen=True):
     """The manifest of something learned. ``id`` is the hash of everything else in it and of its files."""

@@ -22,7 +22,7 @@ from penchant.core.errors import StorageError
 from penchant.data._redact import Redaction, without_guests
 from penchant.data._report import CleaningReport
 from penchant.data._source_chunks import to_json
-from penchant.store import atomic_write
+from penchant.store import atomic_write, sweep
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -42,11 +42,8 @@ _WHOSE = ("subject", "reason", "raw")
 _WORD = re.compile(r"[\w-]+")
 _PARTING = (r"[,;|\t\n:{}\[\]]", ",", ";", r"\|", r"\t", '"')  # what may part the cells of a row, all or one
 _OWN = re.compile(r"[0-9a-f]{12}-")  # how the names of files begin that are made here
-_DAMAGED = (
-    pa.ArrowException,
-    msgspec.DecodeError,
-    KeyError,
-)  # what files raise that are not what they should be
+# What files raise that are not what they should be.
+_DAMAGED = (pa.ArrowException, msgspec.DecodeError, KeyError)
 _ROW = re.compile(r"^row \d+")  # how an example begins
 Refusals = Iterable[pa.Table | pa.RecordBatch]
 
@@ -97,7 +94,7 @@ class Quarantine:
         path = self._path(source_name, source_sha256, what)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._sweep()
+            sweep(self.folder)
             rows = _merged(_pieces(refused), path, source_name, source_sha256)
             if erased is not None:
                 rows = _without(rows, erased)
@@ -154,15 +151,13 @@ class Quarantine:
             How many rows went or lost the id.
         """
         changed = 0
-        self._sweep()
+        sweep(self.folder)
         redact = Redaction(subject.removeprefix(GUEST_PREFIX))
         for path in self._files():
             kept, touched = [], 0
             with suppress(*_DAMAGED):  # ``holding`` tells of it
                 for batch in pq.ParquetFile(path).iter_batches(_PIECE):
-                    left = batch.filter(
-                        pa.array(~(_is_theirs(batch, subject) | _may_be_theirs(batch, subject)))
-                    )
+                    left = batch.filter(pa.array(~_concerns(batch, subject)))
                     touched += batch.num_rows - left.num_rows
                     if redact.name != subject:
                         had = _carries(left, redact)
@@ -207,11 +202,6 @@ class Quarantine:
                 holds = True
             held += [path.name] if holds else []
         return sorted(held)
-
-    def _sweep(self) -> None:
-        """Delete what a process that was killed left half written."""
-        for leftover in self.folder.glob(".*.tmp"):
-            leftover.unlink()
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*.parquet") if _OWN.match(path.name))
@@ -371,11 +361,11 @@ def _is_theirs(batch: pa.RecordBatch, subject: str) -> Any:
     return pc.fill_null(pc.equal(batch["subject"], subject), False).to_numpy(zero_copy_only=False)
 
 
-def _may_be_theirs(batch: pa.RecordBatch, subject: str) -> Any:
-    """Which rows nobody could read hold the person's id."""
+def _concerns(batch: pa.RecordBatch, subject: str) -> Any:
+    """Which rows an erasure removes: those known to be a person's, and those nobody could read that hold the id."""
     unread = pc.and_(batch["subject"].is_null(), pc.is_in(batch["reason"], pa.array(_UNREAD)))
     named = pc.fill_null(pc.match_substring(batch["raw"], subject.removeprefix(GUEST_PREFIX)), False)
-    found = np.zeros(batch.num_rows, bool)
+    found = _is_theirs(batch, subject).copy()
     for at in pc.indices_nonzero(pc.and_(unread, named)).to_pylist():
         found[at] = _names(batch["raw"][at].as_py(), subject)
     return found
@@ -385,7 +375,7 @@ def _rows_hold(path: Path, subject: str) -> bool:
     redact = Redaction(subject.removeprefix(GUEST_PREFIX))
     file = pq.ParquetFile(path)
     for batch in file.iter_batches(_PIECE):
-        if (_is_theirs(batch, subject) | _may_be_theirs(batch, subject)).any():
+        if _concerns(batch, subject).any():
             return True
         if redact.name != subject and _carries(batch, redact):
             return True

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from penchant.core import KIND_CODES, SEQUENCE_KINDS, TARGET_CODES, History, Progress, Query, bucket_of, rng
+from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, rng
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import allowed, best_candidates, drop_seen, reasons, score_of
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._serving import Ranker, Serving
+from penchant.store import kept_in_histories
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -78,8 +78,7 @@ def bucket_histories(shop: Shop, bucket: int, wanted: set[str] | None, limit: in
     starts = np.flatnonzero(np.r_[True, code[1:] != code[:-1]])
     named = code[starts]
     # Who did nothing that models read is answered all the same, with an empty history.
-    of_kind = pc.is_in(table["kind"], value_set=pa.array(sorted(str(kind) for kind in SEQUENCE_KINDS)))
-    read = pc.and_(of_kind, pc.is_valid(table["item_id"])).to_numpy(zero_copy_only=False)
+    read = kept_in_histories(table).to_numpy(zero_copy_only=False)
     kept = np.concatenate([[0], np.cumsum(read)])
     starts, ends = kept[starts], kept[np.r_[starts[1:], len(code)]]
     table = table.filter(pa.array(read))

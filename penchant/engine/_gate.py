@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Floats, Ints, Progress, Scorer, SeenRule, SequenceBatch, Snapshot, iso
+from penchant.core import Artifact, Floats, Ints, Progress, Scorer, SeenRule, SequenceBatch, Snapshot, iso
 from penchant.core.errors import ArtifactError
 from penchant.data import Cases
 from penchant.engine import _requests as rq
@@ -17,7 +17,7 @@ from penchant.engine._protocol import MEASURE
 from penchant.engine._recount import counted_again
 from penchant.evaluation import Evaluation, paired_difference, rank_metrics
 from penchant.models import Sequence
-from penchant.training import load_artifact
+from penchant.training import Loaded, load_artifact
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -25,54 +25,61 @@ if TYPE_CHECKING:
 LEARNED = "learned"  # the fact of an artifact: until when its network learned, whatever was counted since
 
 
+def serving_model(shop: Shop) -> Loaded | None:
+    """The model that serves; None when there is none that could be defended: a damaged one is not."""
+    pointer = read_pointer(shop.artifacts)
+    if pointer is None or pointer.promoted is None:
+        return None
+    try:
+        return load_artifact(shop.artifacts, pointer.promoted)
+    except ArtifactError:
+        return None
+
+
+def learned_until(artifact: Artifact) -> int:
+    """Microseconds: until when the network of an artifact learned."""
+    found: int = artifact.facts.get(LEARNED, artifact.as_of)
+    return found
+
+
 def compare_with_serving(
-    shop: Shop, candidate: Evaluation, train: Snapshot, cases: Cases, seen: SeenRule, progress: Progress
-) -> rq.Gate | None:
+    serving: Loaded, candidate: Evaluation, train: Snapshot, cases: Cases, seen: SeenRule, progress: Progress
+) -> rq.Gate:
     """Compare a candidate with the model that serves, on cases that neither has learned from.
 
     The serving model is given the counts of the same moment, as a recount would give it.
 
     Args:
-        shop: Whose model serves.
+        serving: The model that serves.
         candidate: Measured on ``cases``.
         train: What the candidate learned from.
         cases: What came afterwards.
         seen: The rule of the measurement.
         progress: Called while the serving model is measured.
-
-    Returns:
-        The verdict; None when no model serves that could be worse.
     """
-    pointer = read_pointer(shop.artifacts)
-    if pointer is None or pointer.promoted is None:
-        return None
-    try:
-        loaded = load_artifact(shop.artifacts, pointer.promoted)
-    except ArtifactError:
-        return None  # a damaged model is worth no defence
-    learned = loaded.artifact.facts.get(LEARNED, loaded.artifact.as_of)
-    if isinstance(loaded.model, Sequence) and learned > train.as_of:
+    learned = learned_until(serving.artifact)
+    if isinstance(serving.model, Sequence) and learned > train.as_of:
         return rq.Gate(
-            against=pointer.promoted,
+            against=serving.artifact.id,
             says=f"not compared with the model that served: it learned until {iso(learned)}, later than the split",
         )
-    current, items = counted_again(loaded.model, loaded.artifact.kind, loaded.items, train, progress)
-    renumbered = _Renumbered(current, np.concatenate([[0], items.numbers(train.items.ids)]))
-    serving = rank_metrics(
+    current, items = counted_again(serving.model, serving.artifact.kind, serving.items, train, progress)
+    renumbered = _Renumbered(current, items.renumbering(train.items))
+    measured = rank_metrics(
         renumbered, cases, name="the serving model", seen=seen, groups=(), progress=progress
     )
-    gap = paired_difference(candidate, serving)[MEASURE]
+    gap = paired_difference(candidate, measured)[MEASURE]
     refused = gap.high < 0
     if refused:
         verdict = "worse, so it does not serve; to let it serve all the same, promote it"
     else:
         verdict = "better" if gap.low > 0 else "no worse that could be told"
     return rq.Gate(
-        against=pointer.promoted,
+        against=serving.artifact.id,
         difference=gap,
         refused=refused,
         says=f"against the model that served, on {gap.n:,} people since {iso(train.as_of)}: {MEASURE} "
-        f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], {verdict}",
+        f"{gap.signed}, {verdict}",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -141,13 +141,7 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
 
     loaded = shop.store.load(counted(), source=source.path.name)
     report = stream.report
-    kept = shop.quarantine.add(
-        source.path.name,
-        source.sha256,
-        chain(stream.refused(), [loaded.refused]),
-        report=report,
-        erased=shop.store.is_erased if shop.store.num_erased else None,
-    )
+    kept = _keep(shop, source, chain(stream.refused(), [loaded.refused]), report, recognised)
     refused = report.refused + loaded.refused.num_rows
     refusals = _refusals(report) + _store_refusals(loaded.refused)
     return rq.FileReport(
@@ -163,6 +157,24 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
         refusals=refusals,
         notes=[*report.notes, *([f"{loaded.late} events are more than a day late"] if loaded.late else [])],
         quarantine=str(kept) if refused else None,
+    )
+
+
+def _keep(
+    shop: Shop,
+    source: Source,
+    refused: Iterable[pa.Table | pa.RecordBatch],
+    report: CleaningReport,
+    recognised: Recognised,
+) -> Path:
+    """Put the refused rows of a file aside; nothing of erased people, where there are any."""
+    return shop.quarantine.add(
+        source.path.name,
+        source.sha256,
+        refused,
+        report=report,
+        what=recognised.what,
+        erased=shop.store.is_erased if shop.store.num_erased else None,
     )
 
 
@@ -197,14 +209,7 @@ def _take_table(
 ) -> rq.FileReport:
     table, refused, report = read(source, recognised, shop.config.data)
     erased = put(table) or 0
-    kept = shop.quarantine.add(
-        source.path.name,
-        source.sha256,
-        [refused],
-        report=report,
-        what=recognised.what,
-        erased=shop.store.is_erased if shop.store.num_erased else None,
-    )
+    kept = _keep(shop, source, [refused], report, recognised)
     refusals = _refusals(report)
     return rq.FileReport(
         file=str(source.path),

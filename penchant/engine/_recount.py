@@ -100,6 +100,5 @@ def counted_again(
 
 def in_vocabulary(snapshot: Snapshot, items: Vocabulary) -> Snapshot:
     """The snapshot's events numbered by another vocabulary; what that lacks becomes 0, no item."""
-    number_N = items.numbers(["", *snapshot.items.ids])
-    number_N[0] = 0
+    number_N = items.renumbering(snapshot.items)
     return replace(snapshot, items=items, item=number_N[snapshot.item].astype(snapshot.item.dtype))

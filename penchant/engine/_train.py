@@ -12,7 +12,7 @@ import msgspec
 
 from penchant.core import Model, Progress, Run, Snapshot, leads
 from penchant.engine import _requests as rq
-from penchant.engine._gate import LEARNED, compare_with_serving
+from penchant.engine._gate import LEARNED, compare_with_serving, serving_model
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import (
     Fitted,
@@ -74,9 +74,11 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     if tags.artifact is not None:
         artifacts["tags"] = tags.artifact
     assert outcome.best.evaluation is not None
-    gate = compare_with_serving(
-        shop, outcome.best.evaluation, outcome.train, outcome.held_out, outcome.seen, progress
-    )
+    gate, serving = None, serving_model(shop)
+    if serving is not None:
+        gate = compare_with_serving(
+            serving, outcome.best.evaluation, outcome.train, outcome.held_out, outcome.seen, progress
+        )
     serves = request.promote and not (gate is not None and gate.refused)
     if leads():
         if serves:

@@ -11,7 +11,7 @@ from penchant.core import Model, Progress, Run, SeenRule, Snapshot, leads
 from penchant.core.errors import ModelError
 from penchant.data import Cases, is_target, time_split
 from penchant.engine import _requests as rq
-from penchant.engine._gate import LEARNED, compare_with_serving
+from penchant.engine._gate import LEARNED, compare_with_serving, learned_until
 from penchant.engine._promotion import Pointer, read_pointer, switch
 from penchant.engine._protocol import pick_device, take_snapshot
 from penchant.engine._recount import RECOUNTED
@@ -34,7 +34,7 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
     if pointer.promoted is None:
         raise ModelError("no model serves that could go on learning", hint="train first: penchant train")
     loaded = load_artifact(shop.artifacts, pointer.promoted)
-    learned = loaded.artifact.facts.get(LEARNED, loaded.artifact.as_of)
+    learned = learned_until(loaded.artifact)
     snapshot = take_snapshot(shop, progress)
     seen: SeenRule = loaded.artifact.facts.get("seen", "allow")
     train, cases = _newest(snapshot, learned)
@@ -44,10 +44,10 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
         return update_model(loaded.artifact.kind, loaded.model, loaded.items, on, learned, run)
 
     candidate = rank_metrics(updated(train), cases, seen=seen, groups=(), progress=progress)
-    gate = compare_with_serving(shop, candidate, train, cases, seen, progress)
+    gate = compare_with_serving(loaded, candidate, train, cases, seen, progress)
     artifacts: dict[str, str] = {}
     promoted = None
-    if gate is None or not gate.refused:
+    if not gate.refused:
         facts = {k: v for k, v in loaded.artifact.facts.items() if k != RECOUNTED}
         artifact = save_artifact(
             shop.artifacts,

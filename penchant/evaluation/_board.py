@@ -100,9 +100,8 @@ def _verdict(rows: list[Row], reference: str, measure: str) -> str:
 
 
 def _compared(gap: Estimate, other: str) -> str:
-    figures = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
     if gap.low > 0:
-        return f"The sequence model beats {other}: {figures}."
+        return f"The sequence model beats {other}: {gap.signed}."
     if gap.high < 0:
-        return f"The sequence model does NOT beat {other}; it is behind: {figures}."
-    return f"The sequence model and {other} cannot be told apart: {figures}."
+        return f"The sequence model does NOT beat {other}; it is behind: {gap.signed}."
+    return f"The sequence model and {other} cannot be told apart: {gap.signed}."

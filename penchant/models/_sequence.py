@@ -25,8 +25,6 @@ from penchant.models._transitions import Transitions, TransitionsConfig
 ENCODER = "file:encoder.onnx"
 _ENCODER_CELLS = 8_000_000  # cells of the largest array within one run of the encoder: 32 MB
 _COMPANION_WEIGHT = 4.0  # of the counts beside the cosine, for items alone
-
-
 _COUNTED = ("transitions", "neighbours", "habits")
 
 
@@ -166,12 +164,12 @@ class Sequence:
         """
         history_T, items_K = np.asarray(history_T, np.int64), np.asarray(items_K, np.int64)
         out_TK = np.asarray(self.transitions.affinity(history_T, items_K))
-        out_TK = out_TK + (self.config.neighbours_weight or 0.0) * self.neighbours.affinity(
-            history_T, items_K
-        )
+        if self.config.neighbours_weight:
+            out_TK = out_TK + self.config.neighbours_weight * self.neighbours.affinity(history_T, items_K)
         close_TK = np.maximum(self._unit_ND[history_T] @ self._unit_ND[items_K].T - 0.3, 0.0)
-        own_TK = self.habits.affinity(history_T, items_K)
-        out_TK = out_TK + 0.05 * close_TK + (self.config.repeats_weight or 0.0) * own_TK
+        out_TK = out_TK + 0.05 * close_TK
+        if self.config.repeats_weight:
+            out_TK = out_TK + self.config.repeats_weight * self.habits.affinity(history_T, items_K)
         out_TK[history_T == 0] = 0.0
         return np.asarray(out_TK, np.float32)
 

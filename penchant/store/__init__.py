@@ -1,7 +1,17 @@
 """What happened, at rest: one folder a shop, with a Delta table, a SQLite journal and LMDB live histories."""
 
-from penchant.store._files import atomic_write, guard
+from penchant.store._files import atomic_write, guard, sweep
+from penchant.store._live import kept_in_histories
 from penchant.store._rows import Row, event_row
 from penchant.store._store import ShopStore, open_store
 
-__all__ = ["Row", "ShopStore", "atomic_write", "event_row", "guard", "open_store"]
+__all__ = [
+    "Row",
+    "ShopStore",
+    "atomic_write",
+    "event_row",
+    "guard",
+    "kept_in_histories",
+    "open_store",
+    "sweep",
+]

@@ -83,12 +83,12 @@ def _is_kept(kind: str, item_id: str | None) -> bool:
     return item_id is not None and kind in _SEQUENCE
 
 
-def _kept(rows: pa.Table) -> pa.Table:
-    """The rows that histories keep."""
+def kept_in_histories(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows (kind, item_id) histories keep: those that models read."""
     import pyarrow.compute as pc
 
     wanted = pc.is_in(rows["kind"], value_set=pa.array(sorted(_SEQUENCE)))
-    return rows.filter(pc.and_(wanted, pc.is_valid(rows["item_id"])))
+    return pc.and_(wanted, pc.is_valid(rows["item_id"]))
 
 
 def _shorten(window: Window) -> set[str]:
@@ -124,7 +124,7 @@ def _history(subject: str, window: Window, older: Iterable[str], limit: int) -> 
 
 def history_of(subject: str, rows: pa.Table, limit: int) -> History:
     """The history in rows of one person (ts, kind, item_id, value, event_id), ordered."""
-    rows = _kept(rows)
+    rows = rows.filter(kept_in_histories(rows))
     return _history(subject, _window(_columns(rows), 0, len(rows)), (), limit)
 
 
@@ -377,7 +377,7 @@ class LiveHistories:
         import pyarrow.compute as pc
 
         everybody = pc.unique(rows["subject"])
-        rows = _kept(rows)
+        rows = rows.filter(kept_in_histories(rows))
         runs = rows["subject"].combine_chunks()
         for subject in everybody.filter(pc.invert(pc.is_in(everybody, value_set=runs))).to_pylist():
             yield self._persons(subject), _encode(_EMPTY)

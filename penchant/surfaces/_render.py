@@ -184,12 +184,8 @@ def _differences(report: e.LeaderboardReport) -> RenderableType | None:
     table = _table("against transitions", *shown, intervals=shown)
     for row in rows:
         cells = (row.difference.get(name) for name in shown)
-        table.add_row(row.model, *("" if cell is None else _signed(cell) for cell in cells))
+        table.add_row(row.model, *("" if cell is None else cell.signed for cell in cells))
     return table
-
-
-def _signed(gap: Estimate) -> str:
-    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
 
 
 def _trained(report: e.TrainReport) -> RenderableType:

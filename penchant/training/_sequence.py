@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 _EXPORT_TOLERANCE = 1e-4
-ITEM_WEIGHT = "item.weight"  # of the network; the served model keeps it as its item vectors
+_ITEM_WEIGHT = "item.weight"  # of the network; the served model keeps it as its item vectors
 # An update goes through the new events once, and through as many old ones again, so that what they taught stays.
 _REPLAY, _UPDATE_RATE = 1.0, 0.5
-_UPDATE_LENGTH = (
-    50  # most of the work is in what came before the few new events, and little of what they teach
-)
+_UPDATE_LENGTH = 50  # what came long before the few new events costs most and teaches little
 # Where the blend starts, and the steps it may take; 0 leaves a part out. The counts are mixed before the network
 # learns, so that it is judged in the company it will have, and all is weighed once more when it has learned.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
@@ -57,7 +55,7 @@ _BLEND: _Grid = (
 )
 
 
-def require_torch() -> None:
+def _require_torch() -> None:
     """Say which extra is missing before any work is done."""
     try:
         import onnxscript  # noqa: F401
@@ -74,7 +72,7 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         ModelError: There is nothing to learn from, or the export does not agree with the network.
         Interrupted: Ctrl-C; the same call goes on from the last checkpoint.
     """
-    require_torch()
+    _require_torch()
     from penchant.models._sequence_torch import SequenceTransformer
     from penchant.training._distributed import join
     from penchant.training._loop import train_network
@@ -126,7 +124,7 @@ def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, sinc
         MissingExtra: torch or its ONNX exporter is not installed.
         ModelError: Nobody turned to an item since, or the export does not agree with the network.
     """
-    require_torch()
+    _require_torch()
     import torch
 
     from penchant.models._sequence_torch import SequenceTransformer
@@ -144,7 +142,7 @@ def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, sinc
     def make() -> nn.Module:
         network = SequenceTransformer(model.config, snapshot.num_items)
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in model.weights.items()}
-        network.load_state_dict({**tensors, ITEM_WEIGHT: torch.from_numpy(start_ND)})
+        network.load_state_dict({**tensors, _ITEM_WEIGHT: torch.from_numpy(start_ND)})
         return network
 
     rate = model.config.learning_rate or model.config.build().learning_rate
@@ -161,7 +159,7 @@ def grown_vectors(
     A new item gets the mean, over its labels, of the mean vector of the known items that bear the label; without
     such labels the mean of all known items.
     """
-    old_N = np.concatenate([[0], items.numbers(snapshot.items.ids)]).astype(np.int64)
+    old_N = items.renumbering(snapshot.items)
     grown_ND = item_ND[old_N]
     known_N = old_N > 0
     if known_N[1:].all():
@@ -267,7 +265,7 @@ class _Shell:
         weights = {
             name: tensor.detach().cpu().numpy().copy()
             for name, tensor in network.state_dict().items()
-            if name != ITEM_WEIGHT
+            if name != _ITEM_WEIGHT
         }
         served = Sequence(config, encoder, item_ND, self.prior, *self.counted, weights)
         batch = _sample(len(item_ND) - 1, config.build().length)
