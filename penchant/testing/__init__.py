@@ -1,9 +1,10 @@
-"""Shipped for whoever writes plug-ins: conformance suites to subclass, and toy snapshots to run them on."""
+"""Shipped for whoever writes plug-ins: conformance suites to subclass, toy snapshots, and a simulated shop."""
 
 from penchant.testing._models import ModelTests
 from penchant.testing._operations import OperationTests
 from penchant.testing._policies import PolicyTests
 from penchant.testing._server import running_server
+from penchant.testing._simulator import Response, ShopSimulator, World
 from penchant.testing._store import StoreTests
 from penchant.testing._toys import (
     checkerboard_snapshot,
@@ -17,7 +18,10 @@ __all__ = [
     "ModelTests",
     "OperationTests",
     "PolicyTests",
+    "Response",
+    "ShopSimulator",
     "StoreTests",
+    "World",
     "checkerboard_snapshot",
     "markov_snapshot",
     "running_server",
