@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 4_000_000  # logits alive at once: 16 MB, small enough to stay near the cache
+_CHUNK = 1_000_000  # logits alive at once on a CPU: 4 MB stay in its cache between the passes over them
+_CHUNK_GPU = 64_000_000  # a GPU is only busy with large pieces
 
 
 def softmax_loss(mean_MRD: Tensor, item_ND: Tensor, target_M: Tensor) -> Tensor:
@@ -34,46 +35,58 @@ def fused_softmax_loss(mean_MRD: Tensor, item_ND: Tensor, target_M: Tensor) -> T
 class _FusedSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mean_MRD: Tensor, item_ND: Tensor, target_M: Tensor) -> Tensor:
-        num_targets, num_interests, _ = mean_MRD.shape
-        grad_mean, grad_item = torch.empty_like(mean_MRD), torch.zeros_like(item_ND)
+        grad_mean_MRD, grad_item_ND = torch.zeros_like(mean_MRD), torch.zeros_like(item_ND)
+        low = _autocast_type(mean_MRD)
+        item_low_ND = item_ND.to(low)
         loss = mean_MRD.new_zeros(())
-        chunk = max(1, CHUNK_ELEMENTS // (len(item_ND) * num_interests))
-        for start in range(0, num_targets, chunk):
-            mean_CRD, target_C1 = mean_MRD[start : start + chunk], target_M[start : start + chunk, None]
-            logits_CN, winner_CN = _best_interest(mean_CRD, item_ND)
-            loss += _softmax_minus_target(logits_CN, target_C1)
-            for r in range(num_interests):
-                slope_CN = logits_CN if winner_CN is None else logits_CN * (winner_CN == r)
-                torch.mm(
-                    slope_CN, item_ND, out=grad_mean[start : start + chunk, r]
-                ) if num_interests == 1 else (grad_mean[start : start + chunk, r].copy_(slope_CN @ item_ND))
-                grad_item.addmm_(slope_CN.T, mean_CRD[:, r])
-        ctx.save_for_backward(grad_mean, grad_item)
+        elements = _CHUNK_GPU if mean_MRD.is_cuda else _CHUNK
+        chunk = max(1, elements // item_ND.shape[0] // mean_MRD.shape[1])
+        room_CN = item_ND.new_empty(min(chunk, len(mean_MRD)), len(item_ND), dtype=low)
+        for start in range(0, len(mean_MRD), chunk):
+            part = slice(start, start + chunk)
+            mean_CRD, target_C1 = mean_MRD[part].to(low), target_M[part, None]
+            logits_CN, winner_CN = _best_interest(mean_CRD, item_low_ND, room_CN[: len(mean_CRD)])
+            part_loss, slope_CN = _softmax_minus_target(logits_CN, target_C1)
+            loss += part_loss
+            for r in range(mean_MRD.shape[1]):
+                slope_r_CN = (slope_CN if winner_CN is None else slope_CN * (winner_CN == r)).to(low)
+                grad_mean_MRD[part, r] = slope_r_CN @ item_low_ND
+                if low == item_ND.dtype:
+                    grad_item_ND.addmm_(slope_r_CN.T, mean_CRD[:, r])
+                else:
+                    grad_item_ND += slope_r_CN.T @ mean_CRD[:, r]
+        ctx.save_for_backward(grad_mean_MRD, grad_item_ND)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_mean, grad_item = ctx.saved_tensors
-        return grad_mean * grads[0], grad_item * grads[0], None
+        grad_mean_MRD, grad_item_ND = ctx.saved_tensors
+        return grad_mean_MRD * grads[0], grad_item_ND * grads[0], None
 
 
-def _best_interest(mean_CRD: Tensor, item_ND: Tensor) -> tuple[Tensor, Tensor | None]:
+def _autocast_type(tensor: Tensor) -> torch.dtype:
+    """What matrices are multiplied in here: inside a function of its own autograd nobody casts for us."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
+def _best_interest(mean_CRD: Tensor, item_ND: Tensor, room_CN: Tensor) -> tuple[Tensor, Tensor | None]:
     """Logits (C, N) of the best interest and which one it was (None when there is only one)."""
     if mean_CRD.shape[1] == 1:
-        return mean_CRD[:, 0] @ item_ND.T, None
+        return torch.mm(mean_CRD[:, 0], item_ND.T, out=room_CN), None
     best = (mean_CRD @ item_ND.T).max(1)
     return best.values, best.indices
 
 
-def _softmax_minus_target(logits_CN: Tensor, target_C1: Tensor) -> Tensor:
-    """Turn logits into d loss / d logits in place; returns the summed loss."""
-    top_C1 = logits_CN.amax(1, keepdim=True)
-    hit_C1 = logits_CN.gather(1, target_C1)
-    logits_CN.sub_(top_C1).exp_()
-    total_C1 = logits_CN.sum(1, keepdim=True)
-    logits_CN.div_(total_C1)
-    logits_CN.scatter_add_(1, target_C1, torch.full_like(hit_C1, -1.0))
-    return (top_C1 + total_C1.log() - hit_C1).sum()
+def _softmax_minus_target(logits_CN: Tensor, target_C1: Tensor) -> tuple[Tensor, Tensor]:
+    """The summed loss, and d loss / d logits (C, N); overwrites the logits where they are float32."""
+    logits_CN = logits_CN.to(torch.promote_types(logits_CN.dtype, torch.float32))
+    top_C1, hit_C1 = logits_CN.amax(1, keepdim=True), logits_CN.gather(1, target_C1)
+    chance_CN = torch.softmax(logits_CN, 1, out=logits_CN)
+    peak_C1 = chance_CN.amax(1, keepdim=True)  # the chance of the best item: 1 / the sum of exponentials
+    loss = (top_C1 - peak_C1.log() - hit_C1).sum()
+    chance_CN.scatter_add_(1, target_C1, torch.full_like(hit_C1, -1.0))
+    return loss, chance_CN
 
 
 def sampled_softmax_loss(
