@@ -71,7 +71,7 @@ class Sequence:
     def encode(self, part: SequenceBatch) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Run the encoder on a few rows."""
         feed = {
-            "item_BT": part.item_BT,
+            "vec_BTD": self.item_ND[part.item_BT],
             "kind_BT": part.kind_BT,
             "gap_BT": part.gap_BT,
             "value_BT": part.value_BT,

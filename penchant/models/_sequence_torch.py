@@ -82,15 +82,13 @@ class SequenceTransformer(nn.Module):
             eye = torch.eye(width)
             self.heads.weight.copy_((self.heads.weight * 0.2).view(-1, width, width).add(eye).view(-1, width))
 
-    def forward(self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor) -> Tensor:
-        """State after every event, (B, T, D). Padding on the right is harmless: nothing looks ahead."""
+    def forward(self, vec_BTD: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor) -> Tensor:
+        """State after every event, (B, T, D), from the vector of its item and what else is known of it.
+
+        Padding on the right is harmless: nothing looks ahead.
+        """
         step_BT = (gap_BT * 2).round().clamp(0, NUM_GAPS - 1).long()
-        x_BTD = (
-            self.vectors(item_BT)
-            + self.kind(kind_BT)
-            + self.gap(step_BT)
-            + self.value(value_BT[..., None] / 10)
-        )
+        x_BTD = vec_BTD + self.kind(kind_BT) + self.gap(step_BT) + self.value(value_BT[..., None] / 10)
         x_BTD = self.dropout(x_BTD * math.sqrt(x_BTD.shape[-1]))
         for block in self.blocks:
             x_BTD = block(x_BTD)
@@ -102,22 +100,23 @@ class SequenceTransformer(nn.Module):
         return mean_MRD
 
     def encode(
-        self, item_BT: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor
+        self, vec_BTD: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Interests after the last event of each row: mean (B, R, D), spread (B, R); what is exported.
+
+        It is given vectors, not items, so that the exported graph is small and knows nothing of the catalogue.
 
         The score is a logit, so the length of a mean vector is the concentration of a von Mises-Fisher
         belief about its direction; the spread is that belief's angular deviation, 1 / sqrt(1 + length).
         """
-        x_BTD = self(item_BT, kind_BT, gap_BT, value_BT)
+        x_BTD = self(vec_BTD, kind_BT, gap_BT, value_BT)
         last_B11 = (length_B - 1).clamp(min=0)[:, None, None].expand(-1, 1, x_BTD.shape[-1])
         mean_BRD = self._interests(x_BTD.gather(1, last_B11)[:, 0])
         return mean_BRD, (1 + mean_BRD.norm(dim=-1)).rsqrt()
 
     def interests(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """What each person wants after their last event: mean (B, R, D) and spread (B, R)."""
-        item, kind, gap, value = self._inputs(batch)
-        return self.encode(item, kind, gap, value, self._tensor(batch.length_B))
+        return self.encode(*self._inputs(batch), self._tensor(batch.length_B))
 
     def vectors(self, item: Tensor) -> Tensor:
         """Vectors of some items: one more dimension, D, than ``item`` has."""
@@ -164,9 +163,9 @@ class SequenceTransformer(nn.Module):
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.item.weight.device)
 
-    def _inputs(self, batch: SequenceBatch) -> tuple[Tensor, ...]:
-        arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT)
-        return tuple(self._tensor(array) for array in arrays)
+    def _inputs(self, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        kind, gap, value = (self._tensor(array) for array in (batch.kind_BT, batch.gap_BT, batch.value_BT))
+        return self.vectors(self._tensor(batch.item_BT)), kind, gap, value
 
 
 class Block(nn.Module):

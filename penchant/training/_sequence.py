@@ -27,12 +27,12 @@ from penchant.models import (
     TransitionsConfig,
     log_share,
 )
+from penchant.training._export import ITEM_WEIGHT, encoder_graphs, encoder_weights, sample_batch
 
 if TYPE_CHECKING:
     from torch import nn
 
 _EXPORT_TOLERANCE = 1e-4
-_ITEM_WEIGHT = "item.weight"  # of the network; the served model keeps it as its item vectors
 # An update goes through the new events once, and through as many old ones again, so that what they taught stays.
 _REPLAY, _UPDATE_RATE = 1.0, 0.5
 _UPDATE_LENGTH = 50  # what came long before the few new events costs most and teaches little
@@ -142,13 +142,13 @@ def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, sinc
     def make() -> nn.Module:
         network = SequenceTransformer(model.config, snapshot.num_items)
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in model.weights.items()}
-        network.load_state_dict({**tensors, _ITEM_WEIGHT: torch.from_numpy(start_ND)})
+        network.load_state_dict({**tensors, ITEM_WEIGHT: torch.from_numpy(start_ND)})
         return network
 
     rate = model.config.learning_rate or model.config.build().learning_rate
     config = _with(model.config, {"epochs": 1.0, "learning_rate": _UPDATE_RATE * rate})
     trained = train_network(make, snapshot, config, run, None, new.join(every.take(again)))
-    return shell.exported(trained.network, model.config)
+    return shell.exported(trained.network, model.config, model.encoder)
 
 
 def grown_vectors(
@@ -257,22 +257,22 @@ class _Shell:
         none = np.empty(0, np.uint8)
         return _Alone(config, none, nothing, self.prior, *self.counted, {}, self.memory)
 
-    def exported(self, network: nn.Module, config: SequenceConfig) -> Sequence:
-        """The model as it serves, checked against the network."""
+    def exported(
+        self, network: nn.Module, config: SequenceConfig, like: npt.NDArray[np.uint8] | None = None
+    ) -> Sequence:
+        """The model as it serves, checked against the network; ``like``: a graph that may need no more than weights."""
         network = network.folded()  # type: ignore[operator]
         item_ND = network.items().detach().cpu().numpy().copy()  # type: ignore[operator]
-        encoder = np.frombuffer(export_encoder(network, config), np.uint8)
-        weights = {
-            name: tensor.detach().cpu().numpy().copy()
-            for name, tensor in network.state_dict().items()
-            if name != _ITEM_WEIGHT
-        }
-        served = Sequence(config, encoder, item_ND, self.prior, *self.counted, weights)
-        batch = _sample(len(item_ND) - 1, config.build().length)
-        error = np.abs(served.interests(batch)[0] - self.live(network, config).interests(batch)[0]).max()
-        if not error <= _EXPORT_TOLERANCE:
-            raise ModelError("the exported encoder differs from the trained one", value=float(error))
-        return served
+        weights = encoder_weights(network)
+        batch = sample_batch(len(item_ND) - 1, config.build().length)
+        wanted = self.live(network, config).interests(batch)[0]
+        error = np.inf
+        for graph in encoder_graphs(network, config, weights, like):
+            served = Sequence(config, graph, item_ND, self.prior, *self.counted, weights)
+            error = np.abs(served.interests(batch)[0] - wanted).max()
+            if error <= _EXPORT_TOLERANCE:
+                return served
+        raise ModelError("the exported encoder differs from the trained one", value=float(error))
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,76 +338,3 @@ class _Memory:
 def _key(batch: SequenceBatch) -> bytes:
     arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT)
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
-
-
-def _sample(num_items: int, length: int) -> SequenceBatch:
-    """A few made-up histories of different lengths, one of them empty."""
-    rng = np.random.default_rng(0)
-    width = max(3, min(length, 9))
-    mask = np.arange(width) < np.array([[0], [1], [width]])
-    return SequenceBatch(
-        item_BT=rng.integers(1, num_items + 1, (3, width)) * mask,
-        kind_BT=rng.integers(1, 17, (3, width)) * mask,
-        gap_BT=(rng.random((3, width)) * 12 * mask).astype(np.float32),
-        value_BT=(rng.random((3, width)) * 8 * mask).astype(np.float32),
-        mask_BT=mask,
-        user_BF=np.zeros((3, 0), np.float32),
-    )
-
-
-def export_encoder(network: nn.Module, config: SequenceConfig) -> bytes:
-    """Write the encoder as an ONNX graph with free batch and length."""
-    import logging
-    import tempfile
-    import warnings
-    from pathlib import Path
-
-    import torch
-
-    class Encoder(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, item_BT: Any, kind_BT: Any, gap_BT: Any, value_BT: Any, length_B: Any) -> Any:
-            return self.network.encode(item_BT, kind_BT, gap_BT, value_BT, length_B)  # type: ignore[operator]
-
-    device = next(network.parameters()).device
-    batch = _sample(network.items().shape[0] - 1, config.build().length)  # type: ignore[operator]
-    arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT, batch.length_B.astype(np.int64))
-    example = tuple(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays)
-    rows, width = torch.export.Dim("rows"), torch.export.Dim("width", min=1, max=config.build().length)
-    shapes = {name: {0: rows, 1: width} for name in ("item_BT", "kind_BT", "gap_BT", "value_BT")}
-    shapes["length_B"] = {0: rows}
-    network.eval()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        path = Path(folder) / "encoder.onnx"
-        program = torch.onnx.export(
-            Encoder().eval(),
-            example,
-            input_names=list(shapes),
-            output_names=["mean_BRD", "spread_BR"],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(str(path), external_data=False)
-        return _without_origin(path.read_bytes())
-
-
-def _without_origin(graph: bytes) -> bytes:
-    """The graph without the source lines that the exporter notes: the same model has the same bytes anywhere."""
-    import onnx
-
-    model = onnx.load_from_string(graph)
-    inner = [node for function in model.functions for node in function.node]
-    main = model.graph
-    for part in (model, main, *main.node, *main.value_info, *main.initializer, *model.functions, *inner):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content

@@ -21,6 +21,7 @@ from penchant.models._sequence_loss import (  # noqa: E402
     sampled_softmax_loss,
     softmax_loss,
 )
+from penchant.training._export import encoder_graphs, encoder_weights  # noqa: E402
 
 TINY = {"size": "tiny", "dropout": 0.0, "epochs": 25}
 
@@ -147,12 +148,11 @@ def test_validation_decides_what_is_open(snapshot):
 @pytest.mark.parametrize("shape", [{"depth": 2, "heads": 2, "interests": 3}, {"length": 7}])
 def test_the_exported_encoder_agrees_with_the_network(shape):
     from penchant.models._sequence_torch import SequenceTransformer
-    from penchant.training._sequence import export_encoder
 
     torch.manual_seed(0)
     config = SequenceConfig(size="tiny", **shape)
     network = SequenceTransformer(config, 20).eval()
-    graph = np.frombuffer(export_encoder(network, config), np.uint8)
+    graph = next(encoder_graphs(network, config, encoder_weights(network)))
     empty = fit_model("transitions", markov_snapshot(users=3, items=20), {}, Run())
     served = Sequence(config, graph, network.items().detach().numpy(), np.zeros(21), empty, empty, empty, {})
     people = markov_snapshot(users=9, items=20, length=30)
@@ -291,7 +291,6 @@ def test_labels_speak_for_items_without_events():
 
 def test_labels_are_folded_into_what_serves():
     from penchant.models._sequence_torch import SequenceTransformer
-    from penchant.training._sequence import export_encoder
 
     snapshot, config = labelled_snapshot(), SequenceConfig(size="tiny")
     torch.manual_seed(0)
@@ -299,7 +298,7 @@ def test_labels_are_folded_into_what_serves():
     assert network.label is not None
     folded = network.folded()
     torch.testing.assert_close(folded.items(), network.items())
-    graph = np.frombuffer(export_encoder(folded, config), np.uint8)
+    graph = next(encoder_graphs(folded, config, encoder_weights(folded)))
     empty = fit_model("transitions", snapshot, {}, Run())
     served = Sequence(config, graph, folded.items().detach().numpy(), np.zeros(21), empty, empty, empty, {})
     batch = batch_of(snapshot)

@@ -1,13 +1,17 @@
 """What a network begins with when it goes on learning."""
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 
 from penchant.core import Run, Vocabulary
 from penchant.core.errors import ModelError
 from penchant.data import sequence_batch, training_windows, window_batch
 from penchant.testing import markov_snapshot, toy_snapshot
-from penchant.training import fit_model, update_model
+from penchant.training import _export, fit_model, update_model
+from penchant.training._export import with_weights
 from penchant.training._sequence import grown_vectors
 
 TINY = {"size": "tiny", "epochs": 1.0, "counts_weight": 1.0}
@@ -57,6 +61,48 @@ def test_an_update_moves_the_network_and_keeps_its_shape():
     assert np.array_equal(updated.scores(batch), again.scores(batch))
     with pytest.raises(ModelError, match="nobody turned to an item since"):
         update_model("sequence", model, snapshot.items, snapshot, int(snapshot.ts.max()) + 1, Run())
+
+
+def test_a_network_that_only_learned_on_needs_no_new_graph(monkeypatch):
+    """Drawing the graph costs more than a short training: its weights are written into the one that is there."""
+    snapshot = markov_snapshot(users=60, items=12)
+    model = fit_model("sequence", snapshot, TINY, Run())
+    monkeypatch.setattr(_export, "_drawn", {})
+    moment = int(np.quantile(snapshot.ts, 0.8))
+    drawn_anew = update_model(
+        "sequence", replace(model, encoder=np.zeros(0, np.uint8)), snapshot.items, snapshot, moment, Run()
+    )
+    monkeypatch.setattr(_export, "_drawn", {})
+    monkeypatch.setattr(_export, "_draw", lambda *_: pytest.fail("the graph was drawn anew"))
+    updated = update_model("sequence", model, snapshot.items, snapshot, moment, Run())
+    assert updated.encoder.tobytes() == drawn_anew.encoder.tobytes() != model.encoder.tobytes()
+    assert len(updated.encoder) == len(model.encoder)
+
+
+def test_a_graph_of_another_shape_takes_no_weights():
+    snapshot = markov_snapshot(users=20, items=6)
+    model = fit_model("sequence", snapshot, TINY, Run())
+    assert with_weights(model.encoder, model.weights).tobytes() == model.encoder.tobytes()
+    narrow = {name: array[..., :1] for name, array in model.weights.items()}
+    assert with_weights(model.encoder, narrow) is None
+    fewer = dict(list(model.weights.items())[1:])
+    assert with_weights(model.encoder, fewer) is None
+
+
+def test_a_graph_that_computes_something_else_is_not_served(monkeypatch):
+    """Equal names and shapes are not enough: heads of another network may be put together otherwise."""
+    snapshot = markov_snapshot(users=60, items=12)
+    model = fit_model("sequence", snapshot, TINY, Run())
+    graph = onnx.load_from_string(model.encoder.tobytes())
+    for node in graph.graph.node:
+        if node.op_type == "Sigmoid":
+            node.op_type = "Tanh"
+    other = replace(model, encoder=np.frombuffer(graph.SerializeToString(), np.uint8))
+    moment = int(np.quantile(snapshot.ts, 0.8))
+    monkeypatch.setattr(_export, "_drawn", {})
+    updated = update_model("sequence", other, snapshot.items, snapshot, moment, Run())
+    again = update_model("sequence", model, snapshot.items, snapshot, moment, Run())
+    assert updated.encoder.tobytes() == again.encoder.tobytes()
 
 
 def test_counted_models_count_again():
