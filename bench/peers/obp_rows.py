@@ -1,6 +1,6 @@
 """One Open Bandit row by obp itself, in its own environment: log, odds, reward model and estimates to a .npz file.
 
-    python obp_rows.py CAMPAIGN LOGGER TARGET OUT.npz
+python obp_rows.py CAMPAIGN LOGGER TARGET OUT.npz
 """
 
 import json

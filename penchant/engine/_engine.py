@@ -209,6 +209,19 @@ class Engine:
         return train(self.shop, request, self.progress)
 
     @operation(scope="manage", job=True, isolated=True)
+    def tune(self, request: rq.TuneRequest) -> rq.TuneReport:
+        """Search the sequence model's settings for so many minutes.
+
+        The settings that stand are measured first; what is found is never worse than they are on the people who
+        choose, and what it gains is told on people who had no say. The same command given again goes on with the
+        same search, also where it was stopped, until the data or the settings change. ``apply`` writes the settings
+        to ``shop.toml``; the next ``train`` learns with them.
+        """
+        from penchant.engine._tune import tune
+
+        return tune(self.shop, request, self.progress)
+
+    @operation(scope="manage", job=True, isolated=True)
     def recount(self, request: rq.RecountRequest) -> rq.RecountReport:
         """Count again what people turn to and in which order, and let the promoted model serve with it.
 

@@ -140,6 +140,37 @@ def split_cases(snapshot: Snapshot, share: float, *, seed: int) -> tuple[Snapsho
     return train, cases
 
 
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """The earlier events, and two halves of the people who turned to items after them."""
+
+    train: Snapshot
+    chosen: Cases  # they may be used to choose
+    held_out: Cases  # they may not
+    few: Cases  # as many of those who choose as tell settings apart
+    seen: SeenRule  # decided: exclude or allow
+    measure: Callable[[Scorer], float]  # on the few
+
+
+def split_people(shop: Shop, snapshot: Snapshot, *, share: float, seen: SeenRule, seed: int) -> Halves:
+    """Split by time, draw the halves, and decide whether answers may repeat what people had.
+
+    Raises:
+        ModelError: No event turns to an item, or nobody has events on both sides of any moment.
+    """
+    train, cases = split_cases(snapshot, share, seed=seed)
+    rule: SeenRule = seen if seen != "auto" else shop.config.seen
+    if rule == "auto":
+        rule = "allow" if repeat_share(train) > _REPEATS else "exclude"
+    order = rng(seed, "halves").permutation(len(cases))
+    half = np.sort(order[: len(cases) // 2])
+    chosen, held_out = cases.take(half), cases.take(np.sort(order[len(cases) // 2 :]))
+    enough = max(_FEWEST_CASES, min(_CHOICE_CASES, _CHOICE_CELLS // snapshot.num_items))
+    few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:enough]))
+    measure = validation_metric(few, measure=MEASURE, seen=rule)
+    return Halves(train, chosen, held_out, few, rule, measure)
+
+
 def run_protocol(
     shop: Shop,
     snapshot: Snapshot,
@@ -162,25 +193,16 @@ def run_protocol(
         MissingExtra: A kind in ``asked`` cannot be fitted with what is installed; others are left out, with a note.
     """
     pick_device(device)  # what cannot be is said before anything is fitted
-    train, cases = split_cases(snapshot, share, seed=seed)
-    rule: SeenRule = seen if seen != "auto" else shop.config.seen
-    if rule == "auto":
-        rule = "allow" if repeat_share(train) > _REPEATS else "exclude"
-    unknown = [name for name in by if name not in cases.groups]
+    halves = split_people(shop, snapshot, share=share, seen=seen, seed=seed)
+    train, held_out, rule, measure = halves.train, halves.held_out, halves.seen, halves.measure
+    unknown = [name for name in by if name not in held_out.groups]
     if unknown:
         raise InputError(
             "no such user attribute to report by",
             value=unknown[0],
-            hint=f"attributes that make groups: {', '.join(cases.groups) or 'none are stored'}",
+            hint=f"attributes that make groups: {', '.join(held_out.groups) or 'none are stored'}",
             path="$.by",
         )
-    order = rng(seed, "halves").permutation(len(cases))
-    half = np.sort(order[: len(cases) // 2])
-    chosen, held_out = cases.take(half), cases.take(np.sort(order[len(cases) // 2 :]))
-    enough = max(_FEWEST_CASES, min(_CHOICE_CASES, _CHOICE_CELLS // snapshot.num_items))
-    few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:enough]))
-
-    measure = validation_metric(few, measure=MEASURE, seen=rule)
     if rule == "allow":  # where people come back to what they had, that alone is a strong baseline
         kinds = list(dict.fromkeys((*kinds, HABITS)))
     fitted: list[Fitted] = []
@@ -204,7 +226,7 @@ def run_protocol(
         )
     rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
     board = leaderboard(rows, measure=MEASURE)
-    outcome = Outcome(snapshot, train, chosen, held_out, rule, fitted, board)
+    outcome = Outcome(snapshot, train, halves.chosen, held_out, rule, fitted, board)
     outcome.board = replace(board, verdict=board.verdict + _preference(outcome))
     return outcome
 

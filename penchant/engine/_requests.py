@@ -270,6 +270,54 @@ class TrainReport(Noun, frozen=True):
     seconds: float = 0.0
 
 
+class TuneRequest(Noun, frozen=True):
+    """Search the settings of the sequence model on the people who choose."""
+
+    minutes: Annotated[float, Meta(gt=0, le=10_080, description="how long to search in this call")] = 30.0
+    trials: (
+        Annotated[int, Meta(ge=1, description="stop after so many trials, those of earlier calls counted")]
+        | None
+    ) = None
+    size: Annotated[str, Meta(description="size dial to start from; auto chooses from the data")] = "auto"
+    seed: Seed = 0
+    device: Annotated[str, Meta(description="cpu, cuda or auto")] = "auto"
+    seen: Annotated[
+        SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")
+    ] = "auto"
+    apply: Annotated[
+        bool, Meta(description="write the settings found to shop.toml, for every later training")
+    ] = False
+
+
+class TuneTrial(Noun, frozen=True):
+    """Settings that were tried. Of a trial that was given up, validation is that of its best epoch."""
+
+    number: int
+    state: Literal["finished", "given up", "failed"]
+    validation: float | None
+    settings: dict[str, Any]
+    epochs: int
+    seconds: float
+    present: bool = False  # the settings as they were
+
+
+class TuneReport(Noun, frozen=True):
+    """What a search for settings found: on the people who chose, and on others who had no say."""
+
+    protocol: str
+    measure: str
+    present: dict[str, Estimate]  # the settings as they were: validation, held_out
+    best: dict[str, Estimate]
+    difference: dict[str, Estimate]  # best minus present, paired by person; {} where nothing better was found
+    settings: dict[str, Any]  # what differs from the settings as they were
+    toml: str  # the same for shop.toml
+    applied: bool
+    trials: list[TuneTrial]
+    importance: dict[str, float] = {}  # share of the spread of validation that each setting explains
+    verdict: str = ""
+    seconds: float = 0.0
+
+
 class RecountRequest(Noun, frozen=True):
     """Bring the promoted model's counts up to date without training."""
 

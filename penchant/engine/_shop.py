@@ -189,8 +189,16 @@ class Shop:
 
     def add_mapping(self, mapping: Mapping) -> None:
         """Write a mapping into ``shop.toml``, in place of one of the same name."""
-        others = [m for m in self.config.mapping if m.name != mapping.name]
-        self.config = msgspec.structs.replace(self.config, mapping=[*others, mapping])
+        config = read_config(self.path)  # another process may have changed it since
+        others = [m for m in config.mapping if m.name != mapping.name]
+        self.config = msgspec.structs.replace(config, mapping=[*others, mapping])
+        write_config(self.path, self.config)
+
+    def set_training(self, kind: str, settings: dict[str, Any]) -> None:
+        """Write ``[train.settings.KIND]`` into ``shop.toml``, in place of what stood there."""
+        config = read_config(self.path)
+        train = msgspec.structs.replace(config.train, settings={**config.train.settings, kind: settings})
+        self.config = msgspec.structs.replace(config, train=train)
         write_config(self.path, self.config)
 
     def log_access(self, operation: str, outcome: str, seconds: float) -> None:

@@ -214,6 +214,35 @@ def _trained(report: e.TrainReport) -> RenderableType:
     )
 
 
+def _tuned(report: e.TuneReport) -> RenderableType:
+    halves = ("validation", "held_out")
+    table = _table(
+        report.measure, "people who chose", "people who had no say", intervals=("people who chose",)
+    )
+    for name, row in (("as it stands", report.present), ("best", report.best)):
+        table.add_row(name, *(str(row[half]) for half in halves))
+    if report.difference:
+        table.add_row("difference", *(report.difference[half].signed for half in halves))
+    trials = _table("trial", "", report.measure, "epochs", "seconds", "settings", right=("trial", "epochs"))
+    for trial in report.trials:
+        value = "" if trial.validation is None else f"{trial.validation:.4f}"
+        said = "as it stands: " if trial.present else ""
+        said += ", ".join(f"{name} {_plain(setting)}" for name, setting in trial.settings.items())
+        seconds = f"{trial.seconds:.0f}"
+        trials.add_row(str(trial.number), trial.state, value, str(trial.epochs), seconds, said)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in report.importance.items())
+    where = "written to shop.toml:" if report.applied else "for shop.toml (--apply writes it):"
+    return _lines(
+        report.protocol,
+        trials,
+        table,
+        f"what mattered: {shares}" if shares else None,
+        Text(report.verdict, style=_HUE),
+        f"{where}\n{report.toml}" if report.settings else None,
+        f"{report.seconds:.0f} s in all",
+    )
+
+
 def _profile(profile: e.Profile) -> RenderableType:
     parts: list[RenderableType] = []
     span = ""
@@ -379,6 +408,7 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     e.LeaderboardReport: _measured,
     e.RecountReport: _recounted,
     e.TrainReport: _trained,
+    e.TuneReport: _tuned,
     e.Profile: _profile,
     e.SimilarReport: _similar,
     e.Status: _status,

@@ -11,13 +11,17 @@ from penchant.training._artifact import (
     save_artifact,
 )
 from penchant.training._fit import fit_model, update_model
+from penchant.training._search import Search, TrialRecord, search_sequence
 
 __all__ = [
     "Loaded",
+    "Search",
+    "TrialRecord",
     "fit_model",
     "list_artifacts",
     "load_artifact",
     "read_artifact",
     "save_artifact",
+    "search_sequence",
     "update_model",
 ]
