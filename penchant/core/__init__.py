@@ -12,7 +12,7 @@ from penchant.core._arrays import (
     Snapshot,
     Vocabulary,
 )
-from penchant.core._clock import DAY, SECOND, Clock, iso, now, rng
+from penchant.core._clock import DAY, SECOND, Clock, iso, micros, now, rng
 from penchant.core._kinds import (
     KIND_CODES,
     KINDS,
@@ -51,6 +51,7 @@ from penchant.core._schema import (
 )
 from penchant.core._types import (
     Artifact,
+    CandidateSet,
     ErasureReceipt,
     Estimate,
     Event,
@@ -82,6 +83,7 @@ __all__ = [
     "USER_KEY",
     "Artifact",
     "Bools",
+    "CandidateSet",
     "Candidates",
     "Catalog",
     "Choice",
@@ -119,6 +121,7 @@ __all__ = [
     "iso",
     "leads",
     "load_on_use",
+    "micros",
     "no_progress",
     "now",
     "rng",

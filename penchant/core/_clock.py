@@ -30,6 +30,17 @@ def iso(ts: int) -> str:
     return moment.isoformat(timespec="seconds") + "Z"
 
 
+def micros(moment: dt.datetime) -> int:
+    """A moment as microseconds since 1970; one without a time zone is taken as UTC.
+
+    Example:
+        >>> micros(dt.datetime(1970, 1, 2))
+        86400000000
+    """
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+
 def rng(seed: int, *names: str) -> np.random.Generator:
     """A generator for one purpose: seeds derived per person do not depend on the order of arrival.
 

@@ -116,11 +116,15 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What a policy picked: positions into the candidates, their odds, and whether each was explored."""
+    """What a policy picked: positions into the candidates, their odds, and whether each was explored.
+
+    ``first_N`` is the chance of every candidate to come first; None where the best comes for certain.
+    """
 
     index_K: Ints
     odds_K: Floats
     explored_K: np.ndarray[Any, np.dtype[np.bool_]]
+    first_N: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,8 +69,24 @@ class SlateItem(Noun, frozen=True):
     title: str | None = None  # as the catalogue had it then
 
 
+class CandidateSet(Noun, frozen=True):
+    """What the policy chose from. The three lists are parallel, in the order the policy saw them.
+
+    Estimators of other policies need it: what else could have been shown, and how good it was held to be. With
+    ``seed``, ``policy_hash`` and ``updates`` of the slate the draw can be made again.
+    """
+
+    item_ids: list[str]
+    mean: list[float]  # what the policy held each for: the expected reward, or the model's score
+    std: list[float] = []  # how unsure it was of each; empty: the policy does not say
+    odds: list[float] = []  # chance of each to be first; empty: the best comes first for certain
+
+
 class Slate(Noun, frozen=True):
-    """An answer, and at the same time its row in the decision log."""
+    """An answer, and at the same time its row in the decision log.
+
+    ``odds`` of the slots multiply to ``joint_odds``, the chance of this slate in this order.
+    """
 
     recommendation_id: str
     ts: Micros
@@ -82,6 +98,24 @@ class Slate(Noun, frozen=True):
     surface: str = "default"
     degraded: bool = False
     note: str | None = None  # why the answer is degraded or empty
+    policy_hash: str = ""  # of the policy's settings: another setting, another hash
+    updates: int = 0  # outcomes the policy had learned from by then
+    explore: bool = False  # whether anything but the best could have come
+    explore_reason: str = ""  # why it explored or did not: every refusal is named here
+    joint_odds: float = 1.0
+    num_candidates: int = 0
+    candidates_hash: str = ""  # of the candidates' ids in their order
+    candidates: CandidateSet | None = None  # in the decision log; answers leave it out
+
+    @property
+    def item_ids(self) -> list[str]:
+        """The items, first slot first."""
+        return [item.item_id for item in self.items]
+
+    @property
+    def odds(self) -> list[float]:
+        """The odds of each slot given the slots above it."""
+        return [item.odds for item in self.items]
 
 
 class Estimate(Noun, frozen=True):

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, rng
+from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, micros, rng
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import allowed, best_candidates, drop_seen, reasons, score_of
@@ -196,7 +196,8 @@ def _answer(
     shop: Shop, ranker: Ranker, request: rq.RecommendRequest, histories: Sequence[History]
 ) -> pa.Table:
     """The slates of some people as rows."""
-    now = shop.clock()
+    now = shop.clock() if request.now is None else micros(request.now)
+    seed = secrets.randbits(32) if request.seed is None else request.seed
     personal = request.purpose == "personalise"
     blank = [History(h.subject, h.ts[:0], h.kind[:0], [], h.value[:0], []) for h in histories]
     scores_BN = ranker.scores(histories if personal else blank)
@@ -206,10 +207,10 @@ def _answer(
     for history, score_N in zip(histories if personal else blank, scores_BN, strict=True):
         allowed_N = shared_N.copy()
         drop_seen(ranker, history, allowed_N, request.seen)
-        limit = len(score_N) if ranker.model is None else max(shop.config.serve.candidates, request.k)
+        limit = max(shop.config.serve.candidates, request.k)
         candidates = best_candidates(score_N, allowed_N, limit, ranker.model_id)
-        query = Query(history.subject, now, request.k, request.surface, request.purpose, request.seed)
-        choice = ranker.policy.choose(candidates, query, rng(request.seed, history.subject))
+        query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
+        choice = ranker.policy.choose(candidates, query, rng(seed, history.subject))
         chosen_K = candidates.item_N[choice.index_K]
         why = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
         k = len(chosen_K)
@@ -227,7 +228,7 @@ def _answer(
         "model_id": ranker.model_id,
         "surface": request.surface,
         "ts": now,
-        "seed": request.seed,
+        "seed": seed,
         "degraded": ranker.degraded,
     }
     for name, value in fixed.items():

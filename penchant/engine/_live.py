@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import hashlib
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from penchant.core import (
     KINDS,
     Candidates,
+    CandidateSet,
     Event,
     Floats,
     History,
@@ -21,6 +25,7 @@ from penchant.core import (
     SeenRule,
     Slate,
     SlateItem,
+    micros,
     rng,
     subject_of,
 )
@@ -80,6 +85,10 @@ def _fitting(given: Any) -> Event:
     """
     plain = msgspec.structs.asdict(given) if isinstance(given, Event) else given  # made in Python, unchecked
     try:
+        if isinstance(plain, dict) and "timestamp" in plain and "ts" not in plain:
+            moment = msgspec.convert(plain["timestamp"], int | dt.datetime)
+            plain = {name: value for name, value in plain.items() if name != "timestamp"}
+            plain["ts"] = micros(moment) if isinstance(moment, dt.datetime) else moment
         return msgspec.convert(plain, Event)
     except msgspec.ValidationError as error:
         raise refusal("observe", Event, error, plain) from None
@@ -106,7 +115,7 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     drop_seen(ranker, history, allowed_N, request.seen)
     slate = make_slate(shop, ranker, request, history, score_N, allowed_N, note)
     shop.store.log_decision(slate)
-    return slate
+    return msgspec.structs.replace(slate, candidates=None)
 
 
 def _history(shop: Shop, subject: str, request: rq.RecommendRequest) -> History:
@@ -163,14 +172,15 @@ def make_slate(
 ) -> Slate:
     """Let the policy choose among the best candidates, and write down odds and reasons."""
     limit = max(shop.config.serve.candidates, request.k)
-    if ranker.model is None:
-        limit = len(score_N)  # popularity ranks everything itself
     candidates = best_candidates(score_N, allowed_N, limit, ranker.model_id)
-    query = Query(history.subject, shop.clock(), request.k, request.surface, request.purpose, request.seed)
-    choice = ranker.policy.choose(candidates, query, rng(request.seed, history.subject))
+    seed = secrets.randbits(32) if request.seed is None else request.seed
+    now = shop.clock() if request.now is None else micros(request.now)
+    query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
+    choice = ranker.policy.choose(candidates, query, rng(seed, history.subject))
     chosen_K = candidates.item_N[choice.index_K]
     reasons_K = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
     shown = score_of(ranker, candidates)[choice.index_K]
+    candidate_ids = ranker.items.array.take(pa.array(candidates.item_N - 1)).to_pylist()
     items = [
         SlateItem(
             item_id=ranker.items.id(int(number)),
@@ -191,11 +201,23 @@ def make_slate(
         items=items,
         policy_id=ranker.policy.id,
         model_id=ranker.model_id,
-        seed=request.seed,
+        seed=seed,
         surface=request.surface,
         degraded=ranker.degraded,
         note=note if items or note else "every item that may be shown was seen already",
+        policy_hash=hash_of([ranker.policy.id]),
+        explore=False,
+        explore_reason="off: the request asks for the best",
+        joint_odds=float(np.prod(choice.odds_K)),
+        num_candidates=len(candidate_ids),
+        candidates_hash=hash_of(candidate_ids),
+        candidates=CandidateSet(item_ids=candidate_ids, mean=score_of(ranker, candidates).tolist()),
     )
+
+
+def hash_of(texts: Sequence[str]) -> str:
+    """A short hash of some texts in their order."""
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
 
 
 def score_of(ranker: Ranker, candidates: Candidates) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -378,13 +379,25 @@ class RecommendRequest(Noun, frozen=True):
     ] = []
     seen: Annotated[SeenRule, Meta(description="may answers repeat items the person had?")] = "auto"
     explore: Annotated[
-        Literal["off"], Meta(description="off ranks greedily, and its odds are logged as 1")
-    ] = "off"
+        Literal["auto", "off"],
+        Meta(description="auto: as shop.toml says; off: the best comes first for certain, its odds are 1"),
+    ] = "auto"
     purpose: Annotated[
         Purpose, Meta(description="personalise uses the person's history; analytics answers without it")
     ] = "personalise"
     surface: Annotated[str, Meta(max_length=100, description="where the slate is shown")] = "default"
-    seed: Seed = 0
+    seed: (
+        Annotated[
+            int, Meta(ge=0, lt=2**32, description="seed of the draw; none given: another one each time")
+        ]
+        | None
+    ) = None
+    now: (
+        Annotated[
+            dt.datetime, Meta(description="moment of the answer; none given: this one, none of a zone: UTC")
+        ]
+        | None
+    ) = None
     out: Annotated[OutFile, Meta(description="Parquet file for the answers of many people")] | None = None
 
 

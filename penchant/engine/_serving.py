@@ -85,7 +85,8 @@ class Ranker:
     def scores(self, histories: Sequence[History]) -> Floats:
         """Score all items for some people: (B, N + 1) float32."""
         if self.model is None:
-            scores_BN = np.zeros((len(histories), len(self.items) + 1), np.float32)
+            assert isinstance(self.policy, Popularity)
+            scores_BN = np.tile(self.policy.count_N.astype(np.float32), (len(histories), 1))
             scores_BN[:, 0] = -np.inf
             return scores_BN
         features = np.zeros((len(histories), 0), np.float32)

@@ -24,6 +24,7 @@ _SIMPLE: dict[type, tuple[Shape, str]] = {
     mi.FloatType: ("float", "number"),
     mi.StrType: ("str", "text"),
     mi.DateType: ("str", "date"),
+    mi.DateTimeType: ("str", "date and time (ISO 8601)"),
 }
 _COMMENT = re.compile(r"^    (\w+): [^#\n]*?  # (.+)$", re.MULTILINE)
 _LIMITS = (("ge", "at least {}"), ("gt", "more than {}"), ("le", "at most {}"), ("lt", "less than {}"))

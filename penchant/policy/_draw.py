@@ -1,0 +1,117 @@
+"""Slates drawn slot by slot from a rule's chances, with the odds they had.
+
+The propensity core: every answer that may explore passes here, so no item is shown without a known chance. In each slot
+the rule's chances are mixed with a floor, ``p = (1 - floor) * rule + floor / free``: every candidate can
+come, no importance weight exceeds ``candidates / floor``, and estimators of other policies stay unbiased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from penchant.core import Bools, Candidates, Choice, Floats, Ints, Query, Slate
+from penchant.policy._rules import Chances, Rule
+
+
+def draw_slate(
+    rule: Rule, candidates: Candidates, k: int, floor: float, rng: np.random.Generator, updates: int = 0
+) -> Choice:
+    """Draw up to k distinct candidates, best slot first; those of a mean that is not finite never come.
+
+    Args:
+        rule: Gives the chances from ``candidates.mean_N`` and ``std_N``.
+        floor: Share of each slot that is spread evenly over what is free, 0 to 1.
+        rng: Used once a slot.
+        updates: Outcomes learned so far, for rules that read it.
+
+    Example:
+        >>> from penchant.policy import Softmax
+        >>> c = Candidates(np.array([4, 7]), np.float32([0.0, 0.0]), np.zeros(2, np.float32), "m")
+        >>> choice = draw_slate(Softmax(), c, 2, 0.1, np.random.default_rng(0))
+        >>> choice.odds_K.tolist()
+        [0.5, 1.0]
+    """
+    free_N, chances = _begin(rule, candidates, updates)
+    k = min(k, int(free_N.sum()))
+    index_K, odds_K, explored_K = np.zeros(k, np.int64), np.ones(k), np.zeros(k, np.bool_)
+    first_N: Floats | None = None
+    for slot in range(k):
+        p_N = _mixed(chances, free_N, floor)
+        if first_N is None:
+            first_N = p_N
+        sum_N = np.cumsum(p_N)
+        chosen = int(np.searchsorted(sum_N, rng.random() * sum_N[-1], side="right"))
+        # Rounding can point behind the last candidate, or at one without chance.
+        chosen = chosen if chosen < len(p_N) and p_N[chosen] > 0 else int(np.argmax(p_N))
+        best = int(np.argmax(np.where(free_N, candidates.mean_N, -np.inf)))
+        index_K[slot], odds_K[slot], explored_K[slot] = chosen, min(p_N[chosen], 1.0), chosen != best
+        free_N[chosen] = False
+    return Choice(index_K, odds_K, explored_K, first_N)
+
+
+def slate_odds(
+    rule: Rule, candidates: Candidates, chosen_K: Ints, floor: float, updates: int = 0
+) -> npt.NDArray[np.float64]:
+    """The chance of each chosen item, by number, in its slot given the slots above: (K,); 0 for one never shown."""
+    free_N, chances = _begin(rule, candidates, updates)
+    place = {int(number): at for at, number in enumerate(candidates.item_N)}
+    odds_K = np.zeros(len(chosen_K))
+    for slot, number in enumerate(chosen_K.tolist()):
+        at = place.get(number)
+        if at is None or not free_N[at]:
+            break
+        odds_K[slot] = min(_mixed(chances, free_N, floor)[at], 1.0)
+        if odds_K[slot] == 0:
+            break
+        free_N[at] = False
+    return odds_K
+
+
+def _begin(rule: Rule, candidates: Candidates, updates: int) -> tuple[Bools, Chances]:
+    """Which candidates may come, and the rule made ready. What may not come is given a mean that disturbs no sum."""
+    mean_N = candidates.mean_N.astype(np.float64)
+    free_N = np.isfinite(mean_N)
+    std_N = np.where(free_N, candidates.std_N, 0.0)
+    lowest = mean_N[free_N].min() if free_N.any() else 0.0
+    return free_N, rule.begin(np.where(free_N, mean_N, lowest), std_N, updates)
+
+
+def _mixed(chances: Chances, free_N: Bools, floor: float) -> Floats:
+    p_N = chances(free_N)
+    return (1 - floor) * p_N + np.where(free_N, floor / free_N.sum(), 0.0) if floor else p_N
+
+
+class Explorer:
+    """A policy that takes means and standard deviations as the candidates bring them, and draws by a rule.
+
+    Args:
+        rule: How they become chances.
+        floor: Share of each slot spread evenly, so that every candidate has a chance. 0: none.
+
+    Example:
+        >>> from penchant.core import Query
+        >>> from penchant.policy import Best
+        >>> c = Candidates(np.array([4, 7, 9]), np.float32([0.1, 0.9, 0.5]), np.zeros(3, np.float32), "m")
+        >>> Explorer(Best(), floor=0.3).odds(c, np.array([7, 9])).round(6).tolist()
+        [0.8, 0.85]
+    """
+
+    def __init__(self, rule: Rule, floor: float = 0.0) -> None:
+        self.rule, self.floor = rule, floor
+        self.id = rule.id if not floor else f"{rule.id}+{floor:g}"
+        self.updates = 0
+
+    def choose(self, candidates: Candidates, query: Query, rng: np.random.Generator) -> Choice:
+        """Draw ``query.k`` items slot by slot."""
+        return draw_slate(self.rule, candidates, query.k, self.floor, rng, self.updates)
+
+    def odds(self, candidates: Candidates, chosen_K: Ints) -> Floats:
+        """The chance of each chosen item in its slot given the slots above."""
+        return slate_odds(self.rule, candidates, chosen_K, self.floor, self.updates)
+
+    def update(self, slate: Slate, outcome: Mapping[str, float]) -> None:
+        """Count the outcomes: rules that explore less with time read it. What is expected, others learn."""
+        self.updates += len(outcome)

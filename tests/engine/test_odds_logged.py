@@ -1,0 +1,73 @@
+"""What the decision log says of an answer, and how requests name time and seed."""
+
+import datetime as dt
+
+import pytest
+
+from penchant import Engine
+from penchant.core import micros
+
+MOMENT = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with Engine.open(tmp_path / "shop") as made:
+        made.init()
+        rows = [(f"i{n}", n) for n in range(1, 9)]
+        made.observe(
+            events=[
+                {"kind": "purchase", "user_id": f"u{m}", "item_id": item, "timestamp": MOMENT}
+                for item, count in rows
+                for m in range(count)
+            ]
+        )
+        yield made
+
+
+def test_the_row_of_the_log_says_what_the_policy_chose_from(engine):
+    answer = engine.recommend(user_id="new", k=3, explore="off", now=MOMENT)
+    assert answer.candidates is None  # the answer is for the shop's page
+    engine.shop.store.flush()
+    (row,) = engine.shop.store.decisions("new")
+    assert row.recommendation_id == answer.recommendation_id
+    assert row.ts == answer.ts == micros(MOMENT)
+    assert sorted(row.candidates.item_ids) == [f"i{n}" for n in range(1, 9)]
+    assert row.num_candidates == len(row.candidates.item_ids) == len(row.candidates.mean) == 8
+    assert set(row.item_ids) <= set(row.candidates.item_ids)
+    assert not row.explore
+    assert row.explore_reason
+    assert row.odds == [1.0, 1.0, 1.0]
+    assert row.joint_odds == 1.0
+    assert len(row.candidates_hash) == len(row.policy_hash) == 16
+
+
+def test_another_candidate_set_has_another_hash(engine):
+    one, two, three = (
+        engine.recommend(user_id="new", k=1, allow=allow)
+        for allow in (["i1", "i2"], ["i1", "i3"], ["i2", "i1"])
+    )
+    assert one.candidates_hash != two.candidates_hash
+    assert one.candidates_hash == three.candidates_hash
+
+
+def test_seed_is_another_each_time_unless_given(engine):
+    assert len({engine.recommend(user_id="new").seed for _ in range(3)}) == 3
+    one, two = (engine.recommend(user_id="new", seed=7) for _ in range(2))
+    assert one.seed == two.seed == 7
+    assert one.items == two.items
+
+
+@pytest.mark.parametrize(
+    "moment", [MOMENT, MOMENT.isoformat(), micros(MOMENT), MOMENT.replace(tzinfo=None)], ids=str
+)
+def test_a_live_event_names_its_time_as_files_do(engine, moment):
+    told = engine.observe(events=[{"kind": "view", "user_id": "a", "item_id": "i1", "timestamp": moment}])
+    assert told.results[0].status == "stored"
+    assert engine.shop.store.history("a").ts.tolist() == [micros(MOMENT)]
+
+
+def test_a_time_that_is_none_is_refused_with_its_event(engine):
+    told = engine.observe(events=[{"kind": "view", "user_id": "a", "item_id": "i1", "timestamp": "soon"}])
+    assert told.results[0].status == "refused"
+    assert "datetime" in told.results[0].error

@@ -1,0 +1,124 @@
+"""The propensity core: every rule's odds are what it does."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penchant.core import Candidates, Query
+from penchant.policy import Best, Explorer, FastCB, Softmax, SquareCB, Thompson, draw_slate, slate_odds
+from penchant.testing import PolicyTests
+
+RULES = [Best(), Best(bonus=1.0), Softmax(1.0), SquareCB(1.0), FastCB(1.0), Thompson(), Thompson(0.3)]
+
+
+def some(n, seed=0, spread=0.5):
+    draw = np.random.default_rng(seed)
+    mean_N = draw.normal(0, spread, n).astype(np.float32)
+    std_N = (10 ** draw.uniform(-3, 0, n)).astype(np.float32)
+    return Candidates(np.arange(1, n + 1), mean_N, std_N, "test")
+
+
+class TestGreedyFloor(PolicyTests):
+    make = staticmethod(lambda n: Explorer(Best(), floor=0.2))
+
+
+class TestUpper(PolicyTests):
+    make = staticmethod(lambda n: Explorer(Best(bonus=1.0)))
+
+
+class TestSoftmax(PolicyTests):
+    make = staticmethod(lambda n: Explorer(Softmax(1.0)))
+
+
+class TestSquareCB(PolicyTests):
+    make = staticmethod(lambda n: Explorer(SquareCB(1.0)))
+
+
+class TestFastCB(PolicyTests):
+    make = staticmethod(lambda n: Explorer(FastCB(1.0), floor=0.05))
+
+
+class TestThompson(PolicyTests):
+    make = staticmethod(lambda n: Explorer(Thompson()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rule=st.sampled_from(RULES),
+    n=st.integers(1, 40),
+    seed=st.integers(0, 10_000),
+    floor=st.sampled_from([0.0, 0.05, 1.0]),
+    spread=st.sampled_from([0.0, 1e-6, 0.5, 50.0]),
+)
+def test_chances_of_every_slot_sum_to_one(rule, n, seed, floor, spread):
+    candidates = some(n, seed, spread)
+    choice = draw_slate(rule, candidates, n, floor, np.random.default_rng(seed))
+    above = []
+    for slot, number in enumerate(candidates.item_N[choice.index_K].tolist()):
+        left = [i for i in candidates.item_N.tolist() if i not in above]
+        each = [slate_odds(rule, candidates, np.array([*above, i]), floor)[slot] for i in left]
+        assert sum(each) == pytest.approx(1, abs=1e-9)
+        assert each[left.index(number)] == pytest.approx(choice.odds_K[slot], rel=1e-9)
+        if floor:
+            assert min(each) >= floor / len(left) - 1e-12
+        above.append(number)
+        if slot == 2:
+            break
+
+
+@pytest.mark.parametrize("rule", [Softmax(0.5), SquareCB(2.0), FastCB(2.0), Thompson()], ids=lambda r: r.id)
+def test_whole_slates_come_as_often_as_their_joint_odds(rule):
+    candidates, draws = some(5, 3), 8000
+    seen = {}
+    generator = np.random.default_rng(1)
+    for _ in range(draws):
+        choice = draw_slate(rule, candidates, 2, 0.1, generator)
+        seen.setdefault(tuple(choice.index_K.tolist()), [float(np.prod(choice.odds_K)), 0])[1] += 1
+    assert sum(odds for odds, _ in seen.values()) == pytest.approx(1, abs=0.02)
+    for odds, count in seen.values():
+        assert abs(count / draws - odds) <= 4.5 * np.sqrt(odds * (1 - odds) / draws)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_thompson_agrees_with_drawn_gaussians(seed):
+    candidates = some(200, seed, 0.1)
+    p_N = draw_slate(Thompson(), candidates, 1, 0.0, np.random.default_rng(0)).first_N
+    draws_RN = np.random.default_rng(seed).normal(candidates.mean_N, candidates.std_N, (20_000, 200))
+    frequency_N = np.bincount(draws_RN.argmax(1), minlength=200) / 20_000
+    assert np.abs(p_N - frequency_N).max() < 0.015
+
+
+def test_thompson_of_the_last_slots_when_the_strong_are_placed():
+    mean_N = np.r_[np.full(30, 5.0), [0.0, 0.0]].astype(np.float32)
+    candidates = Candidates(np.arange(1, 33), mean_N, np.full(32, 0.1, np.float32), "test")
+    odds_K = slate_odds(Thompson(), candidates, np.arange(1, 33), 0.0)
+    assert odds_K[-2:].tolist() == pytest.approx([0.5, 1.0], abs=0.01)
+    assert odds_K[0] == pytest.approx(1 / 30, abs=1e-3)
+
+
+def test_small_gap_weighting_by_hand():
+    chances = SquareCB(scale=10.0, power=0.5).begin(np.array([0.4, 0.3, 0.1]), np.zeros(3), 4)
+    p_N = chances(np.ones(3, np.bool_))
+    np.testing.assert_allclose(p_N[1:], [1 / (3 + 20 * 0.1), 1 / (3 + 20 * 0.3)])
+    fast = FastCB(scale=10.0, power=0.5).begin(np.array([0.04, 0.03, 0.01]), np.zeros(3), 4)(np.ones(3, bool))
+    np.testing.assert_allclose(fast[1:], [0.04 / (0.12 + 20 * 0.01), 0.04 / (0.12 + 20 * 0.03)])
+
+
+def test_own_inverse_propensity_estimate_recovers_the_mean():
+    """Law 3: rewards of a uniform policy, estimated from the log of an exploring one."""
+    candidates = some(8, 5)
+    reward_N = np.linspace(0, 1, 8)
+    policy, generator, total = Explorer(Softmax(0.5), floor=0.2), np.random.default_rng(2), []
+    for _ in range(6000):
+        choice = policy.choose(candidates, Query("u", 0, k=1), generator)
+        total.append(reward_N[choice.index_K[0]] / (8 * choice.odds_K[0]))
+    error = np.std(total) / np.sqrt(len(total))
+    assert abs(np.mean(total) - reward_N.mean()) < 4 * error
+
+
+def test_nothing_may_be_shown():
+    nobody = Candidates(np.array([1, 2]), np.float32([-np.inf, np.nan]), np.zeros(2, np.float32), "test")
+    for rule in RULES:
+        assert len(draw_slate(rule, nobody, 2, 0.1, np.random.default_rng(0)).index_K) == 0
+        assert slate_odds(rule, nobody, np.array([1]), 0.1).tolist() == [0.0]
