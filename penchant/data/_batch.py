@@ -286,6 +286,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.row_W)
 
+    @property
+    def num_targets(self) -> int:
+        """At most this many events are asked for; fewer where not every event enters a sequence."""
+        return int((self.end_W - self.seen_W + 1).sum())
+
     def take(self, index: Ints) -> Windows:
         """Some of them."""
         return Windows(*(getattr(self, f.name)[index] for f in fields(self)))

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Artifact, Floats, Ints, Progress, Scorer, SeenRule, SequenceBatch, Snapshot, iso
+from penchant.core import (
+    Artifact,
+    Floats,
+    Ints,
+    Model,
+    Progress,
+    Scorer,
+    SeenRule,
+    SequenceBatch,
+    Snapshot,
+    iso,
+)
 from penchant.core.errors import ArtifactError
 from penchant.data import Cases
 from penchant.engine import _requests as rq
@@ -43,7 +54,13 @@ def learned_until(artifact: Artifact) -> int:
 
 
 def compare_with_serving(
-    serving: Loaded, candidate: Evaluation, train: Snapshot, cases: Cases, seen: SeenRule, progress: Progress
+    serving: Loaded,
+    candidate: Evaluation,
+    train: Snapshot,
+    cases: Cases,
+    seen: SeenRule,
+    progress: Progress,
+    counted: Model | None = None,
 ) -> rq.Gate:
     """Compare a candidate with the model that serves, on cases that neither has learned from.
 
@@ -56,6 +73,7 @@ def compare_with_serving(
         cases: What came afterwards.
         seen: The rule of the measurement.
         progress: Called while the serving model is measured.
+        counted: A model made of the serving one whose counts are those of ``train``: they need not be counted twice.
     """
     learned = learned_until(serving.artifact)
     if isinstance(serving.model, Sequence) and learned > train.as_of:
@@ -63,7 +81,12 @@ def compare_with_serving(
             against=serving.artifact.id,
             says=f"not compared with the model that served: it learned until {iso(learned)}, later than the split",
         )
-    current, items = counted_again(serving.model, serving.artifact.kind, serving.items, train, progress)
+    same_items = serving.items.array.equals(train.items.array)
+    current: Model
+    if isinstance(serving.model, Sequence) and isinstance(counted, Sequence) and same_items:
+        current, items = serving.model.with_counts_of(counted), serving.items
+    else:
+        current, items = counted_again(serving.model, serving.artifact.kind, serving.items, train, progress)
     renumbered = _Renumbered(current, items.renumbering(train.items))
     measured = rank_metrics(
         renumbered, cases, name="the serving model", seen=seen, groups=(), progress=progress

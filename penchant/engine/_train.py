@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +25,14 @@ from penchant.engine._protocol import (
 )
 from penchant.engine._reporting import write_training_report
 from penchant.engine._tags import train_tags
+from penchant.engine._tidy import tidy
 from penchant.engine._update import update
-from penchant.training import fit_model, list_artifacts, save_artifact
+from penchant.training import fit_model, save_artifact
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 _COMPANION_KINDS = ("item_knn", "transitions")
-_ABANDONED = 7 * 86400  # seconds after which a run that was killed is not gone on with
 
 
 def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainReport:
@@ -84,7 +82,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         if serves:
             _promote(shop, outcome.best.kind, artifacts)
         outcome.forget_runs()
-        _tidy(shop, settings.keep)
+        tidy(shop, settings.keep)
     report = rq.TrainReport(
         leaderboard=report_of(outcome),
         tags=tags.report,
@@ -155,23 +153,3 @@ def _promote(shop: Shop, best: str, artifacts: dict[str, str]) -> None:
         tags=artifacts.get("tags", old.tags),
     )
     write_pointer(shop.artifacts, pointer)
-
-
-def _tidy(shop: Shop, keep: int) -> None:
-    """Drop runs that nobody goes on with, and all but the newest artifacts of each kind that nothing points at."""
-    for folder in shop.runs.glob("*"):  # a run that goes on writes every few minutes
-        with suppress(FileNotFoundError):  # another job was done with it
-            if time.time() - folder.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(folder, ignore_errors=True)
-    pointer = read_pointer(shop.artifacts) or Pointer()
-    needed = {pointer.promoted, pointer.companions, pointer.tags, *pointer.previous[:1], *pointer.fallback}
-    by_kind: dict[str, list[str]] = {}
-    for artifact in list_artifacts(shop.artifacts):  # newest first
-        by_kind.setdefault(artifact.kind, []).append(artifact.id)
-    for ids in by_kind.values():
-        for old in ids[keep:]:
-            if old not in needed:
-                shutil.rmtree(shop.artifacts / old, ignore_errors=True)
-    there = tuple(i for i in pointer.previous if (shop.artifacts / i).is_dir())
-    if there != pointer.previous:  # nobody can go back to what was dropped
-        write_pointer(shop.artifacts, msgspec.structs.replace(pointer, previous=there))

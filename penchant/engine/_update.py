@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penchant.core import Model, Progress, Run, SeenRule, Snapshot, leads
+from penchant.core import Artifact, Model, Progress, Run, SeenRule, Snapshot, leads
 from penchant.core.errors import ModelError
 from penchant.data import Cases, is_target, time_split
 from penchant.engine import _requests as rq
@@ -15,8 +15,9 @@ from penchant.engine._gate import LEARNED, compare_with_serving, learned_until
 from penchant.engine._promotion import Pointer, read_pointer, switch
 from penchant.engine._protocol import pick_device, take_snapshot
 from penchant.engine._recount import RECOUNTED
+from penchant.engine._tidy import tidy
 from penchant.evaluation import rank_metrics
-from penchant.training import load_artifact, save_artifact, update_model
+from penchant.training import load_artifact, read_artifact, save_artifact, update_model
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -43,8 +44,9 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
     def updated(on: Snapshot) -> Model:
         return update_model(loaded.artifact.kind, loaded.model, loaded.items, on, learned, run)
 
-    candidate = rank_metrics(updated(train), cases, seen=seen, groups=(), progress=progress)
-    gate = compare_with_serving(loaded, candidate, train, cases, seen, progress)
+    tried = updated(train)
+    candidate = rank_metrics(tried, cases, seen=seen, groups=(), progress=progress)
+    gate = compare_with_serving(loaded, candidate, train, cases, seen, progress, counted=tried)
     artifacts: dict[str, str] = {}
     promoted = None
     if not gate.refused:
@@ -64,7 +66,7 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
         if request.promote:
             promoted = artifact.id
             if leads():
-                switch(shop.artifacts, artifact.id)
+                _let_serve(shop, artifact.id, loaded.artifact)
     return rq.TrainReport(
         leaderboard=None,
         tags=None,
@@ -74,6 +76,27 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
         gate=gate,
         seconds=round(time.perf_counter() - started, 1),
     )
+
+
+def _let_serve(shop: Shop, new: str, before: Artifact) -> None:
+    """Promote the update and tidy up, unless something else was promoted while it learned.
+
+    Raises:
+        ModelError: What serves by now is neither the model that was updated nor a recount of it.
+    """
+    pointer = read_pointer(shop.artifacts) or Pointer()
+    serving = pointer.promoted
+    while serving is not None and serving != before.id:
+        artifact = read_artifact(shop.artifacts, serving)
+        serving = artifact.parents[0] if artifact.facts.get(RECOUNTED) else None
+    if serving is None:
+        raise ModelError(
+            "another model was promoted meanwhile, and serves on",
+            value=pointer.promoted,
+            hint=f"to serve the update all the same: penchant promote {new}",
+        )
+    switch(shop.artifacts, new)
+    tidy(shop, shop.config.train.keep)
 
 
 def _newest(snapshot: Snapshot, learned: int) -> tuple[Snapshot, Cases]:

@@ -107,9 +107,10 @@ def user_item_matrix(found: Positives, num_users: int, num_items: int, max_histo
 def came_back(found: Positives, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """How many people turned to each item more than once, and how many ever did: (width,) each."""
     key = np.sort(found.user.astype(np.int64) * width + found.item)
-    again = np.unique(key[1:][np.diff(key) == 0])
-    ever = key[np.diff(key, prepend=-1) > 0]
-    return np.bincount(again % width, minlength=width), np.bincount(ever % width, minlength=width)
+    first = np.diff(key, prepend=-1) > 0
+    again = first & ~np.append(first[1:], True)  # the next is the same
+    item = key % width
+    return np.bincount(item[again], minlength=width), np.bincount(item[first], minlength=width)
 
 
 def popularity_prior(found: Positives, num_items: int) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ from msgspec import Meta
 from scipy import sparse
 
 from penchant.core import Run, Snapshot
-from penchant.models._counts import NeighbourModel, Positives, popularity_prior, positives
+from penchant.models._counts import NeighbourModel, Positives, came_back, popularity_prior, positives
 
 _DRAWN = 5  # usual events that every item is given, so that one return proves little
 
@@ -63,8 +63,8 @@ class Habits(NeighbourModel):
 def returns(found: Positives, num_items: int) -> npt.NDArray[np.float64]:
     """How much people come back to each item, (N + 1,); 1 = as much as is usual in the shop, or nobody ever does."""
     event_N = np.bincount(found.item, minlength=num_items + 1)
-    pair = np.unique(found.user.astype(np.int64) * (num_items + 1) + found.item)
-    again_N = event_N - np.bincount(pair % (num_items + 1), minlength=num_items + 1)
+    _, ever_N = came_back(found, num_items + 1)
+    again_N = event_N - ever_N
     usual = again_N.sum() / max(1, event_N.sum())
     if not usual:
         return np.ones(num_items + 1)

@@ -21,7 +21,7 @@ from penchant.models._counts import (
     user_item_matrix,
 )
 
-BLOCK_PAIRS = 20_000_000  # multiplications per block: at most about 250 MB of pairs at a time
+BLOCK_PAIRS = 2_000_000  # multiplications per block: what is made of them stays near the cache
 
 
 class ItemKNNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +60,7 @@ class ItemKNN(NeighbourModel):
         width = snapshot.num_items + 1
         who = user_item_matrix(found, snapshot.num_users, snapshot.num_items, config.max_history)
         by_item = who.T.tocsr()
-        norm_I = np.sqrt(np.diff(by_item.indptr))
+        norm_I, shrink = np.sqrt(np.diff(by_item.indptr)).astype(np.float32), np.float32(config.shrink)
         # Both over whole histories: a share of those whose last items name it could pass 1.
         again_I, ever_I = came_back(found, width)
         # Multiplications that a row costs: the lengths of the histories of the item's people.
@@ -68,8 +68,8 @@ class ItemKNN(NeighbourModel):
         blocks = []
         for start, end in item_blocks(cost_I, BLOCK_PAIRS):
             block = (by_item[start:end] @ who).tocsr()
-            row = np.repeat(np.arange(start, end), np.diff(block.indptr))
-            block.data /= (norm_I[row] * norm_I[block.indices] + config.shrink).astype(np.float32)
+            row = np.repeat(np.arange(start, end, dtype=np.int32), np.diff(block.indptr))
+            block.data /= norm_I[row] * norm_I[block.indices] + shrink
             itself = np.flatnonzero(block.indices == row)
             block.data[itself] = again_I[row[itself]] / (ever_I[row[itself]] + config.shrink)
             block.eliminate_zeros()

@@ -187,6 +187,11 @@ class Sequence:
             habits=Habits.fit(snapshot, self.habits.config, Run()),
         )
 
+    def with_counts_of(self, other: Sequence) -> Self:
+        """The same network with what another model of the same items has counted."""
+        counted = {name: getattr(other, name) for name in ("prior_N", *_COUNTED)}
+        return replace(self, **counted)
+
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned; the encoder travels as a file of its own."""
         counted = {

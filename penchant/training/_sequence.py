@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _EXPORT_TOLERANCE = 1e-4
-# An update goes through the new events once, and through as many old ones again, so that what they taught stays.
+# An update asks for the new events once, and for as many old ones again, so that what they taught stays.
 _REPLAY, _UPDATE_RATE = 1.0, 0.5
 _UPDATE_LENGTH = 50  # what came long before the few new events costs most and teaches little
 # Where the blend starts, and the steps it may take; 0 leaves a part out. The counts are mixed before the network
@@ -135,7 +135,7 @@ def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, sinc
     new = every.since(snapshot, since)
     if not len(new):
         raise ModelError("nobody turned to an item since the model learned", hint="wait for new events")
-    share = _REPLAY * float(new.length_W.sum()) / float(every.length_W.sum())
+    share = _REPLAY * new.num_targets / every.num_targets
     again = np.flatnonzero(rng(run.seed, "replay").random(len(every)) < share)
     start_ND = grown_vectors(model.item_ND, items, snapshot)
 

@@ -18,7 +18,7 @@ from penchant.engine import _evaluate, _protocol, _tags, _train, built_in_settin
 from penchant.engine._profile import item_tags, personal_events, shop_shares
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import pick_device, run_folder
-from penchant.engine._train import _tidy
+from penchant.engine._tidy import tidy
 from penchant.models import PopularityConfig, TagsConfig
 from penchant.surfaces._render import render
 from penchant.testing import toy_snapshot
@@ -282,7 +282,7 @@ def test_rollback_knows_only_models_that_are_still_there(engine):
     for age, artifact_id in enumerate(reversed(ids)):
         os.utime(engine.shop.artifacts / artifact_id / "manifest.json", (2e9 - age, 2e9 - age))
     write_pointer(engine.shop.artifacts, Pointer(promoted=ids[2], previous=(ids[1], ids[0])))
-    _tidy(engine.shop, 1)
+    tidy(engine.shop, 1)
     assert [(engine.shop.artifacts / i).is_dir() for i in ids] == [False, True, True]
     assert read_pointer(engine.shop.artifacts).previous == (ids[1],)
 

@@ -1,5 +1,8 @@
 """Learning on from what is new, and the gate that a new model has to pass."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,6 +130,62 @@ def test_a_worse_update_is_refused_and_changes_nothing(fuller, monkeypatch):
     assert (report.artifacts, report.promoted) == ({}, None)
     assert read_pointer(fuller.shop.artifacts) == before
     assert "goes on serving" in render(report)
+
+
+def test_an_update_does_not_undo_a_promotion_made_while_it_learned(fuller, monkeypatch):
+    other = fuller.train(models=["transitions"], promote=False).artifacts["transitions"]
+    learn = _update.update_model
+
+    def meanwhile(*args):
+        fuller.promote(artifact=other)
+        return learn(*args)
+
+    monkeypatch.setattr(_update, "update_model", meanwhile)
+    with pytest.raises(ModelError, match="promoted meanwhile") as caught:
+        fuller.train(update=True)
+    assert "penchant promote" in caught.value.hint
+    assert read_pointer(fuller.shop.artifacts).promoted == other
+
+
+def test_a_recount_meanwhile_is_no_other_model(fuller, monkeypatch):
+    learn = _update.update_model
+    calls = []
+
+    def meanwhile(*args):
+        if not calls:
+            calls.append(fuller.recount())
+        return learn(*args)
+
+    monkeypatch.setattr(_update, "update_model", meanwhile)
+    report = fuller.train(update=True)
+    assert read_pointer(fuller.shop.artifacts).promoted == report.promoted
+
+
+def test_updates_do_not_pile_up(fuller, monkeypatch):
+    """What nothing needs any more goes, as after a training."""
+    tidied = []
+    monkeypatch.setattr(_update, "tidy", lambda shop, keep: tidied.append(keep))
+    fuller.train(update=True)
+    assert tidied == [fuller.shop.config.train.keep]
+
+
+def test_the_gate_counts_for_the_serving_model_only_where_it_must(fuller, monkeypatch):
+    """Where both know the same items their counts are the same; a zebra that one does not know makes them differ."""
+    counted = []
+    count = _gate.counted_again
+    monkeypatch.setattr(_gate, "counted_again", lambda *args: counted.append(1) or count(*args))
+    fuller.train(update=True)
+    assert counted == [1]
+    whole = take_snapshot(fuller.shop, lambda *_: None)
+    train, cases = time_split(whole, share=0.1)
+    serving = _gate.serving_model(fuller.shop)
+    measured = rank_metrics(serving.model, cases, seen="allow", groups=())
+    serving = replace(serving, artifact=msgspec.structs.replace(serving.artifact, facts={_gate.LEARNED: 0}))
+    args = (serving, measured, train, cases, "allow", lambda *_: None)
+    shared = _gate.compare_with_serving(*args, counted=serving.model.recounted(train))
+    assert counted == [1]
+    assert shared == _gate.compare_with_serving(*args)
+    assert counted == [1, 1]
 
 
 def test_a_training_that_is_worse_is_kept_but_does_not_serve(fuller, monkeypatch):
