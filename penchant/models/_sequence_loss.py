@@ -6,13 +6,17 @@ D width. The score of an item is the best of its dot products with the R interes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_CHUNK = 1_000_000  # logits alive at once on a CPU: 4 MB stay in its cache between the passes over them
+from penchant.models._precision import fast_matmuls
+
+_CHUNK = 2_000_000  # logits alive at once on a CPU: 8 MB stay in its cache between the passes over them
 _CHUNK_GPU = 64_000_000  # a GPU is only busy with large pieces
+_ROWS = 32  # targets of a chunk are a multiple of it: oneDNN compiles a kernel for every shape it meets
 
 
 def softmax_loss(mean_MRD: Tensor, item_ND: Tensor, target_M: Tensor) -> Tensor:
@@ -40,20 +44,17 @@ class _FusedSoftmax(torch.autograd.Function):
         item_low_ND = item_ND.to(low)
         loss = mean_MRD.new_zeros(())
         elements = _CHUNK_GPU if mean_MRD.is_cuda else _CHUNK
-        chunk = max(1, elements // item_ND.shape[0] // mean_MRD.shape[1])
-        room_CN = item_ND.new_empty(min(chunk, len(mean_MRD)), len(item_ND), dtype=low)
-        for start in range(0, len(mean_MRD), chunk):
-            part = slice(start, start + chunk)
-            mean_CRD, target_C1 = mean_MRD[part].to(low), target_M[part, None]
-            logits_CN, winner_CN = _best_interest(mean_CRD, item_low_ND, room_CN[: len(mean_CRD)])
-            part_loss, slope_CN = _softmax_minus_target(logits_CN, target_C1)
-            loss += part_loss
-            for r in range(mean_MRD.shape[1]):
-                slope_r_CN = (slope_CN if winner_CN is None else slope_CN * (winner_CN == r)).to(low)
-                grad_mean_MRD[part, r] = slope_r_CN @ item_low_ND
-                if low == item_ND.dtype:
-                    grad_item_ND.addmm_(slope_r_CN.T, mean_CRD[:, r])
-                else:
+        room_CN = item_ND.new_empty(0, dtype=low)
+        with fast_matmuls(mean_MRD.device.type):
+            for part in _chunks(len(mean_MRD), elements // (len(item_ND) * mean_MRD.shape[1])):
+                mean_CRD, target_C1 = mean_MRD[part].to(low), target_M[part, None]
+                room_CN = room_CN.resize_(len(mean_CRD), len(item_ND))
+                logits_CN, winner_CN = _best_interest(mean_CRD, item_low_ND, room_CN)
+                part_loss, slope_CN = _softmax_minus_target(logits_CN, target_C1)
+                loss += part_loss
+                for r in range(mean_MRD.shape[1]):
+                    slope_r_CN = (slope_CN if winner_CN is None else slope_CN * (winner_CN == r)).to(low)
+                    grad_mean_MRD[part, r] = slope_r_CN @ item_low_ND
                     grad_item_ND += slope_r_CN.T @ mean_CRD[:, r]
         ctx.save_for_backward(grad_mean_MRD, grad_item_ND)
         return loss
@@ -64,10 +65,31 @@ class _FusedSoftmax(torch.autograd.Function):
         return grad_mean_MRD * grads[0], grad_item_ND * grads[0], None
 
 
+def _chunks(rows: int, at_once: int) -> Iterator[slice]:
+    """Cut so many rows into pieces of few different sizes: whole ones, then multiples of ``_ROWS``, then the rest.
+
+    Example:
+        >>> [part.stop - part.start for part in _chunks(300, 100)]
+        [96, 96, 96, 12]
+    """
+    whole = max(1, at_once // _ROWS * _ROWS or at_once)
+    start = 0
+    while start < rows:
+        left = rows - start
+        step = min(whole, left if left < _ROWS else left // _ROWS * _ROWS)
+        yield slice(start, start + step)
+        start += step
+
+
 def _autocast_type(tensor: Tensor) -> torch.dtype:
     """What matrices are multiplied in here: inside a function of its own autograd nobody casts for us."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
+def _exact(logits: Tensor) -> Tensor:
+    """At least float32: what is summed over the catalogue needs more than the seven bits of bfloat16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _best_interest(mean_CRD: Tensor, item_ND: Tensor, room_CN: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -80,7 +102,7 @@ def _best_interest(mean_CRD: Tensor, item_ND: Tensor, room_CN: Tensor) -> tuple[
 
 def _softmax_minus_target(logits_CN: Tensor, target_C1: Tensor) -> tuple[Tensor, Tensor]:
     """The summed loss, and d loss / d logits (C, N); overwrites the logits where they are float32."""
-    logits_CN = logits_CN.to(torch.promote_types(logits_CN.dtype, torch.float32))
+    logits_CN = _exact(logits_CN)
     top_C1, hit_C1 = logits_CN.amax(1, keepdim=True), logits_CN.gather(1, target_C1)
     chance_CN = torch.softmax(logits_CN, 1, out=logits_CN)
     peak_C1 = chance_CN.amax(1, keepdim=True)  # the chance of the best item: 1 / the sum of exponentials
@@ -105,7 +127,7 @@ def sampled_softmax_loss(
         log_chance_K: log of each negative's chance to be among them.
         same_MK: true where a negative is the target itself.
     """
-    hit_M1 = torch.einsum("mrd,md->mr", mean_MRD, target_MD).amax(1, keepdim=True)
-    miss_MK = (mean_MRD @ negative_KD.T).amax(1) - log_chance_K
+    hit_M1 = _exact(torch.einsum("mrd,md->mr", mean_MRD, target_MD).amax(1, keepdim=True))
+    miss_MK = _exact((mean_MRD @ negative_KD.T).amax(1)) - log_chance_K
     miss_MK = miss_MK.masked_fill(same_MK, -torch.inf)
     return (torch.logsumexp(torch.cat([hit_M1, miss_MK], 1), 1, keepdim=True) - hit_M1).sum()

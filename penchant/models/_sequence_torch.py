@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from penchant.core import KINDS, SequenceBatch
+from penchant.models._dropout import Dropout
 from penchant.models._interest import Negatives
 from penchant.models._sequence_config import SequenceConfig
 from penchant.models._sequence_loss import fused_softmax_loss, sampled_softmax_loss
@@ -57,7 +58,7 @@ class SequenceTransformer(nn.Module):
         self.kind = nn.Embedding(len(KINDS) + 1, size.width)
         self.gap = nn.Embedding(NUM_GAPS, size.width)
         self.value = nn.Linear(1, size.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout_or_default)
+        self.dropout = Dropout(config.dropout_or_default)
         self.blocks = nn.ModuleList(
             Block(size.width, size.heads, size.length, config.dropout_or_default) for _ in range(size.depth)
         )
@@ -179,7 +180,7 @@ class Block(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.up = nn.Linear(width, 4 * width, bias=False)  # half of it is the gate (SwiGLU, Shazeer 2020)
         self.down = nn.Linear(2 * width, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.distance_HT = nn.Parameter(-0.1 * torch.arange(length).float().expand(heads, -1).clone())
 
     def forward(self, x_BTD: Tensor) -> Tensor:

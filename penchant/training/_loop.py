@@ -23,6 +23,7 @@ from penchant.core import Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import Interrupted, ModelError
 from penchant.data import Windows, training_windows, window_batch
 from penchant.models import FULL_SOFTMAX_ITEMS, InterestModel, SequenceConfig, Size, target_counts
+from penchant.models._precision import autocast
 from penchant.training._batches import NegativeSampler, epoch_batches, step_seed
 from penchant.training._checkpoint import Nets, load_checkpoint, save_checkpoint
 from penchant.training._distributed import World, join
@@ -151,6 +152,8 @@ class Job:
         if epochs is None:
             epochs = min(200.0, size.targets / int(windows.length_W.sum()))
         network = make().to(world.device)
+        if world.device.startswith("cuda"):  # on a CPU compiling takes longer than it saves
+            network.compile(dynamic=True)
         average = copy.deepcopy(network)  # what is judged and given back: steadier than the last step
         best = {name: value.detach().clone() for name, value in network.state_dict().items()}
         sampler = _sampler(snapshot, config, size, run.seed)
@@ -199,7 +202,8 @@ class Job:
         optimiser.zero_grad()
         loss = torch.zeros((), device=self.world.device)
         if share:
-            loss = model.loss(mine, negatives) * share
+            with autocast(self.world.device):
+                loss = model.loss(mine, negatives) * share
             torch.autograd.backward(loss)
         total = self.world.sum(loss.detach().clone())
         self._share_gradients()

@@ -210,3 +210,22 @@ def test_great_tables_learn_by_rows(monkeypatch, tmp_path):
     with pytest.raises(Interrupted):
         train(Run(seed=1, checkpoints=tmp_path, progress=stop), SAMPLED)
     assert_same(train(Run(seed=1, checkpoints=tmp_path), SAMPLED), whole)
+
+
+def test_a_gpu_s_bfloat16_learns_the_same(monkeypatch):
+    """The path that GPUs take, on a CPU: autocast around the loss, weights and their sums in float32."""
+    from penchant.training import _loop
+
+    exact = train(Run(seed=1))
+    entered = []
+
+    def autocast(device):
+        entered.append(device)
+        return torch.autocast("cpu", torch.bfloat16)
+
+    monkeypatch.setattr(_loop, "autocast", autocast)
+    rough = train(Run(seed=1))
+    assert entered
+    assert not np.array_equal(rough["item.weight"], exact["item.weight"])
+    correlation = np.corrcoef(rough["item.weight"][1:].ravel(), exact["item.weight"][1:].ravel())[0, 1]
+    assert correlation > 0.98
