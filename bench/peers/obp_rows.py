@@ -30,7 +30,7 @@ start = time.process_time()
 dataset = OpenBanditDataset(behavior_policy=logger, campaign=campaign)
 log = dataset.obtain_batch_bandit_feedback()
 SEED = 12345
-LAMBDAS = [5, 10, 50, 100, 500, 1000, float("inf")]
+LAMBDAS = [1, 5, 10, 50, 100, 500, 1000, float("inf")]
 if target == "bts":
     policy = BernoulliTS(
         n_actions=dataset.n_actions, len_list=3, is_zozotown_prior=True, campaign=campaign, random_state=SEED

@@ -4,7 +4,11 @@ from typing import TYPE_CHECKING
 
 from penchant.core import load_on_use
 from penchant.engine._engine import Engine
+from penchant.engine._experiment_requests import *  # noqa: F403
+from penchant.engine._experiment_requests import __all__ as _experiments_all
 from penchant.engine._operation import OPERATIONS, Operation
+from penchant.engine._replay_requests import *  # noqa: F403
+from penchant.engine._replay_requests import __all__ as _replay_all
 from penchant.engine._requests import *  # noqa: F403
 from penchant.engine._requests import __all__ as _requests_all
 from penchant.engine._wire import (
@@ -58,6 +62,8 @@ __all__ = [
     "renamed",
     "renamed_problem",
     "trace_of",
+    *_experiments_all,
+    *_replay_all,
     *_requests_all,
 ]
 

@@ -13,10 +13,13 @@ import msgspec
 from penchant.core import Clock, ErasureReceipt, Progress, Slate, no_progress, now
 from penchant.core.errors import InputError, PenchantError, ShopError
 from penchant.data import Health
+from penchant.engine import _experiment_requests as xr
 from penchant.engine import _requests as rq
 from penchant.engine._operation import OPERATIONS, Operation, Remote, operation
+from penchant.engine._replay_requests import ReplayReport, ReplayRequest
 
 if TYPE_CHECKING:
+    from penchant.engine._experiments import Watch
     from penchant.engine._serving import Serving
     from penchant.engine._shop import Shop
 
@@ -51,6 +54,7 @@ class Engine:
         self._remote = remote
         self._shop: Shop | None = None
         self._serving: Serving | None = None
+        self._watch: Watch | None = None
         self._opening = threading.RLock()
 
     @classmethod
@@ -85,9 +89,11 @@ class Engine:
     def close(self) -> None:
         """Flush and release the shop."""
         with self._opening:
+            if self._watch is not None:
+                self._watch.close()
             if self._shop is not None:
                 self._shop.close()
-            self._shop = self._serving = None
+            self._shop = self._serving = self._watch = None
 
     def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
         """Every call of every operation passes here."""
@@ -251,6 +257,62 @@ class Engine:
         from penchant.engine._evaluate import compare
 
         return compare(self.shop, request, self.progress)
+
+    @operation(scope="manage", job=True, isolated=True)
+    def replay(self, request: ReplayRequest) -> ReplayReport:
+        """Ask what another policy would have earned, from what was logged.
+
+        Reads the shop's own decision log, or a log file of any system that wrote down its odds. Gives the value with
+        its interval, by parts too, and one of: worth an A/B test, not enough support (with the reason), worse.
+        """
+        from penchant.engine._replay import replay
+
+        return replay(self.shop, request, self.progress)
+
+    # -- manage: experiments --------------------------------------------------------------------------
+
+    @operation(scope="manage")
+    def start_experiment(self, request: xr.StartExperimentRequest) -> xr.Experiment:
+        """Begin an experiment: from now on everybody has an arm.
+
+        How many people it needs is worked out from the days before, unless ``people`` says so.
+        """
+        from penchant.engine._experiments import start
+
+        return start(self.shop, request)
+
+    @operation(scope="serve")
+    def assign(self, request: xr.AssignRequest) -> xr.Assignment:
+        """Ask which arm somebody is in: always the same one, without anything being stored.
+
+        Once a minute this also begins a look at the guardrails; a broken one stops the experiment, and everybody
+        is in the control from then on.
+        """
+        from penchant.engine._experiments import Watch, assign
+
+        assigned = assign(self.shop, request)
+        if assigned.running and not self.readonly:
+            with self._opening:
+                self._watch = self._watch or Watch(self.shop)
+            self._watch.due(assigned.experiment)
+        return assigned
+
+    @operation(scope="manage", job=True)
+    def report_experiment(self, request: xr.ReportExperimentRequest) -> xr.ExperimentReport:
+        """Look at an experiment: what to do, why, and how sure that is, however often one looks.
+
+        A guardrail that is broken stops it; so does the planned number of people.
+        """
+        from penchant.engine._experiments import report
+
+        return report(self.shop, request, readonly=self.readonly)
+
+    @operation(scope="manage")
+    def stop_experiment(self, request: xr.StopExperimentRequest) -> xr.Experiment:
+        """End an experiment: everybody is in the control from now on, and its report no longer changes."""
+        from penchant.engine._experiments import stop
+
+        return stop(self.shop, request.name, request.why)
 
     @operation(scope="manage")
     def promote(self, request: rq.PromoteRequest) -> rq.PromotionReport:

@@ -22,6 +22,7 @@ from penchant.evaluation._experiments import (
 )
 from penchant.evaluation._gates import SupportGate, effective_size, refusal, support_gates
 from penchant.evaluation._intervals import Interval, anytime_factor, half_width, interval_of
+from penchant.evaluation._judge import Judgement, Replay, Verdict, judge
 from penchant.evaluation._metrics import Evaluation, RankProtocol, rank_metrics, validation_metric
 from penchant.evaluation._ope import (
     Feedback,
@@ -39,6 +40,7 @@ from penchant.evaluation._ope import (
     snips,
     switch_dr,
 )
+from penchant.evaluation._page import Forest, Table, render_decision_html
 from penchant.evaluation._report import render_report_html
 from penchant.evaluation._reward_model import counted_rates, folds_by_person
 from penchant.evaluation._slate_ope import cascade_dr, iips, rips, sips
@@ -52,12 +54,17 @@ __all__ = [
     "Difference",
     "Evaluation",
     "Feedback",
+    "Forest",
     "Interval",
+    "Judgement",
     "Leaderboard",
     "RankProtocol",
+    "Replay",
     "Row",
     "SupportGate",
+    "Table",
     "Terms",
+    "Verdict",
     "anytime_factor",
     "arm_of",
     "balanced_odds",
@@ -77,6 +84,7 @@ __all__ = [
     "iips",
     "interval_of",
     "ips",
+    "judge",
     "leaderboard",
     "mips",
     "mixture_half_width",
@@ -86,6 +94,7 @@ __all__ = [
     "proportion",
     "rank_metrics",
     "refusal",
+    "render_decision_html",
     "render_report_html",
     "rips",
     "sample_ratio",

@@ -219,3 +219,37 @@ def plot_calibration(tags: Mapping[str, Classification]) -> bytes | None:
     axes.set_ylabel("share that came true")
     axes.legend(frameon=False, fontsize=9)
     return _png(figure)
+
+
+def plot_forest(
+    estimates: Mapping[str, Estimate],
+    *,
+    line: float | None = None,
+    line_name: str = "",
+    unit: str = "",
+    pale: Sequence[str] = (),
+) -> bytes:
+    """Estimates with their intervals, one above the other, and a dotted line to compare them with."""
+    figure, axes = _figure(6.4, 0.9 + 0.36 * len(estimates))
+    names = list(estimates)[::-1]
+    for place, name in enumerate(names):
+        found = estimates[name]
+        colour = GREY if name in pale else ACCENT
+        axes.errorbar(
+            [found.value], [place], xerr=_bars([found]), fmt="o", ms=5, color=colour, ecolor=colour, capsize=3
+        )
+    if line is not None:
+        axes.axvline(line, color=WARM, lw=1.2, ls=":")
+        axes.annotate(
+            line_name,
+            (line, 1.0),
+            (3, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            fontsize=8,
+            color=WARM,
+        )
+    axes.set_yticks(range(len(estimates)), names)
+    axes.set_ylim(-0.6, len(estimates) - 0.4)
+    axes.set_xlabel(unit)
+    return _png(figure)

@@ -9,7 +9,7 @@ from penchant.evaluation._intervals import interval_of
 from penchant.evaluation._ope import Feedback, Terms, dr_os, switch_dr
 
 _SLACK = 6**0.5 - 1
-GRID = (5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, float("inf"))
+GRID = (1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, float("inf"))
 
 
 def slope(candidates: Sequence[Terms], who_C: Ints | None = None, *, level: float = 0.9) -> int:
