@@ -1,6 +1,7 @@
 """Nouns and laws: the types, schemas and protocols that every other room speaks."""
 
 from penchant.core._arrays import (
+    HISTORY_EVENTS,
     Bools,
     Candidates,
     Catalog,
@@ -70,6 +71,7 @@ __all__ = [
     "DAY",
     "EVENT_SCHEMA",
     "GUEST_PREFIX",
+    "HISTORY_EVENTS",
     "INTEREST_LABEL",
     "KINDS",
     "KIND_CODES",

@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from penchant.core._kinds import TARGET_CODES
 
+HISTORY_EVENTS = 400  # newest events of a person that a store keeps at hand and a model may look at
+
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]

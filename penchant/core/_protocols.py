@@ -17,7 +17,16 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from penchant.core._arrays import Candidates, Floats, History, Ints, Query, SequenceBatch, Snapshot
+from penchant.core._arrays import (
+    HISTORY_EVENTS,
+    Candidates,
+    Floats,
+    History,
+    Ints,
+    Query,
+    SequenceBatch,
+    Snapshot,
+)
 from penchant.core._types import ErasureReceipt, Event, Slate
 
 Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
@@ -189,7 +198,7 @@ class Store(Protocol):
         """Events with since <= ts < as_of, of one bucket or all, ordered by (subject, ts, seq); journal included."""
         ...
 
-    def history(self, subject: str, limit: int = 200) -> History:
+    def history(self, subject: str, limit: int = HISTORY_EVENTS) -> History:
         """The last events of one person, fresh to the last acknowledged event. Empty when unknown."""
         ...
 

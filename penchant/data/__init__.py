@@ -23,6 +23,7 @@ from penchant.data._batch import (
 )
 
 if TYPE_CHECKING:
+    from penchant.data._baskets import VISIT, basket_size, next_baskets
     from penchant.data._bots import bot_subjects
     from penchant.data._catalog import read_catalog
     from penchant.data._clean import EventStream, clean_events
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from penchant.data._settings import Settings, minor_units, settings_from
     from penchant.data._snapshot import SnapshotOptions, drop_snapshots, make_snapshot, open_snapshot
     from penchant.data._source import Source, open_source
-    from penchant.data._splits import Cases, before, leave_one_out, repeat_share, time_split
+    from penchant.data._splits import Cases, before, leave_one_out, repeat_share, split_time, time_split
     from penchant.data._transform import ColumnRule, FeatureTransform
     from penchant.data._users import read_users
 
@@ -78,7 +79,11 @@ _LAZY = {
     "SnapshotOptions": "_snapshot",
     "Source": "_source",
     "add_features": "_features",
+    "VISIT": "_baskets",
+    "basket_size": "_baskets",
     "before": "_splits",
+    "next_baskets": "_baskets",
+    "split_time": "_splits",
     "behaviour": "_features",
     "bot_subjects": "_bots",
     "check_event": "_live",
@@ -113,6 +118,7 @@ __all__ = [
     "DRAFT_SCHEMA",
     "RULE",
     "RULES",
+    "VISIT",
     "Cases",
     "CleaningReport",
     "ColumnRule",
@@ -133,6 +139,7 @@ __all__ = [
     "Source",
     "Windows",
     "add_features",
+    "basket_size",
     "before",
     "behaviour",
     "bot_subjects",
@@ -153,6 +160,7 @@ __all__ = [
     "mappings_from",
     "minor_units",
     "model_value",
+    "next_baskets",
     "open_snapshot",
     "open_source",
     "raw_features",
@@ -165,6 +173,7 @@ __all__ = [
     "sequence_batch",
     "sequence_length",
     "settings_from",
+    "split_time",
     "time_split",
     "training_windows",
     "window_batch",

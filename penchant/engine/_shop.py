@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec import Meta
 
-from penchant.core import Clock, Noun, SeenRule, iso
+from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule, iso
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._requests import InitReport, InitRequest
@@ -25,7 +25,9 @@ CONFIG = "shop.toml"
 class ServeSettings(Noun, frozen=True):
     """How the shop answers: the ``[serve]`` table."""
 
-    max_history: Annotated[int, Meta(ge=1, le=200, description="events of a person a model looks at")] = 200
+    max_history: Annotated[
+        int, Meta(ge=1, le=HISTORY_EVENTS, description="events of a person a model looks at")
+    ] = HISTORY_EVENTS
     candidates: Annotated[int, Meta(ge=10, le=5000, description="best items handed to the policy")] = 500
     out_of_stock: Annotated[bool, Meta(description="may items that are out of stock be shown")] = False
     reasons: Annotated[int, Meta(ge=0, le=5, description="reasons per item")] = 1

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Estimate, Ints, Noun, Progress, Scorer, SeenRule, no_progress
+from penchant.core import HISTORY_EVENTS, Estimate, Ints, Noun, Progress, Scorer, SeenRule, no_progress
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.data import Cases
 from penchant.evaluation import _ranks
@@ -24,7 +24,6 @@ from penchant.evaluation._estimate import bootstrap_means, proportion
 KS = (5, 10, 20, 50)
 BLOCK_CELLS = 8_000_000  # scores held at once: 32 MB of float32
 LARGEST_BATCH = 2048
-MAX_LENGTH = 200  # events of a history shown to a scorer, as when serving
 BANDS = (0, 1, 3, 6, 11, 21, 51)  # first history length of each band
 
 Column = Sequence[Any]  # one value a case; anything that can be turned into a list
@@ -96,7 +95,7 @@ def rank_metrics(
     seen: SeenRule = "exclude",
     groups: Sequence[str] | Mapping[str, Column] | None = None,
     batch_size: int | None = None,
-    max_length: int = MAX_LENGTH,
+    max_length: int = HISTORY_EVENTS,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -206,7 +205,7 @@ def _blocks(
     ks: Sequence[int],
     exclude: bool,
     batch_size: int | None = None,
-    max_length: int = MAX_LENGTH,
+    max_length: int = HISTORY_EVENTS,
 ) -> Iterator[tuple[Ints, dict[str, npt.NDArray[np.float64]], npt.NDArray[np.floating[Any]]]]:
     """Measure block by block: which cases were asked at all, their metrics, and their masked scores."""
     num_items = cases.history.num_items

@@ -15,7 +15,7 @@ from penchant.core.errors import ModelError
 if TYPE_CHECKING:
     from penchant.models._counts import NeighbourModel, log_share, target_counts
     from penchant.models._ease import EASE, EASEConfig
-    from penchant.models._habits import Habits, HabitsConfig
+    from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
     from penchant.models._ials import IALS, IALSConfig
     from penchant.models._interest import InterestModel, Negatives
     from penchant.models._item_knn import ItemKNN, ItemKNNConfig
@@ -37,6 +37,8 @@ _LAZY = {
     "EASE": "_ease",
     "EASEConfig": "_ease",
     "FULL_SOFTMAX_ITEMS": "_sequence_config",
+    "Frequency": "_habits",
+    "FrequencyConfig": "_habits",
     "Habits": "_habits",
     "HabitsConfig": "_habits",
     "IALS": "_ials",
@@ -74,6 +76,8 @@ __all__ = [
     "IALS",
     "BehaviourView",
     "EASEConfig",
+    "Frequency",
+    "FrequencyConfig",
     "Habits",
     "HabitsConfig",
     "IALSConfig",

@@ -232,6 +232,12 @@ class NeighbourModel:
         weight_BT = history_weights(batch, self.config.decay)
         return self.weighted_rows(batch.item_BT, weight_BT, self.config.prior * self.popular)
 
+    def evidence(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+        """What the history alone says: (B, N + 1), column 0 is 0."""
+        found_BN = self.weighted_rows(batch.item_BT, history_weights(batch, self.config.decay))
+        found_BN[:, 0] = 0.0
+        return found_BN
+
     def related(self, items_Q: Ints) -> npt.NDArray[np.float32]:
         """Score every item as a companion of each given item: (Q, N + 1) float32, column 0 is -inf."""
         items_Q1 = np.asarray(items_Q, np.int64).reshape(-1, 1)

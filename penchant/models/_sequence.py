@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from penchant.core import Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import ArtifactError
-from penchant.models._counts import NeighbourModel, history_weights, log_share
+from penchant.models._counts import NeighbourModel, log_share
 from penchant.models._habits import Habits, HabitsConfig
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
 from penchant.models._sequence_config import SequenceConfig, Size
@@ -33,8 +33,8 @@ class Sequence:
     """Score = best dot product of an item's vector with the R interests + what was counted.
 
     The counted part is ``counts_weight * log(1 + (transitions + neighbours_weight * neighbours +
-    repeats_weight * habits) / counts_floor)``, where ``habits`` is how often and how lately the person turned to
-    the item, and how much people come back to it. Its weights are found on validation; a weight of 0 leaves the part
+    repeats_weight * habits) / counts_floor)``, where ``habits`` is the chance that the next visit brings an
+    item of the own history back. Its weights are found on validation; a weight of 0 leaves the part
     out.
     """
 
@@ -135,11 +135,9 @@ class Sequence:
         found_BN[:, 0] = 0.0
         return found_BN
 
-    def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+    def rows(self, model: NeighbourModel | Habits, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What one counted model says of a batch: (B, N + 1), column 0 is 0."""
-        found_BN = model.weighted_rows(batch.item_BT, history_weights(batch, model.config.decay))
-        found_BN[:, 0] = 0.0
-        return found_BN
+        return model.evidence(batch)
 
     @cached_property
     def _unit_ND(self) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from penchant.core import Ints
 from penchant.core.errors import InputError
+from penchant.models._habits import Weights
 
 Count = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -79,7 +80,7 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counts: bool = True  # add transitions, neighbours and the own history to the score
     transitions_decay: Share | None = None
     neighbours_decay: Share | None = None
-    repeats_decay: Share | None = None
+    habits: Weights | None = None  # of the facts that habits weigh; None learns them from the log
     counts_weight: NotNegative | None = None
     neighbours_weight: NotNegative | None = None
     counts_floor: Annotated[float, Meta(gt=0)] | None = None

@@ -24,17 +24,19 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from penchant.core import KIND_CODES, SEQUENCE_KINDS, TARGET_CODES, History
+from penchant.core import HISTORY_EVENTS, KIND_CODES, SEQUENCE_KINDS, TARGET_CODES, History
 from penchant.core.errors import StorageError
 from penchant.store._files import atomic_write, fsync
 from penchant.store._hashing import Persons
 from penchant.store._rows import Row, Stored
 
-WINDOW = 200
-_SLACK = 2 * WINDOW  # a window may grow to this before its older half moves to `older`: rare, cheap writes
+WINDOW = HISTORY_EVENTS
+_SLACK = (
+    WINDOW + WINDOW // 2
+)  # a window may grow to this before its older third moves to `older`: rare, cheap writes
 _MAP_SIZE = 1 << 32  # address space of one bucket, not disk
 _POSITION = b"\x00seq"
-_FORM = "2"  # of the windows: what lies there in another form is built again
+_FORM = "3"  # of the windows: what lies there in another form is built again
 _CLEAN = f"clean {_FORM}"
 
 

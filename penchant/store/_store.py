@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from penchant.core import (
     CATALOG_SCHEMA,
+    HISTORY_EVENTS,
     NUM_BUCKETS,
     TABLE_SCHEMA,
     USER_KEY,
@@ -347,7 +348,7 @@ class ShopStore:
             return tables, state.journal_seq
         raise StorageError("the event table changes faster than it can be read", hint="try again")
 
-    def history(self, subject: str, limit: int = 200) -> History:
+    def history(self, subject: str, limit: int = HISTORY_EVENTS) -> History:
         """The last events of one person, fresh to the last acknowledged event; see ``Store.history``."""
         bucket = bucket_of(subject)
         _ = self._log  # a closed store answers nothing

@@ -16,6 +16,7 @@ from penchant.core import (
     CATALOG_SCHEMA,
     DAY,
     EVENT_SCHEMA,
+    HISTORY_EVENTS,
     KINDS,
     SEQUENCE_KINDS,
     TABLE_SCHEMA,
@@ -281,20 +282,20 @@ class StoreTests:
         loaded = {"load": 1000, "append": 0, "both": 450}[road]
         if loaded:
             store.load([batch_of(events[:loaded])], source="a")
-            assert len(store.history("u1").item) == 200
+            assert len(store.history("u1").item) == min(loaded, HISTORY_EVENTS)
         for start in range(loaded, 1000, 110):
             store.append(events[start : start + 110])
         store.append([event(5000, ts=T0 - 5, item_id="late")])  # older than the window
         history = store.history("u1")
-        assert history.event_id == [f"e{n}" for n in range(800, 1000)]
-        assert history.older_items == {e.item_id for e in events[:800]} | {"late"}
-        assert [len(store.history("u1", limit).item) for limit in (1, 250, 900, 5000)] == [1, 250, 900, 1001]
+        assert history.event_id == [f"e{n}" for n in range(1000 - HISTORY_EVENTS, 1000)]
+        assert history.older_items == {e.item_id for e in events[:-HISTORY_EVENTS]} | {"late"}
+        assert [len(store.history("u1", limit).item) for limit in (1, 450, 900, 5000)] == [1, 450, 900, 1001]
         assert store.history("u1", 1).seen == store.history("u1", 5000).seen
 
     @pytest.mark.parametrize("road", ["load", "append", "both"])
     def test_history_holds_what_models_read(self, tmp_path: Path, road: str) -> None:
         """Law: a live batch equals the offline batch. What was only shown or searched for takes nobody's place."""
-        events = _busy_person(600)
+        events = _busy_person(1500)
         read = [e for e in events if e.kind in SEQUENCE_KINDS and e.item_id is not None]
         half = {"load": len(events), "append": 0, "both": len(events) // 2}[road]
         with closing(self.open(tmp_path / "shop")) as store:
@@ -320,7 +321,7 @@ class StoreTests:
 
     def _assert_read(self, store: Store, read: list[Event]) -> None:
         turned = {e.item_id for e in read if e.kind in TARGET_KINDS}
-        for limit in (1, 50, 200, 250, 5000):
+        for limit in (1, 50, HISTORY_EVENTS, 450, 5000):
             history = store.history("u1", limit)
             assert history.event_id == [e.event_id for e in read][-limit:]
             assert [KINDS[code - 1] for code in history.kind] == [e.kind.value for e in read][-limit:]
@@ -452,7 +453,7 @@ class StoreTests:
             store.log_decision(slate(1, user))
             store.log_decision(slate(2, bare + "0"))
             store.flush()
-            assert len(store.history(user).item) == 200
+            assert len(store.history(user).item) == min(300, HISTORY_EVENTS)
             receipt = store.erase(user)
             assert receipt.remaining == []
             assert receipt.bytes_searched > 0

@@ -199,15 +199,15 @@ def _best_blended(validate: Callable[[Scorer], float], live: Sequence, search: b
 
 
 def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell, SequenceConfig]:
-    """Count transitions and neighbours; how fast a history fades for them and for repeats goes into the config."""
+    """Count; how fast a history fades for transitions and neighbours, and what habits weigh, goes into the config."""
     transitions = Transitions.fit(snapshot, TransitionsConfig(decay=config.transitions_decay), run)
     neighbours = ItemKNN.fit(snapshot, ItemKNNConfig(decay=config.neighbours_decay), run)
-    habits = Habits.fit(snapshot, HabitsConfig(decay=config.repeats_decay), run)
+    habits = Habits.fit(snapshot, HabitsConfig(weights=config.habits), run)
     config = msgspec.structs.replace(
         config,
         transitions_decay=transitions.config.decay,
         neighbours_decay=neighbours.config.decay,
-        repeats_decay=habits.config.decay,
+        habits=habits.weights,
     )
     return _Shell((transitions, neighbours, habits), log_share(snapshot)), config
 
@@ -281,7 +281,7 @@ class _Remembering(Sequence):
 
     memory: _Memory
 
-    def rows(self, model: NeighbourModel, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+    def rows(self, model: NeighbourModel | Habits, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What one counted model says of a batch, remembered."""
         key = (id(model), _key(batch))
         found_BN = self.memory.rows.get(key)

@@ -11,6 +11,7 @@ import pytest
 
 from penchant.core import (
     CATALOG_SCHEMA,
+    HISTORY_EVENTS,
     KIND_CODES,
     SEQUENCE_KINDS,
     TARGET_KINDS,
@@ -58,7 +59,7 @@ class MemoryStore:
         table = pa.Table.from_pylist(rows, pa.schema(COLUMNS))
         return table.select(columns) if columns else table
 
-    def history(self, subject: str, limit: int = 200) -> History:
+    def history(self, subject: str, limit: int = HISTORY_EVENTS) -> History:
         mine = [event for owner, _, event in self._sorted() if owner == subject]
         rows = [event for event in mine if event.item_id and event.kind in SEQUENCE_KINDS]
         last = rows[-limit:]

@@ -53,15 +53,15 @@ class TestItemKNN(ModelTests):
     kind = "item_knn"
 
 
-class TestHabits(ModelTests):
-    kind = "habits"
+class TestFrequency(ModelTests):
+    kind = "frequency"
     companions = False
 
 
-def test_habits_fade():
+def test_frequency_fades():
     toy = toy_snapshot([("u", "milk"), ("u", "milk"), ("u", "rum")])
     batch = sequence_batch(toy, np.array([0]), 10)
-    order = [fit_model("habits", toy, {"decay": d}, Run()).scores(batch)[0].argmax() for d in (1.0, 0.4)]
+    order = [fit_model("frequency", toy, {"decay": d}, Run()).scores(batch)[0].argmax() for d in (1.0, 0.4)]
     assert order == [1, 2]
 
 
@@ -391,8 +391,8 @@ BANDS = [
     ("transitions", {"decay": 1.0}, 0.85, 0.338),
     ("ease", {"decay": 1.0, "max_items": 1500}, 0.783, 0.242),
     ("ials", {"decay": 0.97}, 0.819, 0.270),
-    ("habits", {"decay": 0.97}, 0.848, 0.362),
-    ("habits", {"decay": 0.995}, 0.877, 0.437),
+    ("frequency", {"decay": 1.0}, 0.882, 0.453),
+    ("habits", {}, 0.881, 0.459),
 ]
 
 
@@ -435,15 +435,3 @@ def test_all_built_in_kinds_are_installed():
         "sequence",
         "tags",
     } <= set(model_kinds())
-
-
-def test_habits_know_what_people_come_back_to():
-    """Milk is bought again by those who bought it, a pan is not: at equal counts milk comes first."""
-    events = [(f"u{n}", item) for n in range(12) for item in ("milk", "milk", "milk", "pan")]
-    toy = toy_snapshot([*events, ("v", "milk"), ("v", "pan")])
-    model = fit_model("habits", toy, {"decay": 1.0, "prior": 0.0}, Run())
-    milk, pan = (toy.items.number(item) for item in ("milk", "pan"))
-    score_N = model.scores(sequence_batch(toy, np.array([toy.num_users - 1]), 10))[0]
-    assert score_N[milk] > 2 * score_N[pan] > 0
-    never = fit_model("habits", toy_snapshot([("u", "a"), ("u", "b")]), {"decay": 1.0, "prior": 0.0}, Run())
-    assert never.data.tolist() == [1.0, 1.0, 1.0], "where nobody returns, returns tell nothing"

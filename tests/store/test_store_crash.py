@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from penchant.core import HISTORY_EVENTS
 from penchant.store import open_store
 from penchant.testing._store import batch_of, event, files_holding
 
@@ -49,7 +50,7 @@ def check(shop: Path, acks: Path) -> None:
         ):
             by_subject.setdefault(subject, []).append(event_id)
         for subject, ids in by_subject.items():
-            assert store.history(subject).event_id == ids[-200:]
+            assert store.history(subject).event_id == ids[-HISTORY_EVENTS:]
         # What is there is known to be there, and nothing unfinished lies about.
         if sure:
             assert store.append([event(int(sure[0][1:]), "user-00000", item_id="other")]) == ["conflict"]
