@@ -79,7 +79,9 @@ class Catalog:
     """The items a shop offers. ``table`` has CATALOG_SCHEMA, sorted by id, one row an id."""
 
     table: pa.Table
-    vectors: dict[str, Floats] = field(default_factory=dict)  # modality -> (N, D_m) float32
+    vectors: dict[str, Floats] = field(
+        default_factory=dict
+    )  # modality/encoder id -> (rows of table, D) float32
     as_of: int = 0
 
 

@@ -1,8 +1,8 @@
 """The seams: what a lower room needs from a higher one, and what plug-ins promise.
 
-Entry-point groups: ``penchant.models`` (classes fulfilling ``Model``), ``penchant.stores`` (``Store``),
-``penchant.policies`` (``Policy``). Our own register the same way. ``penchant.testing`` ships the
-conformance suite of each.
+Entry-point groups: ``penchant.models`` (classes fulfilling ``Model``), ``penchant.encoders`` (``Encoder``),
+``penchant.stores`` (``Store``), ``penchant.policies`` (``Policy``). Our own register the same way.
+``penchant.testing`` ships the conformance suite of each.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from penchant.core._arrays import (
@@ -102,6 +103,33 @@ class CountedModel(Model, Protocol):
     @classmethod
     def fit(cls, snapshot: Snapshot, config: Any, run: Run) -> Self:
         """Learn from a snapshot. Same snapshot, config and seed give the same bits."""
+        ...
+
+
+Modality = Literal["text", "image"]
+
+
+class Encoder(Protocol):
+    """Reads what a catalogue says or shows of an item: a text, or the bytes of a picture, becomes a vector.
+
+    Making one is cheap; its weights are loaded when it first reads. It never downloads anything.
+    """
+
+    name: ClassVar[str]
+    modality: ClassVar[Modality]
+    width: ClassVar[int]  # D
+
+    @property
+    def id(self) -> str:
+        """A hash of its weights and of how they are used: vectors of equal ids may be compared, and kept."""
+        ...
+
+    def encode(self, contents: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """Unit vectors of some contents, (n, D) float32; a row of zeros for one that it cannot read.
+
+        Args:
+            contents: Of its modality: ``str`` for text, ``bytes`` for pictures.
+        """
         ...
 
 

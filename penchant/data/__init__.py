@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from penchant.data._bots import bot_subjects
     from penchant.data._catalog import read_catalog
     from penchant.data._clean import EventStream, clean_events
+    from penchant.data._content import (
+        ContentStore,
+        Encoded,
+        is_english,
+        item_content,
+        item_images,
+        item_texts,
+        joined_content,
+    )
     from penchant.data._doctor import diagnose
     from penchant.data._doctor_findings import Finding, Health
     from penchant.data._draft import DRAFT_SCHEMA
@@ -59,12 +68,12 @@ if TYPE_CHECKING:
 
 # public name -> private module, loaded on first use
 _LAZY = {
-    "DRAFT_SCHEMA": "_draft",
-    "RULE": "_rules",
-    "RULES": "_rules",
     "Cases": "_splits",
     "CleaningReport": "_report",
     "ColumnRule": "_transform",
+    "ContentStore": "_content",
+    "DRAFT_SCHEMA": "_draft",
+    "Encoded": "_content",
     "EventStream": "_clean",
     "FeatureOptions": "_features",
     "FeatureRecipe": "_features",
@@ -73,6 +82,8 @@ _LAZY = {
     "Health": "_doctor_findings",
     "Mapping": "_mapping",
     "Quarantine": "_quarantine",
+    "RULE": "_rules",
+    "RULES": "_rules",
     "Recognised": "_recognise",
     "Rule": "_rules",
     "Settings": "_settings",
@@ -93,8 +104,13 @@ _LAZY = {
     "diagnose": "_doctor",
     "drop_snapshots": "_snapshot",
     "feature_recipe": "_features",
+    "is_english": "_content",
     "item_categories": "_features",
+    "item_content": "_content",
+    "item_images": "_content",
     "item_labels": "_labels",
+    "item_texts": "_content",
+    "joined_content": "_content",
     "leave_one_out": "_splits",
     "limits_of": "_rules",
     "make_snapshot": "_snapshot",
@@ -122,6 +138,8 @@ __all__ = [
     "Cases",
     "CleaningReport",
     "ColumnRule",
+    "ContentStore",
+    "Encoded",
     "EventStream",
     "FeatureOptions",
     "FeatureRecipe",
@@ -150,9 +168,14 @@ __all__ = [
     "diagnose",
     "drop_snapshots",
     "feature_recipe",
+    "is_english",
     "is_target",
     "item_categories",
+    "item_content",
+    "item_images",
     "item_labels",
+    "item_texts",
+    "joined_content",
     "leave_one_out",
     "limits_of",
     "live_sequences",

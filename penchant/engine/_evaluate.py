@@ -10,6 +10,7 @@ import msgspec
 from penchant.core import Artifact, Progress, leads
 from penchant.core.errors import ArtifactError
 from penchant.engine import _requests as rq
+from penchant.engine._content import with_content
 from penchant.engine._promotion import read_pointer
 from penchant.engine._protocol import (
     DEFAULT_KINDS,
@@ -56,7 +57,7 @@ def _measure(
     check_settings(shop, size)
     outcome = run_protocol(
         shop,
-        take_snapshot(shop, progress),
+        with_content(shop, take_snapshot(shop, progress), progress),
         kinds,
         share=request.share,
         seen=seen,

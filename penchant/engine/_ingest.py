@@ -30,6 +30,7 @@ from penchant.data import (
     render_health_html,
 )
 from penchant.engine import _requests as rq
+from penchant.engine._content import encode_newcomers
 from penchant.store import atomic_write
 
 if TYPE_CHECKING:
@@ -67,8 +68,13 @@ def ingest(shop: Shop, request: rq.IngestRequest, progress: Progress) -> rq.Inge
 
 
 def read_catalog_files(shop: Shop, request: rq.CatalogRequest, progress: Progress) -> rq.IngestReport:
-    """Read catalogue files, one after the other."""
-    return _each(shop, request.files, request.mapping, request.write_mapping, "catalog", progress)
+    """Read catalogue files, one after the other, and encode what is new in them if the serving model can use it."""
+    report = _each(shop, request.files, request.mapping, request.write_mapping, "catalog", progress)
+    notes = encode_newcomers(shop, progress)
+    if not notes:
+        return report
+    last = msgspec.structs.replace(report.files[-1], notes=[*report.files[-1].notes, *notes])
+    return msgspec.structs.replace(report, files=[*report.files[:-1], last])
 
 
 def _each(

@@ -151,16 +151,18 @@ class Serving:
     def _load(
         self, artifact_id: str, catalog: pa.Table, *, degraded: bool = False, note: str | None = None
     ) -> Ranker:
+        from penchant.engine._content import with_newcomers
         from penchant.training import load_artifact
 
         config = self.shop.config
         loaded = load_artifact(self.shop.artifacts, artifact_id)
+        model, items = with_newcomers(self.shop, loaded, catalog)
         return Ranker(
-            model=loaded.model,
+            model=model,
             model_id=loaded.artifact.id,
             kind=loaded.artifact.kind,
-            items=loaded.items,
-            shelf=shelve(loaded.items, catalog, out_of_stock=config.serve.out_of_stock),
+            items=items,
+            shelf=shelve(items, catalog, out_of_stock=config.serve.out_of_stock),
             policy=Greedy(),
             seen=config.seen if config.seen != "auto" else loaded.artifact.facts.get("seen", "allow"),
             degraded=degraded,

@@ -46,6 +46,19 @@ class TrainSettings(Noun, frozen=True):
     ] = {}
 
 
+class ContentSettings(Noun, frozen=True):
+    """What is read of the items themselves: the ``[content]`` table."""
+
+    text: Annotated[
+        str,
+        Meta(description="text encoder: minilm (English), e5 (other languages), off; auto: by the catalogue"),
+    ] = "auto"
+    image: Annotated[
+        str,
+        Meta(description="picture encoder: efficientnet_lite0, off; auto: where pictures are local files"),
+    ] = "auto"
+
+
 class ShopConfig(Noun, frozen=True):
     """All of ``shop.toml``. An unknown or mistyped key is refused at the start, by name."""
 
@@ -55,6 +68,7 @@ class ShopConfig(Noun, frozen=True):
     data: Settings = msgspec.field(default_factory=Settings)
     serve: ServeSettings = msgspec.field(default_factory=ServeSettings)
     train: TrainSettings = msgspec.field(default_factory=TrainSettings)
+    content: ContentSettings = msgspec.field(default_factory=ContentSettings)
     mapping: list[Mapping] = []
 
 
@@ -178,6 +192,11 @@ class Shop:
     def artifacts(self) -> Path:
         """Folder of what was learned."""
         return self.path / "artifacts"
+
+    @property
+    def content(self) -> Path:
+        """Folder of the vectors of texts and pictures; can be deleted at will."""
+        return self.path / "content"
 
     @property
     def snapshots(self) -> Path:

@@ -10,6 +10,7 @@ import msgspec
 
 from penchant.core import Model, Progress, Run, Snapshot, leads
 from penchant.engine import _requests as rq
+from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, serving_model
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import (
@@ -43,7 +44,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     settings = shop.config.train
     kinds = chosen_kinds(request.models or settings.models)
     check_settings(shop, request.size)
-    snapshot = take_snapshot(shop, progress)
+    snapshot = with_content(shop, take_snapshot(shop, progress), progress)
     outcome = run_protocol(
         shop,
         snapshot,
@@ -63,6 +64,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         "seed": request.seed,
         "events": shop.store.status().events,
         LEARNED: snapshot.as_of,
+        CONTENT: list(snapshot.catalog.vectors),
     }
     for kind in dict.fromkeys((outcome.best.kind, "popularity", *_COMPANION_KINDS)):
         fitted = next(f for f in outcome.fitted if f.kind == kind)

@@ -11,6 +11,7 @@ from penchant.core import Artifact, Model, Progress, Run, SeenRule, Snapshot, le
 from penchant.core.errors import ModelError
 from penchant.data import Cases, is_target, time_split
 from penchant.engine import _requests as rq
+from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, learned_until
 from penchant.engine._promotion import Pointer, read_pointer, switch
 from penchant.engine._protocol import pick_device, take_snapshot
@@ -36,7 +37,7 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
         raise ModelError("no model serves that could go on learning", hint="train first: penchant train")
     loaded = load_artifact(shop.artifacts, pointer.promoted)
     learned = learned_until(loaded.artifact)
-    snapshot = take_snapshot(shop, progress)
+    snapshot = with_content(shop, take_snapshot(shop, progress), progress)
     seen: SeenRule = loaded.artifact.facts.get("seen", "allow")
     train, cases = _newest(snapshot, learned)
     run = Run(seed=request.seed, device=pick_device(request.device), progress=progress)
@@ -58,7 +59,12 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
             as_of=snapshot.as_of,
             items=snapshot.items,
             metrics=candidate.metrics,
-            facts=facts | {"events": shop.store.status().events, LEARNED: snapshot.as_of},
+            facts=facts
+            | {
+                "events": shop.store.status().events,
+                LEARNED: snapshot.as_of,
+                CONTENT: list(snapshot.catalog.vectors),
+            },
             parents=[loaded.artifact.id],
             fingerprint=snapshot.fingerprint,
         )

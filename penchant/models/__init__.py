@@ -13,8 +13,10 @@ from penchant.core import Model, load_on_use
 from penchant.core.errors import ModelError
 
 if TYPE_CHECKING:
+    from penchant.models._content import Content, ContentNeighbours
     from penchant.models._counts import NeighbourModel, log_share, target_counts
     from penchant.models._ease import EASE, EASEConfig
+    from penchant.models._encoders import encoder_installed, encoder_kinds, load_encoder
     from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
     from penchant.models._ials import IALS, IALSConfig
     from penchant.models._interest import InterestModel, Negatives
@@ -44,6 +46,8 @@ _LAZY = {
     "IALS": "_ials",
     "IALSConfig": "_ials",
     "BehaviourView": "_tags",
+    "Content": "_content",
+    "ContentNeighbours": "_content",
     "InterestModel": "_interest",
     "ItemKNN": "_item_knn",
     "ItemKNNConfig": "_item_knn",
@@ -62,8 +66,11 @@ _LAZY = {
     "TrainedTags": "_tags_train",
     "Transitions": "_transitions",
     "TransitionsConfig": "_transitions",
+    "encoder_installed": "_encoders",
+    "encoder_kinds": "_encoders",
     "fit_tags": "_tags_fit",
     "labels_from_users": "_tags_labels",
+    "load_encoder": "_encoders",
     "log_share": "_counts",
     "next_period_labels": "_tags_labels",
     "target_counts": "_counts",
@@ -75,6 +82,8 @@ __all__ = [
     "FULL_SOFTMAX_ITEMS",
     "IALS",
     "BehaviourView",
+    "Content",
+    "ContentNeighbours",
     "EASEConfig",
     "Frequency",
     "FrequencyConfig",
@@ -99,8 +108,11 @@ __all__ = [
     "TrainedTags",
     "Transitions",
     "TransitionsConfig",
+    "encoder_installed",
+    "encoder_kinds",
     "fit_tags",
     "labels_from_users",
+    "load_encoder",
     "log_share",
     "model_kinds",
     "next_period_labels",

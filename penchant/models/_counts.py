@@ -227,6 +227,21 @@ class NeighbourModel:
         """N."""
         return len(self.popular) - 1
 
+    @property
+    def matrix(self) -> sparse.csr_array:
+        """``M``, (N + 1, N + 1)."""
+        width = len(self.popular)
+        return sparse.csr_array((self.data, self.indices, self.indptr), shape=(width, width))
+
+    def widened(self, num_items: int) -> Self:
+        """The same with items added at the end of which nothing was counted."""
+        more = num_items - self.num_items
+        return replace(
+            self,
+            indptr=np.r_[self.indptr, np.full(more, self.indptr[-1])],
+            popular=np.r_[self.popular, np.zeros(more, np.float32)],
+        )
+
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """Score every item for every row: (B, N + 1) float32, column 0 is -inf."""
         weight_BT = history_weights(batch, self.config.decay)

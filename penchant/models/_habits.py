@@ -6,7 +6,7 @@ Letters: B people, T events, N items, P (person, item of their history) pairs, F
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
@@ -144,6 +144,16 @@ class Habits:
     def num_items(self) -> int:
         """N."""
         return len(self.lift_N) - 1
+
+    def widened(self, num_items: int) -> Self:
+        """The same with items added at the end, as usual as can be."""
+        more = num_items - self.num_items
+        usual = np.full(more, np.exp(self.weights[0]), np.float32)
+        return replace(
+            self,
+            lift_N=np.r_[self.lift_N, usual],
+            popular=np.r_[self.popular, np.zeros(more, np.float32)],
+        )
 
     def evidence(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the own history alone says: (B, N + 1), 0 for items that are not in it."""

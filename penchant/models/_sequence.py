@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Ints, Run, SequenceBatch, Snapshot
+from penchant.core import Bools, Floats, Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import ArtifactError
+from penchant.models._content import Content
 from penchant.models._counts import NeighbourModel, log_share
 from penchant.models._habits import Habits, HabitsConfig
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
@@ -35,7 +36,8 @@ class Sequence:
     The counted part is ``counts_weight * log(1 + (transitions + neighbours_weight * neighbours +
     repeats_weight * habits) / counts_floor)``, where ``habits`` is the chance that the next visit brings an
     item of the own history back. Its weights are found on validation; a weight of 0 leaves the part
-    out.
+    out. Where the catalogue's content was encoded, ``content_weight * content neighbours`` joins the sum, and an item
+    that nobody has met gets the share ``lending`` of what is counted for the items nearest to it in content.
     """
 
     Config: ClassVar[type[msgspec.Struct]] = SequenceConfig
@@ -48,6 +50,7 @@ class Sequence:
     neighbours: ItemKNN
     habits: Habits
     weights: Mapping[str, npt.NDArray[Any]]  # of the torch network but for the item vectors: to learn on from
+    content: Content | None = None  # None: nothing of the items was encoded
 
     @cached_property
     def _session(self) -> Any:
@@ -132,6 +135,10 @@ class Sequence:
             found_BN += self.config.neighbours_weight * self.rows(self.neighbours, batch)
         if self.config.repeats_weight:
             found_BN += self.config.repeats_weight * self.rows(self.habits, batch)
+        if self.content is not None and self.config.lending:
+            found_BN += self.config.lending * self.content.lend(found_BN.T).T
+        if self.content is not None and self.config.content_weight:
+            found_BN += self.config.content_weight * self.rows(self.content.neighbours, batch)
         found_BN[:, 0] = 0.0
         return found_BN
 
@@ -168,6 +175,10 @@ class Sequence:
         out_TK = out_TK + 0.05 * close_TK
         if self.config.repeats_weight:
             out_TK = out_TK + self.config.repeats_weight * self.habits.affinity(history_T, items_K)
+        if self.content is not None and self.config.content_weight:
+            out_TK = out_TK + self.config.content_weight * self.content.neighbours.affinity(
+                history_T, items_K
+            )
         out_TK[history_T == 0] = 0.0
         return np.asarray(out_TK, np.float32)
 
@@ -177,18 +188,58 @@ class Sequence:
         Args:
             snapshot: Everything known by now, its items numbered as this model numbers them.
         """
+        transitions = Transitions.fit(snapshot, self.transitions.config, Run())
+        content = None if self.content is None else self.content.recounted(transitions.popular > 0)
+        model = replace(self, content=content)
         return replace(
-            self,
-            prior_N=log_share(snapshot),
-            transitions=Transitions.fit(snapshot, self.transitions.config, Run()),
+            model,
+            prior_N=model.lent_prior(log_share(snapshot)),
+            transitions=transitions,
             neighbours=ItemKNN.fit(snapshot, self.neighbours.config, Run()),
             habits=Habits.fit(snapshot, self.habits.config, Run()),
         )
 
     def with_counts_of(self, other: Sequence) -> Self:
         """The same network with what another model of the same items has counted."""
-        counted = {name: getattr(other, name) for name in ("prior_N", *_COUNTED)}
+        counted = {name: getattr(other, name) for name in ("prior_N", "content", *_COUNTED)}
         return replace(self, **counted)
+
+    @property
+    def met_N(self) -> Bools:
+        """Items that somebody had turned to when the model counted, (N + 1,)."""
+        return self.transitions.popular > 0
+
+    def lent_prior(self, prior_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Log shares of the events, (N + 1,), with those of unmet items borrowed where their content is known."""
+        if self.content is None or not self.config.lending:
+            return prior_N
+        return np.log(self.content.lent(np.exp(prior_N)[:, None])[:, 0])
+
+    def extended(self, content_NC: Floats) -> Self:
+        """The same model with items added at the end that it has never met: their content speaks for them.
+
+        Args:
+            content_NC: (N + J + 1, C) as ``penchant.data.joined_content`` gives it: known items, then the new ones.
+
+        Returns:
+            A model of N + J items; scores of the others are what they were.
+        """
+        assert self.content is not None, "a model that was fitted without content cannot be extended by it"
+        known, width = len(self.item_ND), len(content_NC)
+        more = width - known
+        met_N = np.r_[self.met_N, np.zeros(more, np.bool_)]
+        content = self.content.extended(content_NC, met_N)
+        item_ND = content.lent(np.r_[self.item_ND, np.zeros((more, self.item_ND.shape[1]), np.float32)])
+        prior_N = np.r_[self.prior_N, np.full(more, self.prior_N[1:].min(initial=0.0))].astype(np.float32)
+        wide = replace(
+            self,
+            item_ND=np.r_[self.item_ND, item_ND[known:]],
+            transitions=self.transitions.widened(width - 1),
+            neighbours=self.neighbours.widened(width - 1),
+            habits=self.habits.widened(width - 1),
+            content=content,
+        )
+        return replace(wide, prior_N=np.r_[self.prior_N, wide.lent_prior(prior_N)[known:]])
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned; the encoder travels as a file of its own."""
@@ -196,7 +247,10 @@ class Sequence:
             f"{name}.{key}": array for name in _COUNTED for key, array in getattr(self, name).arrays().items()
         }
         weights = {f"network.{name}": array for name, array in self.weights.items()}
-        return {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N, **counted, **weights}
+        content = {} if self.content is None else self.content.arrays()
+        said = {f"content.{name}": array for name, array in content.items()}
+        learned = {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N}
+        return {**learned, **counted, **said, **weights}
 
     @classmethod
     def restore(cls, config: SequenceConfig, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
@@ -214,11 +268,15 @@ class Sequence:
         neighbours = ItemKNN.restore(ItemKNNConfig(), part("neighbours"))
         habits = Habits.restore(HabitsConfig(), part("habits"))
         counted = (transitions, neighbours, habits)
+        said = part("content")
+        content = Content.restore(said) if said else None
         sizes = {len(item_ND), len(arrays["prior_N"]), *(model.num_items + 1 for model in counted)}
+        if content is not None:
+            sizes.add(content.neighbours.num_items + 1)
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
             raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
         weights = part("network")
-        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], *counted, weights)
+        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], *counted, weights, content)
 
 
 def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32]]:

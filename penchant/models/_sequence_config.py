@@ -85,6 +85,12 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     neighbours_weight: NotNegative | None = None
     counts_floor: Annotated[float, Meta(gt=0)] | None = None
     repeats_weight: NotNegative | None = None
+    content: bool = True  # score takes in what items say and show, where the catalogue's content was encoded
+    content_decay: Share | None = None
+    content_weight: NotNegative | None = None
+    lending: Annotated[float, Meta(ge=0, le=1)] | None = (
+        None  # share of its content neighbours' counts an unmet item gets
+    )
 
     @property
     def counts_floor_or_default(self) -> float:

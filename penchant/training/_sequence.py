@@ -14,8 +14,9 @@ from scipy import sparse
 
 from penchant.core import Run, Scorer, SequenceBatch, Snapshot, Vocabulary, no_progress, rng
 from penchant.core.errors import MissingExtra, ModelError
-from penchant.data import item_labels, sequence_length, training_windows
+from penchant.data import item_content, item_labels, sequence_length, training_windows
 from penchant.models import (
+    Content,
     Habits,
     HabitsConfig,
     ItemKNN,
@@ -39,18 +40,22 @@ _UPDATE_LENGTH = 50  # what came long before the few new events costs most and t
 # Where the blend starts, and the steps it may take; 0 leaves a part out. The counts are mixed before the network
 # learns, so that it is judged in the company it will have, and all is weighed once more when it has learned.
 _FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
+_FIRST_CONTENT = {"content_weight": 0.3, "lending": 1.0}  # and where content joins it
 _MEMORY_CELLS = 125_000_000  # 500 MB of float32
 _COMPANY = (1.0, 4.0, 16.0, 64.0)  # weights of the counts beside which a network in training is judged
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _Grid = tuple[tuple[str, tuple[float, ...]], ...]
 _REPEATS = ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0))
 _NEIGHBOURS = ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
-_MIX: _Grid = (_REPEATS, _NEIGHBOURS, _REPEATS)
+_CONTENT = ("content_weight", (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0))
+_MIX: _Grid = (_REPEATS, _NEIGHBOURS, _REPEATS, _CONTENT)
 _BLEND: _Grid = (
     ("counts_weight", _WEIGHTS),
     _REPEATS,
     ("counts_floor", (0.03, 0.1, 0.3, 1.0, 3.0)),
     _NEIGHBOURS,
+    _CONTENT,
+    ("lending", (0.25, 0.5, 1.0)),
     ("counts_weight", _WEIGHTS),
 )
 
@@ -83,9 +88,8 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         decided = lambda scorer: world.decide(lambda: validate(scorer))  # noqa: E731
     config = config.for_histories(sequence_length(snapshot), snapshot.num_items)
     shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
-    open_ = {
-        name: start for name, start in _FIRST_BLEND.items() if config.counts and getattr(config, name) is None
-    }
+    first = _FIRST_BLEND if shell.content is None else _FIRST_BLEND | _FIRST_CONTENT
+    open_ = {name: start for name, start in first.items() if config.counts and getattr(config, name) is None}
     mix, blend = (tuple(part for part in grid if part[0] in open_) for grid in (_MIX, _BLEND))
     found = _with(config, open_)
     if decided is not None and mix:
@@ -138,6 +142,9 @@ def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, sinc
     share = _REPLAY * new.num_targets / every.num_targets
     again = np.flatnonzero(rng(run.seed, "replay").random(len(every)) < share)
     start_ND = grown_vectors(model.item_ND, items, snapshot)
+    content_NC = item_content(snapshot)
+    if content_NC is not None:
+        start_ND = Content.of(content_NC, items.renumbering(snapshot.items) > 0).lent(start_ND)
 
     def make() -> nn.Module:
         network = SequenceTransformer(model.config, snapshot.num_items)
@@ -209,7 +216,14 @@ def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell
         neighbours_decay=neighbours.config.decay,
         habits=habits.weights,
     )
-    return _Shell((transitions, neighbours, habits), log_share(snapshot)), config
+    content_NC = item_content(snapshot) if config.content else None
+    content = None
+    if content_NC is not None:
+        content = Content.of(content_NC, transitions.popular > 0)
+        fading = content.neighbours.settled(config.content_decay, run)
+        content = replace(content, neighbours=fading)
+        config = msgspec.structs.replace(config, content_decay=fading.config.decay)
+    return _Shell((transitions, neighbours, habits), log_share(snapshot), content), config
 
 
 def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig:
@@ -240,35 +254,59 @@ def search_blend(
 class _Shell:
     """The counted half of the model, waiting for a network to complete it."""
 
-    def __init__(self, counted: tuple[Transitions, ItemKNN, Habits], prior: np.ndarray[Any, Any]) -> None:
+    def __init__(
+        self,
+        counted: tuple[Transitions, ItemKNN, Habits],
+        prior: np.ndarray[Any, Any],
+        content: Content | None,
+    ) -> None:
         self.counted = counted
         self.prior = prior
+        self.content = content
         self.memory = _Memory()
 
     def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model with the torch network still in it, for validation."""
-        item_ND = network.items().detach().cpu().numpy()  # type: ignore[operator]
         none = np.empty(0, np.uint8)
-        return _Live(config, none, item_ND, self.prior, *self.counted, {}, self.memory, network)
+        return _Live(
+            config,
+            none,
+            self.vectors(network),
+            self.prior,
+            *self.counted,
+            {},
+            self.content,
+            memory=self.memory,
+            network=network,
+        )
+
+    def vectors(self, network: nn.Module) -> npt.NDArray[np.float32]:
+        """Item vectors of a network, (N + 1, D); unmet items borrow theirs where their content is known."""
+        own_ND: npt.NDArray[np.float32] = network.items().detach().cpu().numpy()  # type: ignore[operator]
+        return own_ND if self.content is None else self.content.lent(own_ND)
 
     def alone(self, config: SequenceConfig) -> Sequence:
         """The counts without a network."""
         nothing = np.zeros((len(self.prior), 1), np.float32)
         none = np.empty(0, np.uint8)
-        return _Alone(config, none, nothing, self.prior, *self.counted, {}, self.memory)
+        return _Alone(config, none, nothing, self.prior, *self.counted, {}, self.content, memory=self.memory)
 
     def exported(
         self, network: nn.Module, config: SequenceConfig, like: npt.NDArray[np.uint8] | None = None
     ) -> Sequence:
         """The model as it serves, checked against the network; ``like``: a graph that may need no more than weights."""
+        import torch
+
         network = network.folded()  # type: ignore[operator]
-        item_ND = network.items().detach().cpu().numpy().copy()  # type: ignore[operator]
+        item_ND = self.vectors(network).copy()
+        network.load_state_dict({ITEM_WEIGHT: torch.from_numpy(item_ND)}, strict=False)
         weights = encoder_weights(network)
         batch = sample_batch(len(item_ND) - 1, config.build().length)
         wanted = self.live(network, config).interests(batch)[0]
         error = np.inf
         for graph in encoder_graphs(network, config, weights, like):
-            served = Sequence(config, graph, item_ND, self.prior, *self.counted, weights)
+            served = Sequence(config, graph, item_ND, self.prior, *self.counted, weights, self.content)
+            served = replace(served, prior_N=served.lent_prior(self.prior))
             error = np.abs(served.interests(batch)[0] - wanted).max()
             if error <= _EXPORT_TOLERANCE:
                 return served
@@ -279,7 +317,7 @@ class _Shell:
 class _Remembering(Sequence):
     """A ``Sequence`` that counts for a batch once, for all epochs and blends."""
 
-    memory: _Memory
+    memory: _Memory = field(kw_only=True)
 
     def rows(self, model: NeighbourModel | Habits, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What one counted model says of a batch, remembered."""
@@ -305,7 +343,7 @@ class _Alone(_Remembering):
 class _Live(_Remembering):
     """A ``Sequence`` whose encoder is the torch network. What it found for a batch it remembers."""
 
-    network: nn.Module
+    network: nn.Module = field(kw_only=True)
     known: dict[bytes, tuple[Any, Any]] = field(default_factory=dict)
 
     def encode(self, part: SequenceBatch) -> tuple[Any, Any]:

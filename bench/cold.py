@@ -1,0 +1,311 @@
+"""New items: a fifth of the items is hidden from training and must be found among all of them by what they say.
+
+Bring one of the folders ``amazon18-text``, ``uci-online-retail`` or ``complete-journey``. Models learn from what
+happened before the test, without any event of a hidden item; validation hides another fifth from them. Then everybody
+who turned to hidden items in the test is asked about, over the full catalogue and over the hidden items alone, and
+everybody about the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from penchant.core import CATALOG_SCHEMA, DAY, KIND_CODES, Catalog, Run, SequenceBatch, Snapshot, Vocabulary
+from penchant.data import Cases, ContentStore, item_texts
+from penchant.evaluation import Evaluation, paired_difference, rank_metrics, validation_metric
+from penchant.models import load_encoder
+from penchant.testing import snapshot_from_arrays
+from penchant.training import fit_model
+
+START = 1_700_000_000_000_000
+HIDDEN = 0.2  # share of the items
+TOPICS = 64  # where the catalogue has no categories, groups of like texts stand in for them
+CHOOSING = 1500  # people who stop and blend
+
+
+@dataclass(eq=False)
+class Log:
+    """Who turned to what, in order, each item once; from ``cut`` on it is the test."""
+
+    person: list[str]
+    items: list[list[str]]
+    ts: list[list[int]]
+    cut: list[int]
+    catalog: pa.Table
+
+
+def amazon(folder: Path, part: str) -> Log:
+    """Review histories of at most ten items and the next one; the later ones are the test."""
+    histories: dict[str, tuple[list[int], int]] = {}
+    for name in ("valid", "test"):
+        for row in pq.read_table(folder / f"{part}_{name}.parquet").to_pylist():
+            known, _ = histories.get(row["user"], ([], 0))
+            joined = _joined(known, row["history"])
+            histories[row["user"]] = ([*joined, row["target"]], len(joined) + (name == "valid"))
+    table = pq.read_table(folder / f"{part}_items.parquet").to_pylist()
+    rows = [{"id": str(row["item"]), "title": row["title"], "brand": row["brand"]} for row in table]
+    once = {user: (list(dict.fromkeys(items)), cut) for user, (items, cut) in sorted(histories.items())}
+    return Log(
+        person=list(once),
+        items=[[str(item) for item in items] for items, _ in once.values()],
+        ts=[[START + n * DAY for n in range(len(items))] for items, _ in once.values()],
+        cut=[min(cut, len(items)) for items, cut in once.values()],
+        catalog=catalog_table(rows),
+    )
+
+
+def _joined(known: list[int], history: list[int]) -> list[int]:
+    """Two overlapping pieces of one history as one."""
+    for length in range(min(len(known), len(history)), 0, -1):
+        if known[-length:] == history[:length]:
+            return known + history[length:]
+    return known + [item for item in history if item not in known]
+
+
+def uci(folder: Path) -> Log:
+    """Invoices of a gift shop; an item's description is the one that it bears most often."""
+    frame = pq.read_table(folder / "transactions.parquet").to_pandas()
+    named = frame.dropna(subset=["Description"]).groupby("StockCode")["Description"]
+    title = named.agg(lambda texts: texts.mode().iloc[0])
+    frame = frame[frame.CustomerID.notna() & (frame.Quantity > 0) & frame.StockCode.isin(title.index)]
+    rows = [{"id": str(item), "title": text} for item, text in title.items()]
+    return from_frame(frame.CustomerID, frame.StockCode, frame.InvoiceDate, rows)
+
+
+def journey(folder: Path) -> Log:
+    """Groceries; an item's text is its type, brand, category and department."""
+    columns = ["household_id", "product_id", "transaction_timestamp"]
+    frame = pq.read_table(folder / "transactions.parquet", columns=columns).to_pandas()
+    count = frame.product_id.value_counts()
+    frame = frame[frame.product_id.isin(count.index[count >= 20])]
+    products = pq.read_table(folder / "products.parquet").to_pandas().fillna("")
+    products = products[products.product_id.isin(frame.product_id)]
+    rows = [
+        {
+            "id": str(row.product_id),
+            "title": f"{row.product_type}, {row.brand}",
+            "category": f"{row.department} > {row.product_category}",
+        }
+        for row in products.itertuples()
+    ]
+    return from_frame(frame.household_id, frame.product_id, frame.transaction_timestamp, rows)
+
+
+def from_frame(person: Any, item: Any, when: Any, rows: list[dict[str, Any]]) -> Log:
+    """Rows of a log, the last tenth of the time span as the test."""
+    import pandas as pd
+
+    ts = pd.to_datetime(when).astype("datetime64[us]").astype("int64")
+    frame = pd.DataFrame({"person": person.astype(str), "item": item.astype(str), "ts": ts})
+    frame = frame.sort_values(["person", "ts"], kind="stable").drop_duplicates(["person", "item"])
+    test = frame.ts.quantile(0.9)
+    groups = [(str(name), group) for name, group in frame.groupby("person")]
+    return Log(
+        person=[name for name, _ in groups],
+        items=[group.item.tolist() for _, group in groups],
+        ts=[group.ts.tolist() for _, group in groups],
+        cut=[int((group.ts < test).sum()) for _, group in groups],
+        catalog=catalog_table(rows),
+    )
+
+
+def catalog_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """A catalogue of some columns, by id."""
+    full = [dict.fromkeys(CATALOG_SCHEMA.names) | row for row in rows]
+    return pa.Table.from_pylist(full, schema=CATALOG_SCHEMA).sort_by("id")
+
+
+class Split:
+    """The log with some items hidden: what is learned from, and who is asked."""
+
+    def __init__(
+        self, log: Log, vectors: dict[str, np.ndarray], hidden: set[str], people: int, seed: int
+    ) -> None:
+        self.log, self.hidden = log, hidden
+        self.catalog = Catalog(log.catalog, vectors)
+        self.items = Vocabulary(log.catalog["id"].combine_chunks())
+        rng = np.random.default_rng(seed)
+        self.rows = np.sort(rng.permutation(len(log.person))[:people])
+
+    def snapshot(self, end: dict[int, int]) -> Snapshot:
+        """Events of each person before position ``end``, without hidden items."""
+        log = self.log
+        kept = [[n for n in range(end[r]) if log.items[r][n] not in self.hidden] for r in self.rows]
+        row = np.repeat(np.arange(len(self.rows)), [len(places) for places in kept])
+        found = snapshot_from_arrays(
+            users=Vocabulary([log.person[r] for r in self.rows]),
+            items=self.items,
+            row=row,
+            item=self.items.numbers(
+                [log.items[r][n] for r, at in zip(self.rows, kept, strict=True) for n in at]
+            ),
+            kind=np.full(len(row), KIND_CODES["purchase"], np.uint8),
+            ts=[log.ts[r][n] for r, at in zip(self.rows, kept, strict=True) for n in at],
+        )
+        return replace(found, catalog=self.catalog)
+
+    def cases(
+        self, snapshot: Snapshot, start: dict[int, int], end: dict[int, int], wanted: set[str] | None
+    ) -> Cases:
+        """Who turned to wanted items (None = all that are not hidden) from ``start`` to ``end``, and has a history."""
+        targets = []
+        for place, r in enumerate(self.rows):
+            later = self.log.items[r][start[r] : end[r]]
+            chosen = [i for i in later if (i not in self.hidden if wanted is None else i in wanted)]
+            if chosen and snapshot.ptr[place + 1] > snapshot.ptr[place]:
+                targets.append((place, self.items.numbers(chosen)))
+        user_C = np.array([place for place, _ in targets], np.int64)
+        length_C = np.array([len(items) for _, items in targets])
+        return Cases(
+            history=snapshot,
+            user_C=user_C,
+            end_C=snapshot.ptr[user_C + 1],
+            target_ptr=np.r_[0, np.cumsum(length_C)],
+            target_item=np.concatenate([items for _, items in targets]).astype(np.int32),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A scorer as a function of a batch; ``among`` (N + 1,) limits the answers."""
+
+    function: Any
+    among: np.ndarray | None = None
+    config: Any = None
+
+    def scores(self, batch: SequenceBatch) -> np.ndarray:
+        score_BN = np.array(self.function(batch), np.float32)
+        if self.among is not None:
+            score_BN[:, ~self.among] = -np.inf
+        score_BN[:, 0] = -np.inf
+        return score_BN
+
+
+def baselines(train: Snapshot) -> Iterator[tuple[str, Any]]:
+    """Random, what is popular in the categories of the history, and the texts nearest to the mean of the history's."""
+    width = train.num_items + 1
+    rng = np.random.default_rng(0)
+    yield "random", lambda batch: rng.random((len(batch.item_BT), width))
+    vector_ND = np.concatenate([[np.zeros(384)], next(iter(train.catalog.vectors.values()))]).astype(
+        np.float32
+    )
+    topic_N = topics(train, vector_ND)
+    count_K = np.bincount(topic_N[train.item], minlength=topic_N.max() + 1)
+
+    def in_category(batch: SequenceBatch) -> np.ndarray:
+        share_BK = np.stack(
+            [np.bincount(topic_N[row], minlength=len(count_K)) / max(1, len(row)) for row in batch.item_BT]
+        )
+        return share_BK[:, topic_N] * count_K[topic_N] + rng.random((len(batch.item_BT), width)) * 1e-6
+
+    yield "popularity in category", in_category
+
+    def text_knn(batch: SequenceBatch) -> np.ndarray:
+        mean_BD = (vector_ND[batch.item_BT] * batch.mask_BT[..., None]).sum(1)
+        return (mean_BD / np.linalg.norm(mean_BD, axis=1, keepdims=True).clip(1e-9)) @ vector_ND.T
+
+    yield "text-kNN", text_knn
+
+
+def topics(train: Snapshot, vector_ND: np.ndarray) -> np.ndarray:
+    """Category of every item by number, or a group of like texts."""
+    paths = train.catalog.table["category"].to_pylist()
+    if any(paths):
+        return np.r_[0, np.unique([path or "" for path in paths], return_inverse=True)[1] + 1]
+    from sklearn.cluster import KMeans
+
+    return np.r_[0, KMeans(TOPICS, n_init=1, random_state=0).fit_predict(vector_ND[1:]) + 1]
+
+
+def main() -> None:
+    """Print recall of hidden items, and of the others, for every row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--part", default="industrial", help="of amazon18-text: industrial or office")
+    parser.add_argument("--people", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--cache", type=Path, default=Path("content-cache"), help="keeps the vectors of the texts"
+    )
+    given = parser.parse_args()
+    name = given.folder.name
+    log = (
+        amazon(given.folder, given.part)
+        if name.startswith("amazon")
+        else (uci if "uci" in name else journey)(given.folder)
+    )
+    encoder = load_encoder("minilm", "text")
+    vectors = {
+        "text": ContentStore(given.cache / encoder.id).encode(encoder, item_texts(log.catalog)).vector_ND
+    }
+    rng = np.random.default_rng(given.seed)
+    ids = log.catalog["id"].to_pylist()
+    fold = rng.random(len(ids))
+    hidden = {item for item, at in zip(ids, fold, strict=True) if at < HIDDEN}
+    choosing = {item for item, at in zip(ids, fold, strict=True) if HIDDEN <= at < 2 * HIDDEN}
+    split = Split(log, vectors, hidden, given.people, given.seed)
+    cut, end = dict(enumerate(log.cut)), {r: len(items) for r, items in enumerate(log.items)}
+    train = split.snapshot(cut)
+
+    # Validation: the last item of some people, while another fifth of the items is hidden.
+    inner = Split(log, vectors, hidden | choosing, given.people, given.seed)
+    chosen = set(rng.permutation([r for r in inner.rows if cut[r] >= 3])[:CHOOSING].tolist())
+    before = {r: at - (r in chosen) for r, at in cut.items()}
+    fitted_on = inner.snapshot(before)
+    validation = inner.cases(fitted_on, before, cut, set(ids) - hidden)
+    judge = validation_metric(validation, measure="NDCG@10", seen="exclude")
+
+    hidden_N = np.r_[False, np.isin(ids, list(hidden))]
+    new = split.cases(train, cut, end, hidden)
+    others = split.cases(train, cut, end, None)
+    console = Console(width=150)
+    console.print(
+        f"{train.num_users:,} people, {train.num_events:,} events, {train.num_items:,} items, {len(hidden):,} hidden; "
+        f"asked about hidden items: {len(new):,} people, about others: {len(others):,}"
+    )
+    functions = list(baselines(train))
+    for title, settings in (("sequence, no content", {"content": False}), ("sequence", {})):
+        found = fit_model("sequence", fitted_on, settings, Run(validate=judge)).config
+        model = fit_model("sequence", train, found, Run())
+        console.print(
+            f"{title}: epochs {found.epochs:.0f}, counts {found.counts_weight}, content {found.content_weight}, "
+            f"lending {found.lending}, fading {found.content_decay}"
+        )
+        functions.append((title, model.scores))
+    table = Table(
+        "model",
+        *(f"hidden: recall@{k} among {w}" for w in ("all", "hidden") for k in (10, 50)),
+        "others: NDCG@10",
+    )
+    rows: dict[str, list[Evaluation]] = {}
+    for title, function in functions:
+        rows[title] = [
+            rank_metrics(Asked(function, among), cases, name=title, ks=(10, 50), groups=())
+            for cases, among in ((new, None), (new, hidden_N), (others, None))
+        ]
+        every, alone, rest = (row.metrics for row in rows[title])
+        table.add_row(
+            title,
+            *(str(found[f"recall@{k}"]) for found in (every, alone) for k in (10, 50)),
+            str(rest["NDCG@10"]),
+        )
+    console.print(table)
+    for place, (what, measure) in enumerate((("all", "recall@10"), ("hidden", "recall@10"))):
+        gap = paired_difference(rows["sequence"][place], rows["text-kNN"][place])[measure]
+        console.print(f"sequence - text-kNN, {measure} among {what}: {gap.signed}")
+    gap = paired_difference(rows["sequence"][2], rows["sequence, no content"][2])["NDCG@10"]
+    console.print(f"others, with content - without, NDCG@10: {gap.signed}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""What items say: encoders, the store of their vectors, neighbours, and items that nobody has met."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from penchant.core import CATALOG_SCHEMA, Run
+from penchant.core.errors import InputError, MissingExtra
+from penchant.data import ContentStore, is_english, item_content, item_images, item_texts, sequence_batch
+from penchant.models import Content, Sequence, encoder_installed, encoder_kinds, load_encoder
+from penchant.testing import markov_snapshot
+from penchant.training import fit_model, update_model
+
+
+class Letters:
+    """A tiny encoder: how often each letter occurs; a text without letters cannot be read."""
+
+    name, modality, width, id = "letters", "text", 26, "letters-1"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode(self, contents: list[str]) -> np.ndarray:
+        self.asked += contents
+        count = np.array(
+            [[text.lower().count(chr(97 + n)) for n in range(26)] for text in contents], np.float32
+        )
+        return count / np.maximum(np.linalg.norm(count, axis=1, keepdims=True), 1e-9)
+
+
+def catalog(*rows: dict) -> pa.Table:
+    full = [dict.fromkeys(CATALOG_SCHEMA.names) | row for row in rows]
+    return pa.Table.from_pylist(full, schema=CATALOG_SCHEMA)
+
+
+def test_an_item_speaks_by_its_title_and_more() -> None:
+    shown = catalog(
+        {"id": "a", "title": "Boots", "brand": "Fell", "category": "Shoes > Hiking", "description": "Warm."},
+        {"id": "b", "category": "Shoes"},
+        {"id": "c", "title": "x" * 3000},
+    )
+    first, second, third = item_texts(shown)
+    assert first == "Boots. Fell. Hiking. Shoes. Warm."
+    assert second is None
+    assert third is not None
+    assert len(third) == 1000
+
+
+@pytest.mark.parametrize(
+    ("rows", "english"),
+    [
+        ([{"title": "Red shoes"}, {"title": "Blue hat"}], True),
+        ([{"title": "红色的鞋子"}, {"title": "Blue hat"}], False),
+        ([{"title": "Red shoes", "language": "de"}], False),
+        ([{"title": "Schuhe", "language": "en-GB"}], True),
+        ([{"title": None}], True),
+    ],
+)
+def test_the_language_of_a_catalogue(rows: list[dict], english: bool) -> None:
+    assert is_english(catalog(*({"id": str(n)} | row for n, row in enumerate(rows)))) is english
+
+
+def test_pictures_are_local_files(tmp_path: Path) -> None:
+    links = ["pictures/a.jpg", (tmp_path / "b c.png").as_uri(), "https://shop.example/d.jpg", None]
+    found = item_images(
+        catalog(*({"id": str(n), "image_link": link} for n, link in enumerate(links))), tmp_path
+    )
+    assert found == [tmp_path / "pictures/a.jpg", tmp_path / "b c.png", None, None]
+
+
+def test_each_content_is_encoded_once(tmp_path: Path) -> None:
+    encoder, store = Letters(), ContentStore(tmp_path / "letters")
+    first = store.encode(encoder, ["abc", None, "abc", "123"])
+    assert encoder.asked == ["abc", "123"]
+    assert first.new == 2
+    assert first.unread == [3]
+    assert not first.vector_ND[1].any()
+    again = store.encode(encoder, ["abc", "xyz"])
+    assert encoder.asked == ["abc", "123", "xyz"]
+    np.testing.assert_array_equal(again.vector_ND[0], first.vector_ND[0])
+    found = store.find(["xyz", "never read", None])
+    np.testing.assert_array_equal(found[0], again.vector_ND[1])
+    assert not found[1:].any()
+
+
+def test_a_damaged_file_of_vectors_is_made_again(tmp_path: Path) -> None:
+    encoder, store = Letters(), ContentStore(tmp_path)
+    wanted = store.encode(encoder, ["abc"]).vector_ND
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:20])
+    np.testing.assert_array_equal(store.encode(encoder, ["abc"]).vector_ND, wanted)
+
+
+def pairs() -> np.ndarray:
+    """Content of 30 items in which i and i + 1 are alike, around a circle."""
+    angle = 2 * np.pi * np.arange(30) / 30
+    content = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1).astype(np.float32)
+    return np.concatenate([np.zeros((1, 3), np.float32), content])
+
+
+def test_an_unmet_item_borrows_from_its_nearest() -> None:
+    met = np.ones(31, np.bool_)
+    met[[0, 7]] = False
+    content = Content.of(pairs(), met)
+    lent = content.lend(np.arange(31, dtype=np.float32)[:, None])
+    assert lent[7, 0] == pytest.approx(7, abs=0.01)
+    assert not np.delete(lent, 7, axis=0).any()
+    assert content.neighbours.matrix[7, 8] > content.neighbours.matrix[7, 12] > 0
+    assert content.neighbours.matrix[7, 7] == 0
+
+
+def test_items_can_be_added_later() -> None:
+    content_NC, met = pairs(), np.r_[False, np.ones(30, np.bool_)]
+    short = Content.of(content_NC[:29], met[:29])
+    long = short.extended(content_NC, met & (np.arange(31) < 29))
+    whole = Content.of(content_NC, met & (np.arange(31) < 29))
+    np.testing.assert_allclose(long.neighbours.matrix.toarray(), whole.neighbours.matrix.toarray(), atol=1e-6)
+    np.testing.assert_allclose(long.lenders.toarray(), whole.lenders.toarray(), atol=1e-6)
+    again = Content.restore(long.arrays())
+    np.testing.assert_array_equal(again.lenders.toarray(), long.lenders.toarray())
+    met[30] = True
+    assert long.recounted(met & (np.arange(31) != 29)).lenders[[30]].nnz == 0
+
+
+TINY = {"size": "tiny", "epochs": 2, "counts_weight": 4.0, "neighbours_weight": 0.5, "repeats_weight": 0.0}
+
+
+@pytest.fixture(scope="module")
+def walks():
+    """Walks around a circle; item 12 is in the catalogue, and nobody has met it."""
+    whole = markov_snapshot(200, 30)
+    kept = np.asarray(whole.item) != 12
+    row = np.repeat(np.arange(whole.num_users), np.diff(whole.ptr))
+    ptr = np.r_[0, np.cumsum(np.bincount(row[kept], minlength=whole.num_users))]
+    cut = {name: getattr(whole, name)[kept] for name in ("item", "kind", "ts", "value")}
+    vectors = {"text/letters-1": pairs()[1:]}
+    return replace(whole, ptr=ptr, **cut, catalog=replace(whole.catalog, vectors=vectors))
+
+
+@pytest.fixture(scope="module")
+def model(walks) -> Sequence:
+    return fit_model("sequence", walks, TINY | {"content_weight": 1.0, "lending": 1.0}, Run())
+
+
+def rank_of(model: Sequence, snapshot, item: int, after: int) -> int:
+    """Rank of an item for somebody who turned to another one last."""
+    rows = np.flatnonzero([snapshot.item[end - 1] == after for end in snapshot.ptr[1:]])[:1]
+    score = model.scores(sequence_batch(snapshot, rows, 50))[0]
+    return int((score > score[item]).sum()) + 1
+
+
+def test_an_item_that_nobody_met_is_recommended(walks, model) -> None:
+    without = fit_model("sequence", walks, TINY | {"content": False}, Run())
+    assert rank_of(model, walks, 12, 11) <= 5
+    assert rank_of(without, walks, 12, 11) > 10
+    assert without.content is None
+
+
+def test_the_model_travels_with_its_content(walks, model) -> None:
+    again = Sequence.restore(model.config, model.arrays())
+    batch = sequence_batch(walks, np.arange(5), 50)
+    np.testing.assert_array_equal(again.scores(batch), model.scores(batch))
+
+
+def test_an_item_that_entered_later_is_recommended_at_once(walks, model) -> None:
+    content_NC = item_content(walks)
+    assert content_NC is not None
+    wider = model.extended(np.concatenate([content_NC, content_NC[[12]]]))
+    batch = sequence_batch(walks, np.arange(20), 50)
+    before, after = model.scores(batch), wider.scores(batch)
+    np.testing.assert_allclose(after[:, 1:31], before[:, 1:], rtol=1e-4, atol=1e-4)
+    assert rank_of(wider, walks, 31, 11) <= 6
+    # Who clicks on the new item is understood too.
+    batch = replace(batch, item_BT=np.where(batch.item_BT == 11, 31, batch.item_BT))
+    assert np.isfinite(wider.scores(batch)[:, 1:]).all()
+
+
+def test_an_update_keeps_what_items_say(walks, model) -> None:
+    since = int(np.sort(walks.ts)[-200])
+    updated = update_model("sequence", model, walks.items, walks, since, Run())
+    assert rank_of(updated, walks, 12, 11) <= 5
+
+
+def test_a_recount_lets_a_met_item_stand_on_its_own(walks, model) -> None:
+    whole = markov_snapshot(200, 30)
+    assert model.content is not None
+    assert model.content.lenders[[12]].nnz
+    recounted = model.recounted(whole)
+    assert recounted.content is not None
+    assert not recounted.content.lenders[[12]].nnz
+
+
+def test_an_encoder_that_does_not_exist() -> None:
+    with pytest.raises(InputError, match="no such text encoder"):
+        load_encoder("efficientnet_lite0", "text")
+    assert set(encoder_kinds()) >= {"minilm", "e5", "efficientnet_lite0"}
+
+
+def test_an_encoder_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penchant.models._encoders.find_spec", lambda name: None)
+    load_encoder.cache_clear()
+    try:
+        assert not encoder_installed("minilm")
+        with pytest.raises(MissingExtra, match=r"penchant\[text\]"):
+            load_encoder("minilm", "text")
+        with pytest.raises(MissingExtra, match=r"penchant\[image\]"):
+            load_encoder("efficientnet_lite0", "image")
+    finally:
+        load_encoder.cache_clear()
+
+
+def real(name: str, modality: str):
+    if not encoder_installed(name):
+        pytest.skip(f"the {modality} encoder {name} is not installed: pip install 'penchant[{modality}]'")
+    return load_encoder(name, modality)
+
+
+ENGLISH = ["waterproof hiking boots", "leather walking shoes", "chocolate biscuits with nuts"]
+CHINESE = ["防水登山靴", "户外徒步鞋", "巧克力坚果饼干"]
+
+
+@pytest.mark.parametrize(("name", "texts"), [("minilm", ENGLISH), ("e5", CHINESE)])
+def test_like_texts_are_near(name: str, texts: list[str]) -> None:
+    encoder = real(name, "text")
+    vector_ND = encoder.encode(texts)
+    assert vector_ND.shape == (3, encoder.width)
+    np.testing.assert_allclose(np.linalg.norm(vector_ND, axis=1), 1, atol=1e-3)
+    assert vector_ND[0] @ vector_ND[1] > vector_ND[0] @ vector_ND[2] + 0.02
+    assert encoder.id.startswith(name)
+
+
+def test_pictures_and_what_is_none() -> None:
+    encoder = real("efficientnet_lite0", "image")
+    from PIL import Image
+
+    def picture(colour: str) -> bytes:
+        data = io.BytesIO()
+        Image.new("RGBA", (60, 40), colour).save(data, "PNG")
+        return data.getvalue()
+
+    vector_ND = encoder.encode([picture("red"), b"no picture", picture("red"), b"", picture("red")[:50]])
+    assert vector_ND.shape == (5, 1280)
+    np.testing.assert_allclose(vector_ND[0], vector_ND[2])
+    assert vector_ND[0].any()
+    assert not vector_ND[[1, 3, 4]].any()
