@@ -13,6 +13,7 @@ import tomli_w
 from penchant.core import Estimate, Model, Progress, Run, iso
 from penchant.core.errors import ModelError
 from penchant.engine import _requests as rq
+from penchant.engine._content import with_content
 from penchant.engine._protocol import (
     MEASURE,
     Halves,
@@ -41,7 +42,7 @@ def tune(shop: Shop, request: rq.TuneRequest, progress: Progress) -> rq.TuneRepo
     device = pick_device(request.device)
     own = dict(shop.config.train.settings.get(_KIND, {}))
     config: Any = model_config(shop, _KIND, request.size)
-    snapshot = take_snapshot(shop, progress)
+    snapshot = with_content(shop, take_snapshot(shop, progress), progress)
     halves = split_people(
         shop, snapshot, share=shop.config.train.holdout, seen=request.seen, seed=request.seed
     )
