@@ -227,6 +227,17 @@ class Engine:
 
         return tune(self.shop, request, self.progress)
 
+    @operation(scope="manage")
+    def sizes(self, request: rq.SizesRequest) -> rq.SizesReport:
+        """Ask what every size of the sequence model costs: parameters, memory, operations.
+
+        Computed from the settings, nothing is trained. Memory is that of one process in float32 with histories of full
+        length; sizes that one machine does not hold are sharded over the processes of ``torchrun``.
+        """
+        from penchant.engine._sizes import sizes
+
+        return sizes(self.shop, request)
+
     @operation(scope="manage", job=True, isolated=True)
     def recount(self, request: rq.RecountRequest) -> rq.RecountReport:
         """Count again what people turn to and in which order, and let the promoted model serve with it.

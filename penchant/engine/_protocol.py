@@ -32,7 +32,7 @@ from penchant.data import (
 )
 from penchant.engine import _requests as rq
 from penchant.evaluation import Evaluation, Leaderboard, leaderboard, rank_metrics, validation_metric
-from penchant.models import model_kinds
+from penchant.models import SIZES, model_kinds
 from penchant.training import fit_model
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def model_config(shop: Shop, kind: str, size: str = "auto") -> msgspec.Struct:
         return msgspec.convert({**own, "size": size}, config)
     except msgspec.ValidationError:
         raise InputError(
-            "no such size", value=size, hint="auto, tiny, small, base, large or huge", path="$.size"
+            "no such size", value=size, hint="one of: " + ", ".join(("auto", *SIZES)), path="$.size"
         ) from None
 
 

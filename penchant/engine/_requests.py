@@ -334,6 +334,49 @@ class RecountReport(Noun, frozen=True):
     seconds: float
 
 
+class SizesRequest(Noun, frozen=True):
+    """Ask what every size of the sequence model costs to train."""
+
+    items: (
+        Annotated[int, Meta(ge=1, description="size of the catalogue; the shop's own when left out")] | None
+    ) = None
+    targets: (
+        Annotated[int, Meta(ge=1, description="events learned from in an epoch; those stored when left out")]
+        | None
+    ) = None
+
+
+class SizeRow(Noun, frozen=True):
+    """One word on the dial: what it sets, and what follows. Memory in millions of bytes, all of it float32."""
+
+    size: str
+    width: int
+    depth: int  # blocks
+    heads: int
+    feedforward: int  # hidden units of a block's gated layer
+    length: int  # events looked back on
+    batch: int  # targets in one step
+    learning_rate: float
+    horizon: int  # targets seen in all, at most
+    parameters: int
+    weights_mb: float
+    gradients_mb: float
+    optimiser_mb: float  # AdamW's two moments
+    averages_mb: float  # the running average and the best one
+    activations_mb: float  # of one step, histories of full length
+    training_mb: float  # all of the above
+    mflop_per_target: float  # millions of operations, forward and backward
+    tflop_per_epoch: float
+
+
+class SizesReport(Noun, frozen=True):
+    """Every size of the sequence model, computed from its settings for so many items and events."""
+
+    items: int
+    targets: int
+    rows: list[SizeRow]
+
+
 class EvaluateRequest(Noun, frozen=True):
     """Measure on the newest time window, on people who took no part in any choice."""
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         RecentPopularityConfig,
     )
     from penchant.models._sequence import Sequence
-    from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SequenceConfig, Size
+    from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SIZES, SequenceConfig, Size
+    from penchant.models._sequence_costs import SequenceCosts, sequence_costs
     from penchant.models._tags import BehaviourView, TagEvidence, Tags, TagsConfig
     from penchant.models._tags_fit import fit_tags
     from penchant.models._tags_labels import labels_from_users, next_period_labels
@@ -59,6 +60,8 @@ _LAZY = {
     "RecentPopularityConfig": "_popularity",
     "Sequence": "_sequence",
     "SequenceConfig": "_sequence_config",
+    "SequenceCosts": "_sequence_costs",
+    "SIZES": "_sequence_config",
     "Size": "_sequence_config",
     "TagEvidence": "_tags",
     "Tags": "_tags",
@@ -73,6 +76,7 @@ _LAZY = {
     "load_encoder": "_encoders",
     "log_share": "_counts",
     "next_period_labels": "_tags_labels",
+    "sequence_costs": "_sequence_costs",
     "target_counts": "_counts",
     "train_tags": "_tags_train",
 }
@@ -81,6 +85,7 @@ __all__ = [
     "EASE",
     "FULL_SOFTMAX_ITEMS",
     "IALS",
+    "SIZES",
     "BehaviourView",
     "Content",
     "ContentNeighbours",
@@ -101,6 +106,7 @@ __all__ = [
     "RecentPopularityConfig",
     "Sequence",
     "SequenceConfig",
+    "SequenceCosts",
     "Size",
     "TagEvidence",
     "Tags",
@@ -116,6 +122,7 @@ __all__ = [
     "log_share",
     "model_kinds",
     "next_period_labels",
+    "sequence_costs",
     "target_counts",
     "train_tags",
 ]

@@ -15,9 +15,10 @@ from penchant.models._habits import Weights
 Count = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(gt=0, le=1)]
-SizeName = Literal["auto", "tiny", "small", "base", "large", "huge"]
+SizeName = Literal["auto", "tiny", "small", "base", "large", "huge", "giant", "titan"]
 LossName = Literal["auto", "full", "sampled"]
 
+NUM_GAPS = 40  # half-unit steps of log seconds: the last one begins at nine years
 FULL_SOFTMAX_ITEMS = 5_000  # above it, "auto" draws negatives: as accurate there, at a third of the cost
 
 
@@ -27,6 +28,7 @@ class Size(msgspec.Struct, frozen=True):
     width: int
     depth: int
     heads: int
+    feedforward: int  # hidden units of a block's gated layer
     length: int  # events the encoder looks back on
     batch: int  # targets in one step
     negatives: int  # uniform negatives in one step, when they are drawn
@@ -35,11 +37,13 @@ class Size(msgspec.Struct, frozen=True):
 
 
 SIZES: dict[str, Size] = {
-    "tiny": Size(16, 1, 1, 20, 512, 128, 5e-3, 200_000),
-    "small": Size(64, 1, 1, 50, 1536, 1024, 2e-3, 20_000_000),
-    "base": Size(128, 2, 2, 50, 2048, 2048, 1e-3, 10_000_000),
-    "large": Size(256, 4, 4, 100, 4096, 4096, 7e-4, 100_000_000),
-    "huge": Size(512, 8, 8, 200, 8192, 8192, 5e-4, 1_000_000_000),
+    "tiny": Size(16, 1, 1, 32, 20, 512, 128, 5e-3, 200_000),
+    "small": Size(64, 1, 1, 128, 50, 1536, 1024, 2e-3, 20_000_000),
+    "base": Size(128, 2, 2, 256, 50, 2048, 2048, 1e-3, 10_000_000),
+    "large": Size(256, 4, 4, 512, 100, 4096, 4096, 7e-4, 100_000_000),
+    "huge": Size(512, 8, 8, 1024, 200, 8192, 8192, 5e-4, 1_000_000_000),
+    "giant": Size(1024, 16, 16, 2752, 500, 16384, 16384, 3e-4, 10_000_000_000),
+    "titan": Size(2048, 24, 16, 5504, 1000, 32768, 16384, 2e-4, 100_000_000_000),
 }
 
 
@@ -69,6 +73,7 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: Count | None = None
     depth: Count | None = None
     heads: Count | None = None
+    feedforward: Count | None = None
     length: Count | None = None
     batch: Count | None = None  # targets in one step; None: the size's, more over a large catalogue
     negatives: Annotated[int, Meta(ge=2)] | None = None

@@ -23,10 +23,8 @@ from torch import Tensor, nn
 from penchant.core import KINDS, SequenceBatch
 from penchant.models._dropout import Dropout
 from penchant.models._interest import Negatives
-from penchant.models._sequence_config import SequenceConfig
+from penchant.models._sequence_config import NUM_GAPS, SequenceConfig, Size
 from penchant.models._sequence_loss import fused_softmax_loss, sampled_softmax_loss
-
-NUM_GAPS = 40  # half-unit steps of log seconds: the last one begins at nine years
 
 
 class SequenceTransformer(nn.Module):
@@ -59,9 +57,7 @@ class SequenceTransformer(nn.Module):
         self.gap = nn.Embedding(NUM_GAPS, size.width)
         self.value = nn.Linear(1, size.width, bias=False)
         self.dropout = Dropout(config.dropout_or_default)
-        self.blocks = nn.ModuleList(
-            Block(size.width, size.heads, size.length, config.dropout_or_default) for _ in range(size.depth)
-        )
+        self.blocks = nn.ModuleList(Block(size, config.dropout_or_default) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width)
         self.heads = nn.Linear(size.width, config.interests * size.width, bias=False)
         self._initialise(size.width)
@@ -172,16 +168,19 @@ class SequenceTransformer(nn.Module):
 class Block(nn.Module):
     """One pre-norm block: causal attention with a bias by distance, then a gated feed-forward layer."""
 
-    def __init__(self, width: int, heads: int, length: int, dropout: float) -> None:
+    def __init__(self, size: Size, dropout: float) -> None:
         super().__init__()
-        self.num_heads = heads
+        width, hidden = size.width, size.feedforward
+        self.num_heads = size.heads
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.up = nn.Linear(width, 4 * width, bias=False)  # half of it is the gate (SwiGLU, Shazeer 2020)
-        self.down = nn.Linear(2 * width, width, bias=False)
+        self.up = nn.Linear(width, 2 * hidden, bias=False)  # half of it is the gate (SwiGLU, Shazeer 2020)
+        self.down = nn.Linear(hidden, width, bias=False)
         self.dropout = Dropout(dropout)
-        self.distance_HT = nn.Parameter(-0.1 * torch.arange(length).float().expand(heads, -1).clone())
+        self.distance_HT = nn.Parameter(
+            -0.1 * torch.arange(size.length).float().expand(size.heads, -1).clone()
+        )
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""

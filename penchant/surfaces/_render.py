@@ -243,6 +243,23 @@ def _tuned(report: e.TuneReport) -> RenderableType:
     )
 
 
+def _sizes(report: e.SizesReport) -> RenderableType:
+    numbers = ("width", "blocks", "heads", "feed-forward", "memory", "batch", "rate", "horizon")
+    sets = _table("size", *numbers, right=numbers)
+    figures = ("parameters", "weights", "gradients", "AdamW", "averages", "activations", "in all")
+    work = ("MFLOP/target", "TFLOP/epoch")
+    costs = _table("size", *figures, *work, right=(*figures, *work))
+    for row in report.rows:
+        dial = (row.width, row.depth, row.heads, row.feedforward, row.length, row.batch)
+        sets.add_row(row.size, *(f"{n:,}" for n in dial), f"{row.learning_rate:g}", f"{row.horizon:.0e}")
+        memory = (row.weights_mb, row.gradients_mb, row.optimiser_mb, row.averages_mb, row.activations_mb)
+        amounts = (f"{mb:,.0f}" for mb in (*memory, row.training_mb))
+        operations = (f"{row.mflop_per_target:,.2f}", f"{row.tflop_per_epoch:,.2f}")
+        costs.add_row(row.size, f"{row.parameters:,}", *amounts, *operations)
+    head = f"for {report.items:,} items and {report.targets:,} targets an epoch; memory in MB, float32, one process"
+    return _lines(head, "", sets, "", costs)
+
+
 def _profile(profile: e.Profile) -> RenderableType:
     parts: list[RenderableType] = []
     span = ""
@@ -409,6 +426,7 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     e.RecountReport: _recounted,
     e.TrainReport: _trained,
     e.TuneReport: _tuned,
+    e.SizesReport: _sizes,
     e.Profile: _profile,
     e.SimilarReport: _similar,
     e.Status: _status,

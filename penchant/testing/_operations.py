@@ -223,6 +223,7 @@ STEPS: tuple[Step, ...] = (
     ("profile", "profile", lambda s: {**_ME, "k": 3}),
     ("evaluate", "evaluate", lambda s: {"seed": 2, "html": str(s.out / "report.html")}),
     ("compare", "compare", lambda s: {"models": list(s.models), "seed": 2}),
+    ("sizes", "sizes", lambda s: {"targets": 1000}),
     ("recount", "recount", lambda s: {}),
     ("promote", "promote", lambda s: {"artifact": s.artifact("popularity")}),
     ("promoted", "recommend", lambda s: {"seed": 3, **_ME, "k": 3}),
@@ -377,6 +378,15 @@ class OperationTests:
         assert story["recount"]["previous"] == story["everybody"]["model_id"] == story["many"]["model_id"]
         assert story["recount"]["kind"] in ("popularity", "transitions", *story["train"]["artifacts"])
         assert story["promote"]["previous"] == story["recount"]["promoted"]
+
+    def test_sizes_grow(self, story: Story) -> None:
+        """Every size of the dial says what it costs; each costs more than the one before."""
+        costs = [
+            (row["parameters"], row["training_mb"], row["mflop_per_target"]) for row in story["sizes"]["rows"]
+        ]
+        assert costs == sorted(costs)
+        assert story["sizes"]["items"] == 24
+        assert costs[-1][0] > 1e9
 
     def test_promotion_and_return(self, story: Story) -> None:
         """Another model serves after promote, and the earlier one again after rollback."""

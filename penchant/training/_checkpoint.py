@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from penchant.store import atomic_write
 from penchant.training._optimiser import Optimiser
+from penchant.training._shards import local
 
 State = TypeVar("State", bound=msgspec.Struct)
 
@@ -32,13 +33,13 @@ def save_checkpoint(place: Path, nets: Nets, state: msgspec.Struct) -> None:
     """
     from safetensors.torch import save
 
-    tensors = {f"network.{k}": v.contiguous() for k, v in nets.network.state_dict().items()}
-    tensors |= {f"average.{k}": v.contiguous() for k, v in nets.average.state_dict().items()}
-    tensors |= {f"best.{k}": v.contiguous() for k, v in nets.best.items()}
-    tensors |= {f"optimiser.{k}": v.contiguous() for k, v in nets.optimiser.tensors().items()}
+    tensors = {f"network.{k}": v for k, v in nets.network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in nets.average.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in nets.best.items()}
+    tensors |= {f"optimiser.{k}": v for k, v in nets.optimiser.tensors().items()}
     place.parent.mkdir(parents=True, exist_ok=True)
     # A tensor may not stand twice in one file: the tied or shared ones are copied.
-    copies = {k: v.detach().cpu().clone() for k, v in tensors.items()}
+    copies = {k: local(v.detach()).cpu().contiguous().clone() for k, v in tensors.items()}
     atomic_write(place, save(copies, metadata={"state": msgspec.json.encode(state).decode()}))
 
 
@@ -58,11 +59,14 @@ def load_checkpoint(place: Path, nets: Nets, kind: type[State]) -> State | None:
 
     weights = part("network.")
     own = nets.network.state_dict()
-    if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
+    if weights.keys() != own.keys() or any(weights[k].shape != local(own[k]).shape for k in own):
         return None
-    nets.network.load_state_dict(weights)
-    nets.average.load_state_dict(part("average."))
-    for name, value in part("best.").items():
-        nets.best[name].copy_(value)
+    for into, found in (
+        (own, weights),
+        (nets.average.state_dict(), part("average.")),
+        (nets.best, part("best.")),
+    ):
+        for name, value in found.items():
+            local(into[name]).copy_(value)
     nets.optimiser.restore(part("optimiser."))
     return state

@@ -29,12 +29,16 @@ from penchant.training._checkpoint import Nets, load_checkpoint, save_checkpoint
 from penchant.training._distributed import World, join
 from penchant.training._interrupt import StopRequest
 from penchant.training._optimiser import Optimiser
+from penchant.training._shards import ShardedLoss, gather
 
 _WARMUP = 100  # steps
 _SAVE_SECONDS = 60.0
 _AVERAGE = 0.998  # weights are averaged over about the last 500 steps (Polyak and Juditsky 1992)
 _CLEARLY, _FALLS = 0.98, 2  # two falls in a row to below 98 % of the best: more epochs only overfit
 _CLIP = 1.0  # largest length of a gradient
+SHARD_ABOVE = (
+    100_000_000  # parameters of a network that several processes cut up instead of each holding it whole
+)
 _TASK = "sequence model"
 
 
@@ -103,10 +107,11 @@ def train_network(
                 job.save()
         except KeyboardInterrupt:
             job.interrupted()
-    if measure is not None:
-        job.nets.average.load_state_dict(job.nets.best)
+        if measure is not None:
+            job.nets.average.load_state_dict(job.nets.best)
+        network = job.judged()
     epochs = job.state.best_epoch if measure is not None else job.state.epoch
-    return Trained(job.nets.average, epochs, job.state.best)
+    return Trained(network, epochs, job.state.best)
 
 
 def fit_size(size: Size, num_items: int) -> Size:
@@ -127,6 +132,8 @@ class Job:
     epochs: int
     negatives: NegativeSampler | None
     nets: Nets
+    sharded: ShardedLoss | None  # the network, cut over all processes
+    whole: nn.Module  # what is judged: the average, or what it is gathered into where it is cut
     state: Standing = field(default_factory=Standing)
     saved: float = field(default_factory=time.monotonic)
 
@@ -155,6 +162,11 @@ class Job:
         if world.device.startswith("cuda"):  # on a CPU compiling takes longer than it saves
             network.compile(dynamic=True)
         average = copy.deepcopy(network)  # what is judged and given back: steadier than the last step
+        whole, sharded = average, None
+        if world.size > 1 and sum(p.numel() for p in network.parameters()) > SHARD_ABOVE:
+            whole = copy.deepcopy(network).cpu()
+            sharded = ShardedLoss(network, world)
+            average = ShardedLoss(average, world).network
         best = {name: value.detach().clone() for name, value in network.state_dict().items()}
         sampler = _sampler(snapshot, config, size, run.seed)
         optimiser = Optimiser.of(
@@ -164,7 +176,8 @@ class Job:
             by_rows=sampler is not None and world.size == 1,
         )
         nets = Nets(network, average, best, optimiser)
-        return cls(snapshot, config, size, run, world, windows, max(1, round(epochs)), sampler, nets)
+        count = max(1, round(epochs))
+        return cls(snapshot, config, size, run, world, windows, count, sampler, nets, sharded, whole)
 
     def epoch(self, stop: StopRequest) -> None:
         """Go through what is left of this epoch."""
@@ -183,27 +196,37 @@ class Job:
             self.state.batch = number + 1
             if number % 10 == 0 or number + 1 == len(batches):
                 self._tell(number + 1, len(batches))
-            if stop.asked or time.monotonic() - self.saved > _SAVE_SECONDS:
+            stopping, due = self._due(stop)
+            if stopping or due:
                 self.save()
-            if stop.asked:
+            if stopping:
                 raise KeyboardInterrupt
+
+    def _due(self, stop: StopRequest) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save; processes that hold parts of one network do both together."""
+        asked, late = stop.asked, time.monotonic() - self.saved > _SAVE_SECONDS
+        if self.sharded is None:
+            return asked, late
+        word = self.world.decide(lambda: 2.0 * asked + late)
+        return word >= 2, word % 2 == 1
 
     def _step(self, index: Ints, number: int) -> tuple[float, int]:
         """One update; returns the summed loss and the targets of all processes."""
-        network, optimiser = self.nets.network, self.nets.optimiser
-        model = cast(InterestModel, network)
+        optimiser = self.nets.optimiser
+        model = cast(InterestModel, self.nets.network).loss if self.sharded is None else self.sharded
         torch.manual_seed(step_seed(self.run.seed, self.state.epoch, number, self.world.rank))
         whole = self._batch(index)
         target_M = _targets(whole)
         draw = self.negatives.draw if self.negatives is not None else None
         negatives = draw(target_M, self.state.epoch, number) if draw is not None else None
-        mine = whole if self.world.size == 1 else self._batch(index[self.world.rank :: self.world.size])
-        share = len(_targets(mine)) / max(1, len(target_M))
+        index = index[self.world.rank :: self.world.size]
+        mine = whole if self.world.size == 1 or not len(index) else self._batch(index)
+        share = len(_targets(mine)) / max(1, len(target_M)) if len(index) else 0.0
         optimiser.zero_grad()
         loss = torch.zeros((), device=self.world.device)
-        if share:
+        if share or self.sharded is not None:  # all take part where each holds a part
             with autocast(self.world.device):
-                loss = model.loss(mine, negatives) * share
+                loss = model(mine, negatives) * share
             torch.autograd.backward(loss)
         total = self.world.sum(loss.detach().clone())
         self._share_gradients()
@@ -218,7 +241,7 @@ class Job:
 
     def _share_gradients(self) -> None:
         """Add up the gradients of all processes, each weighed by its share of the targets."""
-        if self.world.size == 1:
+        if self.world.size == 1 or self.sharded is not None:
             return
         for parameter in self.nets.network.parameters():
             if parameter.grad is None:
@@ -233,8 +256,8 @@ class Job:
         state.done = state.epoch >= self.epochs
         if measure is None:
             return
-        average.eval()
-        value = self.world.decide(lambda: measure(average))
+        judged = self.judged().eval()
+        value = self.world.decide(lambda: measure(judged))
         if state.best is None or value > state.best:
             state.best, state.best_epoch, state.since_best = value, state.epoch, 0
             for name, tensor in average.state_dict().items():
@@ -250,6 +273,10 @@ class Job:
             figures["validation"] = value
             self.run.progress(f"{_TASK}: validated", state.epoch, self.epochs, figures)
 
+    def judged(self) -> nn.Module:
+        """The averaged network, whole; all processes call it together."""
+        return self.whole if self.sharded is None else gather(self.nets.average.state_dict(), self.whole)
+
     def _tell(self, done: int, total: int) -> None:
         if self.world.rank:
             return
@@ -260,7 +287,10 @@ class Job:
 
     @property
     def _place(self) -> Path | None:
-        return None if self.run.checkpoints is None else self.run.checkpoints / "state.safetensors"
+        if self.run.checkpoints is None:
+            return None
+        part = "" if self.sharded is None else f".{self.world.rank + 1}-of-{self.world.size}"
+        return self.run.checkpoints / f"state{part}.safetensors"
 
     def restore(self) -> None:
         """Go on from the checkpoint, if there is one of this run."""
@@ -268,8 +298,8 @@ class Job:
             self.state = load_checkpoint(self._place, self.nets, Standing) or self.state
 
     def save(self) -> None:
-        """Write a checkpoint; the first process does so for all, whose tensors are equal."""
-        if self._place is not None and self.world.rank == 0:
+        """Write a checkpoint: the first process for all, whose tensors are equal, or each its part."""
+        if self._place is not None and (self.world.rank == 0 or self.sharded is not None):
             save_checkpoint(self._place, self.nets, self.state)
         self.saved = time.monotonic()
 

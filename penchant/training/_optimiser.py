@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from penchant.training._shards import cut_like, local
+
 TOUCHED_ROWS = 50_000  # tables of more rows are updated and averaged by rows
 _BETAS = (0.9, 0.98)
 _AVERAGE_EVERY = 10  # steps between two averages of a great table
@@ -83,7 +85,8 @@ class Optimiser:
     def average(self, into: nn.Module, keep: float, step: int) -> None:
         """Move the running average of all weights towards them by 1 - ``keep``; great tables every tenth step."""
         known = {id(table) for table in self.tables}
-        pairs = list(zip(into.parameters(), self.network.parameters(), strict=True))
+        both = zip(into.parameters(), self.network.parameters(), strict=True)
+        pairs = [(local(a), local(p)) for a, p in both]
         mine = [(a, p) for a, p in pairs if id(p) not in known]
         torch._foreach_lerp_([a for a, _ in mine], [p for _, p in mine], 1 - keep)
         if step % _AVERAGE_EVERY == 0:
@@ -94,7 +97,7 @@ class Optimiser:
     def tensors(self) -> dict[str, Tensor]:
         """Its state by name, for a checkpoint."""
         return {
-            f"{place}.{number}.{name}": torch.as_tensor(value)
+            f"{place}.{number}.{name}": torch.as_tensor(local(value) if isinstance(value, Tensor) else value)
             for place, part in enumerate(self.parts)
             for number, slots in part.state_dict()["state"].items()
             for name, value in slots.items()
@@ -103,11 +106,14 @@ class Optimiser:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put back what ``tensors`` gave."""
         for place, part in enumerate(self.parts):
+            parameters = [parameter for group in part.param_groups for parameter in group["params"]]
             slots: dict[int, dict[str, Tensor | int]] = {}
             for key, value in tensors.items():
                 where, number, name = key.split(".")
                 if int(where) == place:
                     # SparseAdam counts its steps in a plain number; a tensor would round its powers
                     whole = value.ndim == 0 and not value.is_floating_point()
-                    slots.setdefault(int(number), {})[name] = int(value) if whole else value
+                    slots.setdefault(int(number), {})[name] = (
+                        int(value) if whole else cut_like(parameters[int(number)], value)
+                    )
             part.load_state_dict({"state": slots, "param_groups": part.state_dict()["param_groups"]})

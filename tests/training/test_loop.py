@@ -131,17 +131,19 @@ def test_training_leaves_the_generator_of_others_alone():
 
 
 TWO = """
-import sys, numpy as np
+import pathlib, sys, numpy as np
 import torch.distributed as dist
+import penchant.training._loop as loop
 from penchant.core import Run
 from penchant.models import SequenceConfig
 from penchant.models._sequence_torch import SequenceTransformer
 from penchant.testing import markov_snapshot
 from penchant.training._loop import train_network
-for loss in ("full", "sampled"):
+loop.SHARD_ABOVE = {above!r}
+for loss in {losses!r}:
     config = SequenceConfig(**{**{settings!r}, "loss": loss})
     trained = train_network(lambda: SequenceTransformer(config, 15), markov_snapshot(users=80, items=15),
-        config, Run(seed=1), lambda network: 1.0)
+        config, Run(seed=1, checkpoints=pathlib.Path(sys.argv[1] + "run-" + loss)), lambda network: 1.0)
     if dist.get_rank() == 0:
         np.savez(sys.argv[1] + loss, **{k: v.numpy() for k, v in trained.network.state_dict().items()})
 dist.barrier()  # a process that leaves early can abort the other's shutdown
@@ -149,17 +151,44 @@ dist.destroy_process_group()
 """
 
 
-def test_two_processes_equal_one(tmp_path):
-    settings = {**SETTINGS, "dropout": 0.0, "epochs": 2, "negatives": 8}
-    script = tmp_path / "two.py"
-    script.write_text(TWO.replace("{settings!r}", repr(settings)))
+def two(folder, settings, losses, above):
+    """Train in two processes; the weights for each loss."""
+    script = folder / "two.py"
+    words = {"{settings!r}": settings, "{losses!r}": losses, "{above!r}": above}
+    code = TWO
+    for word, value in words.items():
+        code = code.replace(word, repr(value))
+    script.write_text(code)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*launch, script, f"{tmp_path}/"], check=True, env=env, capture_output=True)
-    for loss in ("full", "sampled"):
-        one = train(Run(seed=1), {**settings, "loss": loss}, lambda network: 1.0)
-        two = dict(np.load(tmp_path / f"{loss}.npz"))
-        assert_same(one, two, rtol=1e-3, atol=1e-4)
+    done = subprocess.run(
+        [*launch, script, f"{folder}/"], check=False, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {loss: dict(np.load(folder / f"{loss}.npz")) for loss in losses}
+
+
+ALIKE = {**SETTINGS, "dropout": 0.0, "epochs": 2, "negatives": 8}
+
+
+def test_two_processes_equal_one(tmp_path):
+    found = two(tmp_path, ALIKE, ("full", "sampled"), 1_000_000)
+    for loss, weights in found.items():
+        one = train(Run(seed=1), {**ALIKE, "loss": loss}, lambda network: 1.0)
+        assert_same(one, weights, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_cut_over_two_processes_equals_one(tmp_path):
+    """Each holds half of every weight; a run that is gone on with from two checkpoints ends the same too."""
+    found = two(tmp_path, ALIKE, ("full", "sampled"), 0)
+    for loss, weights in found.items():
+        one = train(Run(seed=1), {**ALIKE, "loss": loss}, lambda network: 1.0)
+        assert_same(one, weights, rtol=1e-3, atol=1e-4)
+        parts = sorted(path.name for path in (tmp_path / f"run-{loss}").iterdir())
+        assert parts == ["state.1-of-2.safetensors", "state.2-of-2.safetensors"]
+    again = two(tmp_path, ALIKE, ("full",), 0)  # finished runs: nothing is trained, the parts are read
+    assert_same(again["full"], found["full"])
 
 
 def test_a_loss_that_is_no_number_is_said():
