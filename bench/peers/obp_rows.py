@@ -83,6 +83,7 @@ np.savez(
     position=at,
     pscore=log["pscore"],
     dist=dist[0],
+    items=dataset.action_context.astype(float),
     q_logged=q[row, log["action"], at],
     q_expected=(q[row, :, at] * dist[row, :, at]).sum(axis=1),
 )

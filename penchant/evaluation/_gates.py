@@ -65,7 +65,7 @@ def support_gates(
         ),
         SupportGate(
             name="mean weight",
-            passed=abs(mean - 1) <= max(MOST_ERRORS * error, 1e-9),
+            passed=bool(abs(mean - 1) <= max(MOST_ERRORS * error, 1e-9)),
             value=mean,
             asks=1.0,
             says=f"the weights average {mean:.3f} +- {error:.3f}; honest odds and full support give 1",

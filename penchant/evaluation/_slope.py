@@ -12,7 +12,7 @@ _SLACK = 6**0.5 - 1
 GRID = (1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, float("inf"))
 
 
-def slope(candidates: Sequence[Terms], who_C: Ints | None = None, *, level: float = 0.9) -> int:
+def slope(candidates: Sequence[Terms], who_C: Ints | None = None, *, level: float = 0.8) -> int:
     """Which candidate to trust: go from the widest interval to the narrowest while all agree with all before.
 
     Args:

@@ -2,6 +2,14 @@
 
 from penchant.policy._draw import Explorer, draw_slate, slate_odds
 from penchant.policy._greedy import Greedy, Popularity
+from penchant.policy._offline import (
+    LinearSoftmax,
+    LoggedActions,
+    OfflineConfig,
+    Potec,
+    policy_gradient,
+    potec,
+)
 from penchant.policy._rules import Best, FastCB, Rule, Softmax, SquareCB, Thompson
 
 __all__ = [
@@ -9,11 +17,17 @@ __all__ = [
     "Explorer",
     "FastCB",
     "Greedy",
+    "LinearSoftmax",
+    "LoggedActions",
+    "OfflineConfig",
     "Popularity",
+    "Potec",
     "Rule",
     "Softmax",
     "SquareCB",
     "Thompson",
     "draw_slate",
+    "policy_gradient",
+    "potec",
     "slate_odds",
 ]

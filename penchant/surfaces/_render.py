@@ -417,6 +417,57 @@ def _plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _replayed(report: e.ReplayReport) -> RenderableType:
+    """The verdict first, then what it rests on."""
+    people = "" if report.people is None else f" to {report.people:,} people"
+    head = f"{report.answers:,} answers{people} in {report.log}; {report.estimator} per answer"
+    values = _table("", "value and interval")
+    for name, estimate in (("new policy", report.value), ("logged", report.logged)):
+        values.add_row(name, str(estimate))
+    values.add_row("difference", report.difference.signed)
+    others = _table("estimator", "value and interval", "interval by")
+    for name, estimate in report.estimates.items():
+        others.add_row(name, str(estimate), estimate.method)
+    gates = _table("check", "", "seen")
+    for gate in report.gates:
+        gates.add_row(gate.name, "met" if gate.passed else "NOT met", gate.says)
+    parts = _table("part", "answers", "new", "logged", "difference", "verdict", right=("answers",))
+    for part in report.parts:
+        row = (str(part.value), str(part.logged), part.difference.signed, part.verdict)
+        parts.add_row(part.name, f"{part.answers:,}", *row)
+    return _lines(
+        Text(f"{report.policy}: {report.verdict}", style=_HUE),
+        Text(report.reason),
+        head,
+        *(values, others, gates),
+        parts if report.parts else None,
+        *(_note(note) for note in report.notes),
+    )
+
+
+def _experiment(report: e.ExperimentReport) -> RenderableType:
+    """What to do first, then arms and guardrails."""
+    arms = _table("arm", "entered", "count", "per person", "change", right=("entered", "count"))
+    change = {d.arm: "" if d.relative is None else d.relative.signed for d in report.differences}
+    for arm in report.arms:
+        mean = "" if arm.mean is None else str(arm.mean)
+        arms.add_row(arm.arm, f"{arm.entered:,}", f"{arm.people:,}", mean, change.get(arm.arm, ""))
+    guardrails = _table("guardrail", "arm", "change", "")
+    for rail in report.guardrails:
+        moved = "" if rail.relative is None else rail.relative.signed
+        guardrails.add_row(rail.guardrail, rail.arm, moved, "BROKEN" if rail.broken else "held")
+    plan = f"{report.metric}; {report.fraction:.0%} of {report.planned:,} planned people; monitored: {report.monitor}"
+    return _lines(
+        Text(f"{report.name} ({report.status}): {report.verdict}", style=_HUE),
+        Text(report.says),
+        plan,
+        arms,
+        guardrails if report.guardrails else None,
+        Text(f"arms as dealt: p = {report.sample_ratio:.3g}"),
+        *(_note(note) for note in report.notes),
+    )
+
+
 _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     Slate: _slate,
     ErasureReceipt: _erased,
@@ -430,6 +481,8 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     e.Profile: _profile,
     e.SimilarReport: _similar,
     e.Status: _status,
+    e.ReplayReport: _replayed,
+    e.ExperimentReport: _experiment,
     e.InitReport: _init,
     e.ObserveReport: _observed,
     e.ExportReport: _exported,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from penchant import Engine
 from penchant.core import DAY, Event, EventKind, rng
 from penchant.core.errors import InputError, NotFound, ShopError
+from penchant.engine import ExperimentReport
 from penchant.engine._experiments import item_arm, read_experiment
 from penchant.evaluation import arm_of
+from penchant.surfaces._render import render
 
 START = 1_750_000_000_000_000
 PEOPLE = [f"p{n}" for n in range(600)]
@@ -71,6 +74,8 @@ def test_a_treatment_that_works_ships(shop, tmp_path):
     (gap,) = found.differences
     assert gap.verdict == "better"
     assert gap.difference.low <= 0.3 <= gap.difference.high
+    assert msgspec.json.decode(msgspec.json.encode(found), type=ExperimentReport) == found
+    assert render(found).startswith("works (stopped): ship")
     assert "Ship" in page.read_text()
     assert found.sample_ratio > 0.01
     again = e.report_experiment(name="works")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -11,8 +12,10 @@ import pytest
 from penchant import Engine
 from penchant.core import DAY, Candidates, CandidateSet, Event, EventKind, Query, Slate, SlateItem, rng
 from penchant.core.errors import InputError, NotFound
+from penchant.engine import ReplayReport
 from penchant.engine._replay import policy_named
 from penchant.policy import Best, Explorer, Softmax
+from penchant.surfaces._render import render
 
 NOW = 1_750_000_000_000_000
 ITEMS = 12
@@ -88,6 +91,8 @@ def test_a_better_and_a_worse_policy(engine, tmp_path):
     assert {part.name for part in worse.parts} == {"surface = home", "surface = cart"}
     assert sum(part.answers for part in worse.parts) == worse.answers == 1500
     assert worse.people == 500
+    assert msgspec.json.decode(msgspec.json.encode(worse), type=ReplayReport) == worse
+    assert render(worse).startswith("softmax:0.1+0.1: worse")
     assert "Worse" in page.read_text()
     assert page.read_text().count("data:image/png") == 2
     better = engine.replay(policy="uniform")  # the logger believes the opposite of the truth
