@@ -24,14 +24,23 @@ from penchant.core.errors import InputError, MissingExtra, ModelError
 from penchant.data import (
     Cases,
     SnapshotOptions,
+    basket_size,
     bot_subjects,
     is_target,
     make_snapshot,
+    next_baskets,
     repeat_share,
     time_split,
 )
 from penchant.engine import _requests as rq
-from penchant.evaluation import Evaluation, Leaderboard, leaderboard, rank_metrics, validation_metric
+from penchant.evaluation import (
+    Evaluation,
+    Leaderboard,
+    leaderboard,
+    paired_difference,
+    rank_metrics,
+    validation_metric,
+)
 from penchant.models import SIZES, model_kinds
 from penchant.training import fit_model
 
@@ -40,10 +49,13 @@ if TYPE_CHECKING:
 
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
 DEFAULT_KINDS = (*BASELINES, "ease", "ials", "sequence")
-HABITS = "habits"
+FREQUENCY = "frequency"
+HABITS = (FREQUENCY, "habits")
 MEASURE = "NDCG@10"
 # People who choose: enough to tell epochs apart; fewer over a large catalogue, whose every item is scored.
 _CHOICE_CASES, _FEWEST_CASES, _CHOICE_CELLS = 3000, 400, 40_000_000
+_BASKET = 2.0  # items bought at one visit on average that make a shop one of baskets
+_BASKET_KS = (10, 20)
 _REPEATS = 0.2  # a shop where more than this share of events repeats an earlier item is one of habits
 
 
@@ -57,6 +69,7 @@ class Fitted:
     evaluation: Evaluation | None  # on the half that did not
     seconds: float
     note: str | None = None
+    baskets: Evaluation | None = None  # on the next baskets of those who did not choose
     curve: list[dict[str, float]] = field(default_factory=list)
     runs: list[Path] = field(default_factory=list)  # where its fits kept their state
 
@@ -72,6 +85,7 @@ class Outcome:
     seen: SeenRule
     fitted: list[Fitted]
     board: Leaderboard
+    baskets: Cases | None = None
 
     @property
     def best(self) -> Fitted:
@@ -204,7 +218,7 @@ def run_protocol(
             path="$.by",
         )
     if rule == "allow":  # where people come back to what they had, that alone is a strong baseline
-        kinds = list(dict.fromkeys((*kinds, HABITS)))
+        kinds = list(dict.fromkeys((*kinds, *HABITS)))
     fitted: list[Fitted] = []
     for kind in kinds:
         progress(f"fitting {kind}", len(fitted), len(kinds), {})
@@ -224,11 +238,27 @@ def run_protocol(
                 asked=kind in asked,
             )
         )
+    baskets = _baskets(snapshot, train, held_out)
+    for one in fitted:
+        if baskets is not None and one.model is not None:
+            one.baskets = rank_metrics(
+                one.model, baskets, ks=_BASKET_KS, seen=rule, groups=(), repeats=rule == "allow"
+            )
     rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
     board = leaderboard(rows, measure=MEASURE)
-    outcome = Outcome(snapshot, train, halves.chosen, held_out, rule, fitted, board)
+    outcome = Outcome(snapshot, train, halves.chosen, held_out, rule, fitted, board, baskets)
     outcome.board = replace(board, verdict=board.verdict + _preference(outcome))
     return outcome
+
+
+def _baskets(snapshot: Snapshot, train: Snapshot, held_out: Cases) -> Cases | None:
+    """The next baskets of those who did not choose; None in a shop where people do not buy baskets."""
+    if basket_size(train) < _BASKET:
+        return None
+    try:
+        return next_baskets(snapshot, held_out)
+    except InputError:  # they looked, and bought nothing
+        return None
 
 
 def _preference(outcome: Outcome) -> str:
@@ -293,7 +323,8 @@ def _fit(
             runs=[folder],
         )
     evaluation = rank_metrics(model, held_out, seen=seen, groups=by or None, progress=progress)
-    return Fitted(kind, model, choice, evaluation, time.perf_counter() - started, None, curve, [folder])
+    seconds = time.perf_counter() - started
+    return Fitted(kind, model, choice, evaluation, seconds, curve=curve, runs=[folder])
 
 
 def model_config(shop: Shop, kind: str, size: str = "auto") -> msgspec.Struct:
@@ -398,6 +429,7 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
     """The leaderboard as a response."""
     board = outcome.board
     by_kind = {f.kind: f for f in outcome.fitted}
+    frequency = by_kind[FREQUENCY].baskets if FREQUENCY in by_kind else None
     rows = []
     for row in board.rows:
         fitted = by_kind[row.name]
@@ -410,6 +442,10 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
                 difference=row.difference,
                 by_group=row.evaluation.by_group,
                 by_length=row.evaluation.by_length,
+                baskets={} if fitted.baskets is None else fitted.baskets.metrics,
+                baskets_difference={}
+                if frequency is None or fitted.baskets is None or fitted.kind == FREQUENCY
+                else paired_difference(fitted.baskets, frequency),
             )
         )
     rows += [
@@ -424,7 +460,19 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
         seen=outcome.seen,
         rows=rows,
         verdict=board.verdict,
+        baskets=_basket_words(outcome),
     )
+
+
+def _basket_words(outcome: Outcome) -> str | None:
+    """What the figures on baskets are measured on."""
+    measured = next((f.baskets for f in outcome.fitted if f.baskets is not None), None)
+    if outcome.baskets is None or measured is None:
+        return None
+    size = len(outcome.baskets.target_item) / len(outcome.baskets)
+    words = f"Next baskets of {measured.protocol.people:,} people, {size:.1f} items each"
+    again = measured.metrics.get("repeat_share")
+    return words if again is None else f"{words}, {again.value:.0%} of a basket bought before"
 
 
 def protocol_words(outcome: Outcome) -> str:

@@ -223,6 +223,8 @@ class MetricRow(Noun, frozen=True):
     difference: dict[str, Estimate] = {}  # against counted transitions, paired by user
     by_group: dict[str, dict[str, Estimate]] = {}
     by_length: dict[str, dict[str, Estimate]] = {}
+    baskets: dict[str, Estimate] = {}  # on each person's next basket, where people buy baskets
+    baskets_difference: dict[str, Estimate] = {}  # against the frequency of the own history, paired by user
 
 
 class LeaderboardReport(Noun, frozen=True):
@@ -235,6 +237,7 @@ class LeaderboardReport(Noun, frozen=True):
     rows: list[MetricRow]
     verdict: str
     by: list[str] = []  # the user attributes that were asked for
+    baskets: str | None = None  # what the figures on baskets are measured on; None where there are no baskets
 
 
 class TagReport(Noun, frozen=True):

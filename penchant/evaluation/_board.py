@@ -44,9 +44,14 @@ def paired_difference(first: Evaluation, second: Evaluation, *, seed: int = 0) -
     """
     if first.protocol.fingerprint != second.protocol.fingerprint:
         raise InputError("only figures of the same cases under the same rule can be compared")
-    names = [name for name in first.per_case if name in second.per_case]
-    gap_CV = np.stack([first.per_case[n] - second.per_case[n] for n in names], axis=1)
+    gaps = {n: first.per_case[n] - second.per_case[n] for n in first.per_case if n in second.per_case}
+    names = [name for name, gap_C in gaps.items() if not np.isnan(gap_C).any()]
+    gap_CV = np.stack([gaps[name] for name in names], axis=1)
     found = dict(zip(names, bootstrap_means(gap_CV, first.user_C, seed=seed), strict=True))
+    for name in gaps.keys() - found.keys():  # figures that only some of the cases have
+        asked = np.flatnonzero(~np.isnan(gaps[name]))
+        if len(asked):
+            found[name] = bootstrap_means(gaps[name][asked, None], first.user_C[asked], seed=seed)[0]
     return {name: gap if gap.n >= FEW else _cautious(name, gap) for name, gap in found.items()}
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import HISTORY_EVENTS, Estimate, Ints, Noun, Progress, Scorer, SeenRule, no_progress
+from penchant.core import HISTORY_EVENTS, Bools, Estimate, Ints, Noun, Progress, Scorer, SeenRule, no_progress
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.data import Cases
 from penchant.evaluation import _ranks
@@ -68,7 +68,10 @@ class Evaluation:
     ``metrics``: ``HR@k`` (a target among the first k), ``recall@k`` (share of the targets there), ``NDCG@k``
     (discounted gain against the best order), ``MRR`` (1 / rank of the first target), ``coverage@k`` (share
     of the catalogue shown to anybody), ``novelty@k`` (bits: how rare the shown items are),
-    ``popularity_share@k`` (share of slots held by the most popular hundredth of items). ``by_group`` and
+    ``popularity_share@k`` (share of slots held by the most popular hundredth of items). With ``repeats`` also
+    ``repeat_recall@k`` and ``new_recall@k`` (share of the targets that the person had before, and had not, among the
+    first k; over the cases that ask for such), ``repeat_share@k`` (share of slots held by items the person had) and
+    ``repeat_share`` (of the targets). ``by_group`` and
     ``by_length`` hold the same for parts of the cases. ``per_case`` (C,) is what paired comparisons need.
     """
 
@@ -96,6 +99,7 @@ def rank_metrics(
     groups: Sequence[str] | Mapping[str, Column] | None = None,
     batch_size: int | None = None,
     max_length: int = HISTORY_EVENTS,
+    repeats: bool = False,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -113,6 +117,7 @@ def rank_metrics(
             makes groups.
         batch_size: Cases scored at once; None = what fits 32 MB of scores.
         max_length: Events of a history that the scorer may see, the last ones.
+        repeats: Tell items that the person had before from new ones.
         seed: Of the bootstrap.
         progress: Called after each block.
 
@@ -126,9 +131,13 @@ def rank_metrics(
     columns = _group_columns(cases, groups)
     shelf = Shelf.of(cases.history)
     parts, tops, kept = [], [], []
-    for index, values, scores in _blocks(scorer, cases, ks, seen == "exclude", batch_size, max_length):
+    for index, values, scores in _blocks(
+        scorer, cases, ks, seen == "exclude", batch_size, max_length, repeats
+    ):
         top = _ranks.top_items(scores, max(ks))
         kept.append(index)
+        if repeats:
+            values |= _shown_again(top, *cases.seen(index), ks)
         parts.append(values | shelf.describe(top, ks))
         tops.append(top)
         progress(f"evaluate {name}", int(index[-1]) + 1 if len(index) else 0, len(cases), {})
@@ -206,6 +215,7 @@ def _blocks(
     exclude: bool,
     batch_size: int | None = None,
     max_length: int = HISTORY_EVENTS,
+    repeats: bool = False,
 ) -> Iterator[tuple[Ints, dict[str, npt.NDArray[np.float64]], npt.NDArray[np.floating[Any]]]]:
     """Measure block by block: which cases were asked at all, their metrics, and their masked scores."""
     num_items = cases.history.num_items
@@ -217,17 +227,21 @@ def _blocks(
         first, last = cases.target_ptr[index[0]], cases.target_ptr[index[-1] + 1]
         owner = np.repeat(np.arange(len(index)), np.diff(cases.target_ptr)[index])
         target = cases.target_item[first:last].astype(np.int64)
-        if exclude:
+        if exclude or repeats:
             ptr, seen = cases.seen(index)
             seen_owner = np.repeat(np.arange(len(index)), np.diff(ptr))
             new = ~np.isin(owner * width + target, seen_owner * width + seen)
-            owner, target = owner[new], target[new]
+        if exclude:
+            owner, target, new = owner[new], target[new], new[new]
             scores[seen_owner, seen] = -np.inf
         asked = np.bincount(owner, minlength=len(index)) > 0
         if not asked.all():
             scores, owner = scores[asked], (np.cumsum(asked) - 1)[owner]
         better, tied = _ranks.place_targets(scores, owner, target)
-        yield index[asked], _case_metrics(owner, better, tied, len(scores), ks), scores
+        values = _case_metrics(owner, better, tied, len(scores), ks)
+        if repeats:
+            values |= _told_apart(owner, better, tied, new, len(scores), ks)
+        yield index[asked], values, scores
 
 
 def _case_metrics(
@@ -246,6 +260,31 @@ def _case_metrics(
     return found
 
 
+def _told_apart(
+    owner: Ints, better: _ranks.Reals, tied: _ranks.Reals, new: Bools, num_cases: int, ks: Sequence[int]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Recall of what the person had before and of what is new; NaN for a case that asks for none of it."""
+    found = {}
+    for name, part in (("repeat", ~new), ("new", new)):
+        asked_B = np.bincount(owner[part], minlength=num_cases)
+        for k in ks:
+            hits = np.bincount(owner[part], _ranks.chance_within(better[part], tied[part], k), num_cases)
+            found[f"{name}_recall@{k}"] = np.where(asked_B > 0, hits / np.maximum(asked_B, 1), np.nan)
+        found[f"{name}_share"] = asked_B / np.bincount(owner, minlength=num_cases)
+    del found["new_share"]
+    return found
+
+
+def _shown_again(
+    top_BK: Ints, ptr: Ints, seen: Ints, ks: Sequence[int]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Share of the slots of each list held by items that the person had before."""
+    width = 1 + max(int(top_BK.max(initial=0)), int(seen.max(initial=0)))
+    row_S = np.repeat(np.arange(len(top_BK)), np.diff(ptr))
+    again_BK = np.isin(np.arange(len(top_BK))[:, None] * width + top_BK, row_S * width + seen)
+    return {f"repeat_share@{k}": again_BK[:, :k].mean(axis=1) for k in ks}
+
+
 @dataclass(frozen=True, eq=False)
 class _Result:
     """Per-case figures, ready to be summed up over any part of the cases."""
@@ -259,13 +298,21 @@ class _Result:
 
     def estimates(self, part: Ints) -> dict[str, Estimate]:
         """All metrics over some of the cases."""
-        names = list(self.per_case)
+        partial = [name for name, values in self.per_case.items() if np.isnan(values).any()]
+        names = [name for name in self.per_case if name not in partial]
         values_CV = np.stack([self.per_case[name][part] for name in names], axis=1)
         users = self.user_C[part]
         bounded = np.array([not name.startswith("novelty") for name in names])
         found = dict(
             zip(names, bootstrap_means(values_CV, users, seed=self.seed, bounded=bounded), strict=True)
         )
+        for name in partial:  # over the cases that ask for such targets
+            asked = part[~np.isnan(self.per_case[name][part])]
+            if len(asked):
+                values_C1 = self.per_case[name][asked][:, None]
+                found[name] = bootstrap_means(
+                    values_C1, self.user_C[asked], seed=self.seed, bounded=np.array([True])
+                )[0]
         if len(np.unique(users)) == len(users):  # independent, so a proportion
             for name in (f"HR@{k}" for k in self.ks):
                 found[name] = proportion(float(self.per_case[name][part].sum()), len(part))

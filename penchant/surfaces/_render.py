@@ -131,9 +131,32 @@ def _leaderboard(report: e.LeaderboardReport) -> RenderableType:
         cells = [str(row.metrics[name]) if name in row.metrics else "" for name in shown]
         table.add_row(row.model, *cells, f"{row.seconds:.1f}")
     notes = [Text(f"{row.model}: {row.note}") for row in report.rows if row.note]
-    return _lines(head, table, *notes, _differences(report), Text(report.verdict, style=_HUE))
+    return _lines(
+        head, table, *notes, _differences(report), *_baskets(report), Text(report.verdict, style=_HUE)
+    )
 
 
+def _baskets(report: e.LeaderboardReport) -> Iterator[RenderableType]:
+    """The figures on next baskets, and what each model has over the frequency of the own history."""
+    rows = [row for row in report.rows if row.baskets]
+    if not rows or report.baskets is None:
+        return
+    yield Text(report.baskets)
+    for title, part in (("next basket", "baskets"), ("against frequency", "baskets_difference")):
+        named = [(row.model, getattr(row, part)) for row in rows]
+        known = {name for _, found in named for name in found}
+        shown = [name for name in _ON_BASKETS if name in known]
+        if not shown:
+            continue
+        table = _table(title, *shown, intervals=shown)
+        for model, found in named:
+            if found:
+                signed = part == "baskets_difference"
+                table.add_row(model, *(_short(found[name], signed=signed) for name in shown))
+        yield table
+
+
+_ON_BASKETS = ("recall@10", "NDCG@10", "repeat_recall@10", "new_recall@10")
 _HEADLINES = ("HR@10", "NDCG@10", "MRR")
 
 
@@ -167,8 +190,9 @@ def _parts(title: str, rows: list[tuple[str, dict[str, dict[str, Estimate]]]]) -
         yield table
 
 
-def _short(found: Estimate) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def _short(found: Estimate, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{found.value:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
 
 
 _PART = "NDCG@10"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from penchant.core import Run
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.data import leave_one_out
-from penchant.evaluation import _metrics, rank_metrics, validation_metric
+from penchant.evaluation import _metrics, paired_difference, rank_metrics, validation_metric
 from penchant.evaluation._ranks import top_items
 from penchant.models import Popularity, PopularityConfig, Transitions, TransitionsConfig
 from penchant.testing import markov_snapshot
@@ -239,3 +239,23 @@ def test_top_items_equal_a_sort(scores, k):
     for row, shown in zip(table, found, strict=True):
         order = sorted((i for i in range(1, 9) if row[i] > -math.inf), key=lambda i: (-row[i], i))[:k]
         assert shown.tolist() == order + [0] * (min(k, 8) - len(order))
+
+
+def test_repeats_are_told_from_new_items(fixed, cases_of):
+    # Person 0 had 1 and 2 and asks for 1 and 3; person 1 had 4 and asks for 4 alone; person 2 had nothing.
+    cases = cases_of([[1, 2], [4], []], [[1, 3], [4], [2]], 5)
+    table = [[0, 9, 8, 7, 1, 2], [0, 9, 8, 7, 1, 2], [0, 9, 8, 7, 1, 2]]
+    found = rank_metrics(fixed(table), cases, ks=(2,), seen="allow", groups=(), repeats=True)
+    share = found.metrics
+    assert share["repeat_recall@2"].value == pytest.approx((1 + 0) / 2)
+    assert share["new_recall@2"].value == pytest.approx((0 + 1) / 2)
+    assert (share["repeat_recall@2"].n, share["new_recall@2"].n) == (2, 2)
+    assert share["repeat_share"].value == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert share["repeat_share@2"].value == pytest.approx((1 + 0 + 0) / 3)
+    worse = rank_metrics(
+        fixed(np.array(table)[:, ::-1]), cases, ks=(2,), seen="allow", groups=(), repeats=True
+    )
+    gap = paired_difference(found, worse)
+    for name in ("recall@2", "new_recall@2", "repeat_recall@2"):
+        assert gap[name].value == pytest.approx(share[name].value - worse.metrics[name].value)
+    assert "repeat_recall@2" not in rank_metrics(fixed(table), cases, ks=(2,), seen="allow").metrics
