@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from penchant.core._arrays import (
     HISTORY_EVENTS,
+    Bools,
     Candidates,
     Floats,
     History,
@@ -130,6 +131,43 @@ class Encoder(Protocol):
         Args:
             contents: Of its modality: ``str`` for text, ``bytes`` for pictures.
         """
+        ...
+
+
+@runtime_checkable
+class VectorIndex(Protocol):
+    """Finds items by their vectors. Items are numbered from 1; row 0 of the vectors is none.
+
+    An item leaves by being allowed no longer: filters, stock and deletion are one mask.
+    """
+
+    kind: str
+    """``exact``, or the name of the approximation."""
+
+    def search(
+        self, query_RD: Floats, k: int, allowed_N: Bools
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
+        """The k allowed items with the highest score, in item order, and their exact scores: (K,), (K,).
+
+        The score is the best dot product with the R rows of ``query_RD``. Never an item that is not allowed; fewer
+        than k only where fewer are allowed. An approximate index may miss some of the best, as measured when it was
+        built. Ties are cut in item order.
+        """
+        ...
+
+    def extended(self, vec_AD: np.ndarray[Any, np.dtype[np.float32]]) -> Self:
+        """An index with items added at the end; they are numbered on from the last."""
+        ...
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """A scorer that finds one person's best items without a score for each item of the catalogue."""
+
+    def best(
+        self, batch: SequenceBatch, allowed_N: Bools, limit: int
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
+        """The ``limit`` best allowed items of a batch of one row, in item order, and their scores."""
         ...
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, micros, rng
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
-from penchant.engine._live import allowed, best_candidates, drop_seen, reasons, score_of
+from penchant.engine._live import allowed, drop_seen, reasons, score_of
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._serving import Ranker, Serving
 from penchant.store import kept_in_histories
@@ -200,15 +200,16 @@ def _answer(
     seed = secrets.randbits(32) if request.seed is None else request.seed
     personal = request.purpose == "personalise"
     blank = [History(h.subject, h.ts[:0], h.kind[:0], [], h.value[:0], []) for h in histories]
-    scores_BN = ranker.scores(histories if personal else blank)
+    people = histories if personal else blank
+    scores_BN = [None] * len(people) if ranker.searches else ranker.scores(people)
     shared_N = allowed(ranker, request)
     ids = ranker.items.ids
     columns: dict[str, list[object]] = {name: [] for name in ANSWER_SCHEMA.names}
-    for history, score_N in zip(histories if personal else blank, scores_BN, strict=True):
+    for history, score_N in zip(people, scores_BN, strict=True):
         allowed_N = shared_N.copy()
         drop_seen(ranker, history, allowed_N, request.seen)
         limit = max(shop.config.serve.candidates, request.k)
-        candidates = best_candidates(score_N, allowed_N, limit, ranker.model_id)
+        candidates = ranker.candidates(history, allowed_N, limit, score_N)
         query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
         choice = ranker.policy.choose(candidates, query, rng(seed, history.subject))
         chosen_K = candidates.item_N[choice.index_K]

@@ -34,6 +34,7 @@ from penchant.data import check_event
 from penchant.engine import _requests as rq
 from penchant.engine._refusal import refusal
 from penchant.engine._serving import Ranker, Serving, seen_numbers
+from penchant.models import best_of
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -107,13 +108,13 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
         subject = subject_of(request.user_id, request.anonymous_id)
     ranker = serving.ranker
     history = _history(shop, subject, request)
-    score_N = ranker.scores([history])[0]
     allowed_N = allowed(ranker, request)
     note = ranker.note
     if not allowed_N.any():
         note = "nothing in the catalogue meets the filters, allow and deny"
     drop_seen(ranker, history, allowed_N, request.seen)
-    slate = make_slate(shop, ranker, request, history, score_N, allowed_N, note)
+    candidates = ranker.candidates(history, allowed_N, max(shop.config.serve.candidates, request.k))
+    slate = make_slate(shop, ranker, request, history, candidates, note)
     shop.store.log_decision(slate)
     return msgspec.structs.replace(slate, candidates=None)
 
@@ -146,33 +147,15 @@ def drop_seen(ranker: Ranker, history: History, allowed_N: npt.NDArray[np.bool_]
         allowed_N[seen_numbers(ranker, history)] = False
 
 
-def best_candidates(
-    score_N: Floats, allowed_N: npt.NDArray[np.bool_], limit: int, model_id: str
-) -> Candidates:
-    """The allowed items with the highest scores, at most ``limit``, in item order."""
-    item_N = np.flatnonzero(allowed_N & np.isfinite(score_N))
-    if len(item_N) > limit:
-        score = score_N[item_N]
-        bar = np.partition(score, len(score) - limit)[len(score) - limit]
-        # Ties at the bar are cut in item order, the same way every time.
-        above, level = item_N[score > bar], item_N[score == bar]
-        item_N = np.sort(np.r_[above, level[: limit - len(above)]])
-    mean_N = score_N[item_N].astype(np.float32)
-    return Candidates(item_N.astype(np.int64), mean_N, np.zeros_like(mean_N), model_id)
-
-
 def make_slate(
     shop: Shop,
     ranker: Ranker,
     request: rq.RecommendRequest,
     history: History,
-    score_N: Floats,
-    allowed_N: npt.NDArray[np.bool_],
+    candidates: Candidates,
     note: str | None,
 ) -> Slate:
     """Let the policy choose among the best candidates, and write down odds and reasons."""
-    limit = max(shop.config.serve.candidates, request.k)
-    candidates = best_candidates(score_N, allowed_N, limit, ranker.model_id)
     seed = secrets.randbits(32) if request.seed is None else request.seed
     now = shop.clock() if request.now is None else micros(request.now)
     query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
@@ -288,12 +271,12 @@ def similar(serving: Serving, request: rq.SimilarRequest) -> rq.SimilarReport:
             note="no model is there that knows companions: run `penchant train`",
         )
     score_N = ranker.model.related(np.array([number]))[0]
-    allowed_N &= score_N > 0
-    candidates = best_candidates(score_N, allowed_N, request.k, ranker.model_id)
-    order = np.argsort(-candidates.mean_N, kind="stable")
+    item_N = np.flatnonzero(allowed_N & (score_N > 0))
+    item_K, score_K = best_of(item_N, score_N[item_N], request.k)
+    order = np.argsort(-score_K, kind="stable")
     return rq.SimilarReport(
         item_id=request.item_id,
-        items=_companions(ranker, candidates.item_N[order].tolist(), candidates.mean_N[order].tolist()),
+        items=_companions(ranker, item_K[order].tolist(), score_K[order].tolist()),
         model_id=ranker.model_id,
         degraded=ranker.degraded,
         note=ranker.note if len(order) else "no companions are known for this item",

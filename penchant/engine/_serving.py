@@ -14,16 +14,34 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import TARGET_KINDS, Bools, EventKind, Floats, History, Model, Policy, SeenRule, Vocabulary
+from penchant.core import (
+    TARGET_KINDS,
+    Bools,
+    Candidates,
+    EventKind,
+    Floats,
+    History,
+    Model,
+    Policy,
+    Searcher,
+    SeenRule,
+    SequenceBatch,
+    Vocabulary,
+)
 from penchant.core.errors import ArtifactError
 from penchant.data import live_sequences, sequence_batch
 from penchant.engine._filters import filter_mask
+from penchant.engine._index import index_note
 from penchant.engine._promotion import Pointer, read_pointer
+from penchant.models import INDEX_ITEMS, best_of
 from penchant.policy import Greedy, Popularity
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
+_SEARCHED_ITEMS = (
+    20_000  # from here on one person's best are searched for; below, a score for every item costs no more
+)
 _LOOK_EVERY = 0.5  # seconds between looks at the promotion pointer and the catalogue
 
 
@@ -89,10 +107,30 @@ class Ranker:
             scores_BN = np.tile(self.policy.count_N.astype(np.float32), (len(histories), 1))
             scores_BN[:, 0] = -np.inf
             return scores_BN
+        return self.model.scores(self._batch(histories))
+
+    @property
+    def searches(self) -> bool:
+        """Whether one person's best items are found without a score for each item: worth it where there are many."""
+        return isinstance(self.model, Searcher) and len(self.items) >= INDEX_ITEMS
+
+    def candidates(
+        self, history: History, allowed_N: Bools, limit: int, score_N: Floats | None = None
+    ) -> Candidates:
+        """One person's best allowed items, at most ``limit``, in item order; ``score_N``: where they are known."""
+        if score_N is None and self.searches:
+            assert isinstance(self.model, Searcher)
+            item_K, mean_K = self.model.best(self._batch([history]), allowed_N, limit)
+        else:
+            score_N = self.scores([history])[0] if score_N is None else score_N
+            item_N = np.flatnonzero(allowed_N & np.isfinite(score_N))
+            item_K, mean_K = best_of(item_N, score_N[item_N], limit)
+        return Candidates(item_K, mean_K, np.zeros_like(mean_K), self.model_id)
+
+    def _batch(self, histories: Sequence[History]) -> SequenceBatch:
         features = np.zeros((len(histories), 0), np.float32)
         sequences = live_sequences(histories, self.items, features)
-        batch = sequence_batch(sequences, np.arange(len(histories)), self.max_history)
-        return self.model.scores(batch)
+        return sequence_batch(sequences, np.arange(len(histories)), self.max_history)
 
 
 class Serving:
@@ -166,7 +204,7 @@ class Serving:
             policy=Greedy(),
             seen=config.seen if config.seen != "auto" else loaded.artifact.facts.get("seen", "allow"),
             degraded=degraded,
-            note=note,
+            note=note or index_note(loaded.model, loaded.artifact.facts),
             max_history=config.serve.max_history,
         )
 

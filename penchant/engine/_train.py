@@ -12,6 +12,7 @@ from penchant.core import Model, Progress, Run, Snapshot, leads
 from penchant.engine import _requests as rq
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, serving_model
+from penchant.engine._index import with_index
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import (
     Fitted,
@@ -59,6 +60,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         asked=request.models,
     )
     artifacts: dict[str, str] = {}
+    notes: list[str | None] = []
     facts = {
         "seen": outcome.seen,
         "seed": request.seed,
@@ -69,7 +71,8 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     for kind in dict.fromkeys((outcome.best.kind, "popularity", *_COMPANION_KINDS)):
         fitted = next(f for f in outcome.fitted if f.kind == kind)
         if fitted.model is not None:
-            artifacts[kind] = _refit(shop, outcome, fitted, request, facts, progress)
+            artifacts[kind], note = _refit(shop, outcome, fitted, request, facts, progress)
+            notes.append(note)
     tags = train_tags(shop, snapshot, request.seed, progress, request.device)
     if tags.artifact is not None:
         artifacts["tags"] = tags.artifact
@@ -92,7 +95,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
         promoted=artifacts[outcome.best.kind] if serves else None,
         promoted_kind=outcome.best.kind if serves else None,
         gate=gate,
-        notes=[note for note in tags.notes if note],
+        notes=[note for note in (*notes, *tags.notes) if note],
         seconds=round(time.perf_counter() - started, 1),
     )
     if leads():
@@ -107,25 +110,26 @@ def _refit(
     request: rq.TrainRequest,
     facts: dict[str, Any],
     progress: Progress,
-) -> str:
-    """Fit once more, on everything, with the settings found; save it; returns the artifact id."""
+) -> tuple[str, str | None]:
+    """Fit once more, on everything, with the settings found; save it; returns the artifact id, and what to say."""
     assert fitted.model is not None
     assert fitted.evaluation is not None
     folder = run_folder(shop, outcome.full, fitted.kind, fitted.model.config, request.seed)
     fitted.runs.append(folder)
     model = _fit_again(outcome.full, fitted.kind, fitted.model.config, request, folder, progress)
+    indexed = with_index(model, outcome.full, request.seed)
     artifact = save_artifact(
         shop.artifacts,
-        model,
+        indexed.model,
         kind=fitted.kind,
         as_of=outcome.full.as_of,
-        metrics=fitted.evaluation.metrics,
-        facts=facts,
+        metrics=fitted.evaluation.metrics | indexed.metrics,
+        facts=facts | indexed.facts,
         parents=[],
         fingerprint=outcome.full.fingerprint,
         items=outcome.full.items,
     )
-    return artifact.id
+    return artifact.id, indexed.note
 
 
 def _fit_again(

@@ -13,6 +13,7 @@ from penchant.data import Cases, is_target, time_split
 from penchant.engine import _requests as rq
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, learned_until
+from penchant.engine._index import INDEX, with_index
 from penchant.engine._promotion import Pointer, read_pointer, switch
 from penchant.engine._protocol import pick_device, take_snapshot
 from penchant.engine._recount import RECOUNTED
@@ -49,17 +50,20 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
     candidate = rank_metrics(tried, cases, seen=seen, groups=(), progress=progress)
     gate = compare_with_serving(loaded, candidate, train, cases, seen, progress, counted=tried)
     artifacts: dict[str, str] = {}
-    promoted = None
+    promoted, note = None, None
     if not gate.refused:
-        facts = {k: v for k, v in loaded.artifact.facts.items() if k != RECOUNTED}
+        indexed = with_index(updated(snapshot), snapshot, request.seed)
+        note = indexed.note
+        facts = {k: v for k, v in loaded.artifact.facts.items() if k not in (RECOUNTED, INDEX)}
         artifact = save_artifact(
             shop.artifacts,
-            updated(snapshot),
+            indexed.model,
             kind=loaded.artifact.kind,
             as_of=snapshot.as_of,
             items=snapshot.items,
-            metrics=candidate.metrics,
+            metrics=candidate.metrics | indexed.metrics,
             facts=facts
+            | indexed.facts
             | {
                 "events": shop.store.status().events,
                 LEARNED: snapshot.as_of,
@@ -80,6 +84,7 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
         promoted=promoted,
         promoted_kind=None if promoted is None else loaded.artifact.kind,
         gate=gate,
+        notes=[note] if note else [],
         seconds=round(time.perf_counter() - started, 1),
     )
 

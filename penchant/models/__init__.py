@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from penchant.models._encoders import encoder_installed, encoder_kinds, load_encoder
     from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
     from penchant.models._ials import IALS, IALSConfig
+    from penchant.models._index import (
+        INDEX_ITEMS,
+        ExactIndex,
+        IndexReport,
+        QuantizedIndex,
+        best_of,
+        choose_index,
+    )
     from penchant.models._interest import InterestModel, Negatives
     from penchant.models._item_knn import ItemKNN, ItemKNNConfig
     from penchant.models._popularity import (
@@ -49,6 +57,12 @@ _LAZY = {
     "BehaviourView": "_tags",
     "Content": "_content",
     "ContentNeighbours": "_content",
+    "ExactIndex": "_index",
+    "INDEX_ITEMS": "_index",
+    "IndexReport": "_index",
+    "QuantizedIndex": "_index",
+    "best_of": "_index",
+    "choose_index": "_index",
     "InterestModel": "_interest",
     "ItemKNN": "_item_knn",
     "ItemKNNConfig": "_item_knn",
@@ -85,16 +99,19 @@ __all__ = [
     "EASE",
     "FULL_SOFTMAX_ITEMS",
     "IALS",
+    "INDEX_ITEMS",
     "SIZES",
     "BehaviourView",
     "Content",
     "ContentNeighbours",
     "EASEConfig",
+    "ExactIndex",
     "Frequency",
     "FrequencyConfig",
     "Habits",
     "HabitsConfig",
     "IALSConfig",
+    "IndexReport",
     "InterestModel",
     "ItemKNN",
     "ItemKNNConfig",
@@ -102,6 +119,7 @@ __all__ = [
     "NeighbourModel",
     "Popularity",
     "PopularityConfig",
+    "QuantizedIndex",
     "RecentPopularity",
     "RecentPopularityConfig",
     "Sequence",
@@ -114,6 +132,8 @@ __all__ = [
     "TrainedTags",
     "Transitions",
     "TransitionsConfig",
+    "best_of",
+    "choose_index",
     "encoder_installed",
     "encoder_kinds",
     "fit_tags",

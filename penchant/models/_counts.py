@@ -297,18 +297,33 @@ class NeighbourModel:
         out[:, 0] = -np.inf
         return out
 
+    def sparse_evidence(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """``evidence`` of a batch of one row without its zeros: items in order (K,), and the same bits (K,)."""
+        weight_T = history_weights(batch, self.config.decay)[0]
+        cell_E, amount_E = self._entries(batch.item_BT[0], weight_T)
+        item_K, place_E = np.unique(cell_E, return_inverse=True)
+        amount_K = np.bincount(place_E, amount_E, minlength=len(item_K))
+        return item_K.astype(np.int64), amount_K.astype(np.float32)
+
+    def _entries(
+        self, item_P: Ints, weight_P: Floats
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+        """All stored pairs of some items, one row after another: columns (E,) and weighted values (E,)."""
+        start_P = self.indptr[item_P]
+        length_P = np.where(weight_P != 0, self.indptr[item_P + 1] - start_P, 0)
+        ends_P = length_P.cumsum()
+        # Positions of all entries of all rows wanted, one run after another, without a Python loop.
+        total = int(ends_P[-1]) if len(ends_P) else 0
+        entry_E = np.arange(total) + np.repeat(start_P - ends_P + length_P, length_P)
+        return self.indices[entry_E], self.data[entry_E] * np.repeat(weight_P, length_P)
+
     def _block(self, item_BT: Ints, weight_BT: Floats) -> npt.NDArray[np.float64]:
         width = self.num_items + 1
-        row, position = np.nonzero(weight_BT)
-        item = item_BT[row, position]
-        start = self.indptr[item]
-        length = self.indptr[item + 1] - start
-        ends = length.cumsum()
-        # Positions of all entries of all rows wanted, one run after another, without a Python loop.
-        entry = np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - ends + length, length)
-        cell = self.indices[entry] + np.repeat(row * width, length)
-        amount = self.data[entry] * np.repeat(weight_BT[row, position], length)
-        flat = np.bincount(cell, amount, minlength=len(item_BT) * width)
+        row_P, position_P = np.nonzero(weight_BT)
+        item_P = item_BT[row_P, position_P]
+        cell_E, amount_E = self._entries(item_P, weight_BT[row_P, position_P])
+        cell_E = cell_E + np.repeat(row_P * width, self.indptr[item_P + 1] - self.indptr[item_P])
+        flat = np.bincount(cell_E, amount_E, minlength=len(item_BT) * width)
         return flat.reshape(len(item_BT), width).astype(np.float64, copy=False)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:

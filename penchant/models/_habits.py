@@ -157,10 +157,20 @@ class Habits:
 
     def evidence(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the own history alone says: (B, N + 1), 0 for items that are not in it."""
-        row_P, item_P, fact_PF = pair_facts(batch)
+        row_P, item_P, own_P = self._own(batch)
         own_BN = np.zeros((len(batch.item_BT), self.num_items + 1), np.float32)
-        own_BN[row_P, item_P] = np.exp(_weighed(fact_PF, self.weights[1:4])) * self.lift_N[item_P]
+        own_BN[row_P, item_P] = own_P
         return own_BN
+
+    def sparse_evidence(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """``evidence`` of a batch of one row without its zeros: items in order (K,), and the same bits (K,)."""
+        _, item_K, own_K = self._own(batch)
+        return item_K.astype(np.int64), own_K.astype(np.float32)
+
+    def _own(self, batch: SequenceBatch) -> tuple[Ints, Ints, Reals]:
+        """Rows, items and scores of the distinct items of every history, sorted by row and item."""
+        row_P, item_P, fact_PF = pair_facts(batch)
+        return row_P, item_P, np.exp(_weighed(fact_PF, self.weights[1:4])) * self.lift_N[item_P]
 
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """Score every item for every row: (B, N + 1) float32, column 0 is -inf."""

@@ -6,7 +6,8 @@ Letters: B people, T events, R interests, D width, N items, Q asked items, K ans
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -14,18 +15,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penchant.core import Bools, Floats, Ints, Run, SequenceBatch, Snapshot
-from penchant.core.errors import ArtifactError
+from penchant.core import Bools, Floats, Ints, Run, SequenceBatch, Snapshot, VectorIndex
+from penchant.core.errors import ArtifactError, MissingExtra
 from penchant.models._content import Content
 from penchant.models._counts import NeighbourModel, log_share
 from penchant.models._habits import Habits, HabitsConfig
+from penchant.models._index import ExactIndex, QuantizedIndex, best_of, scores_of
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
 from penchant.models._sequence_config import SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig
 
-ENCODER = "file:encoder.onnx"
+ENCODER, INDEX = "file:encoder.onnx", "file:items.faiss"
 _ENCODER_CELLS = 8_000_000  # cells of the largest array within one run of the encoder: 32 MB
 _COMPANION_WEIGHT = 4.0  # of the counts beside the cosine, for items alone
+_INPUTS = ("vec_BTD", "kind_BT", "gap_BT", "value_BT", "length_B")
 _COUNTED = ("transitions", "neighbours", "habits")
 
 
@@ -51,6 +54,7 @@ class Sequence:
     habits: Habits
     weights: Mapping[str, npt.NDArray[Any]]  # of the torch network but for the item vectors: to learn on from
     content: Content | None = None  # None: nothing of the items was encoded
+    approximate: QuantizedIndex | None = field(default=None, kw_only=True)  # where that was found faster
 
     @cached_property
     def _session(self) -> Any:
@@ -60,9 +64,17 @@ class Sequence:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            return onnxruntime.InferenceSession(self.encoder.tobytes(), options, ["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(self.encoder.tobytes(), options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own, unrelated classes
             raise ArtifactError("the encoder is no usable ONNX graph", value=type(error).__name__) from None
+        found = [entry.name for entry in session.get_inputs()]
+        if set(found) != set(_INPUTS):
+            raise ArtifactError(
+                "the encoder was made by another version of Penchant",
+                value=", ".join(found),
+                hint="train again",
+            )
+        return session
 
     def interests(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What each person wants next: mean (B, R, D) and spread (B, R)."""
@@ -127,6 +139,70 @@ class Sequence:
             out_BN += counted_BN
         out_BN[:, 0] = -np.inf
         return out_BN
+
+    def best(
+        self, batch: SequenceBatch, allowed_N: Bools, limit: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The ``limit`` best allowed items of one person, in item order, and their scores: (K,), (K,).
+
+        The same as the best of ``scores``, as far as the index finds them. What was counted only ever adds to the
+        score of the network, so that the best are among its best and the items that were counted at all: the blend
+        is made of those alone.
+        """
+        if not batch.length_B[0]:
+            return self._best_for_nobody(allowed_N, limit)
+        mean_RD = self.interests(batch)[0][0]
+        item_K, _ = self.index.search(mean_RD, limit, allowed_N)
+        weight = self.config.counts_weight or 0.0
+        if not self.config.counts or not weight:
+            return best_of(item_K, scores_of(self.item_ND[item_K], mean_RD), limit)
+        counted_J, amount_J = self._counted_items(batch)
+        shown_J = allowed_N[counted_J]
+        counted_J, amount_J = counted_J[shown_J], amount_J[shown_J]
+        item_K = np.union1d(item_K, counted_J)
+        score_K = scores_of(self.item_ND[item_K], mean_RD)
+        amount_J *= 1.0 / self.config.counts_floor_or_default
+        score_K[np.searchsorted(item_K, counted_J)] += weight * np.log1p(amount_J)
+        return best_of(item_K, score_K, limit)
+
+    @cached_property
+    def index(self) -> VectorIndex:
+        """What finds items by their vectors."""
+        return self.approximate or ExactIndex(self.item_ND)
+
+    @cached_property
+    def _by_prior_N(self) -> npt.NDArray[np.int64]:
+        return np.argsort(-self.prior_N[1:], kind="stable") + 1
+
+    def _best_for_nobody(
+        self, allowed_N: Bools, limit: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Without a history what is popular is best: the first allowed ones of a list made once."""
+        read = 4 * limit
+        while True:
+            item_K = self._by_prior_N[:read]
+            item_K = item_K[allowed_N[item_K]][:limit]
+            if len(item_K) == limit or read >= len(self._by_prior_N):
+                item_K = np.sort(item_K)
+                return item_K, self.prior_N[item_K]
+            read *= 8
+
+    def _counted_items(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """``counted`` of one person without its zeros: items in order, and the same figures for each."""
+        parts: list[tuple[NeighbourModel | Habits, float]] = [(self.transitions, 1.0)]
+        parts += [(self.neighbours, self.config.neighbours_weight or 0.0)]
+        parts += [(self.habits, self.config.repeats_weight or 0.0)]
+        found = _added([(*model.sparse_evidence(batch), weight) for model, weight in parts if weight])
+        if self.content is not None and self.config.lending:
+            own_N = np.zeros(len(self.item_ND), np.float32)
+            own_N[found[0]] = found[1]
+            lent_N = self.content.lend(own_N[:, None])[:, 0]
+            item_J = np.flatnonzero(lent_N)
+            found = _added([(*found, 1.0), (item_J, lent_N[item_J], self.config.lending)])
+        if self.content is not None and self.config.content_weight:
+            near = self.content.neighbours.sparse_evidence(batch)
+            found = _added([(*found, 1.0), (*near, self.config.content_weight)])
+        return found
 
     def counted(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the counts say, before the logarithm: (B, N + 1), at least 0; column 0 is 0."""
@@ -238,6 +314,7 @@ class Sequence:
             neighbours=self.neighbours.widened(width - 1),
             habits=self.habits.widened(width - 1),
             content=content,
+            approximate=self.approximate and self.approximate.extended(item_ND[known:]),
         )
         return replace(wide, prior_N=np.r_[self.prior_N, wide.lent_prior(prior_N)[known:]])
 
@@ -250,6 +327,8 @@ class Sequence:
         content = {} if self.content is None else self.content.arrays()
         said = {f"content.{name}": array for name, array in content.items()}
         learned = {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N}
+        if self.approximate is not None:
+            learned |= {INDEX: self.approximate.stored(), "index_depth": np.array([self.approximate.depth])}
         return {**learned, **counted, **said, **weights}
 
     @classmethod
@@ -276,7 +355,27 @@ class Sequence:
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
             raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
         weights = part("network")
-        return cls(config, arrays[ENCODER], item_ND, arrays["prior_N"], *counted, weights, content)
+        approximate = None
+        if INDEX in arrays:
+            with suppress(MissingExtra):  # exact search gives the same answers, slower
+                approximate = QuantizedIndex.load(item_ND, arrays[INDEX], int(arrays["index_depth"][0]))
+        prior_N = arrays["prior_N"]
+        return cls(
+            config, arrays[ENCODER], item_ND, prior_N, *counted, weights, content, approximate=approximate
+        )
+
+
+def _added(
+    parts: list[tuple[Ints, npt.NDArray[np.float32], float]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The weighted sum of figures of some items, each part in order of items without repeats; item 0 is left out."""
+    item_K = np.unique(np.concatenate([item_P for item_P, _, _ in parts]))
+    item_K = item_K[item_K > 0].astype(np.int64)
+    amount_K = np.zeros(len(item_K), np.float32)
+    for item_P, amount_P, weight in parts:
+        real_P = item_P > 0
+        amount_K[np.searchsorted(item_K, item_P[real_P])] += np.float32(weight) * amount_P[real_P]
+    return item_K, amount_K
 
 
 def _row(model: NeighbourModel, item: int) -> tuple[Ints, npt.NDArray[np.float32]]:

@@ -1,5 +1,6 @@
 """Shipped for whoever writes plug-ins: conformance suites to subclass, toy snapshots, and a simulated shop."""
 
+from penchant.testing._indexes import IndexTests
 from penchant.testing._models import ModelTests
 from penchant.testing._operations import OperationTests
 from penchant.testing._policies import PolicyTests
@@ -15,6 +16,7 @@ from penchant.testing._toys import (
 )
 
 __all__ = [
+    "IndexTests",
     "ModelTests",
     "OperationTests",
     "PolicyTests",

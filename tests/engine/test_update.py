@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
-from penchant.core import DAY
 from penchant.core.errors import InputError, ModelError
 from penchant.data import time_split
 from penchant.engine import _gate, _train, _update
@@ -21,33 +20,11 @@ from penchant.surfaces._render import render
 from penchant.training import fit_model, read_artifact
 
 NOW = 1_750_000_000_000_000
-LATEST = "zebra"  # only the newest events know it
-
-
-def walk(days, seed):
-    """People who mostly go around a ring of items; on the newest days some turn to another item after i3."""
-    draw = np.random.default_rng(seed)
-    rows = []
-    for user in range(80):
-        at = int(draw.integers(20))
-        for day in days:
-            for step in range(3):
-                at = (at + 1) % 20 if draw.random() < 0.9 else int(draw.integers(20))
-                item = LATEST if day >= 16 and at == 4 else f"i{at}"
-                rows.append(
-                    {
-                        "event_id": f"{user}-{day}-{step}",
-                        "user_id": f"u{user}",
-                        "kind": "view",
-                        "item_id": item,
-                        "ts": NOW - (30 - day) * DAY + step * 1_000_000 + user,
-                    }
-                )
-    return rows
+LATEST = "zebra"  # only the newest events of `walk` know it
 
 
 @pytest.fixture
-def engine(tmp_path):
+def engine(tmp_path, walk):
     """A shop with a sequence model that serves."""
     pq.write_table(pa.Table.from_pylist(walk(range(12), 1)), tmp_path / "old.parquet")
     pq.write_table(pa.Table.from_pylist(walk(range(12, 20), 2)), tmp_path / "new.parquet")

@@ -251,6 +251,19 @@ def test_size_is_one_dial():
     assert SequenceConfig(size="tiny", width=32).build().width == 32
 
 
+def test_an_encoder_with_other_inputs_is_refused(snapshot, model):
+    import onnx
+
+    graph = onnx.load_from_string(model.encoder.tobytes())
+    graph.graph.input[0].name = "item_BT"
+    for node in graph.graph.node:
+        node.input[:] = ["item_BT" if name == "vec_BTD" else name for name in node.input]
+    older = np.frombuffer(graph.SerializeToString(), np.uint8)
+    with pytest.raises(ArtifactError, match="another version") as caught:
+        Sequence.restore(model.config, {**model.arrays(), ENCODER: older}).scores(batch_of(snapshot))
+    assert caught.value.hint == "train again"
+
+
 def labelled_snapshot():
     """Walks over 18 items; items 19 and 20 are in the catalogue alone, one of them labelled like what people take."""
     walks = markov_snapshot(users=200, items=18)
