@@ -160,14 +160,11 @@ def draw(rng: np.random.Generator, odds_CA: np.ndarray) -> np.ndarray:
     return np.minimum(chosen, odds_CA.shape[1] - 1)
 
 
-def network(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, seed: int):
+def network(x: np.ndarray, y: np.ndarray, seed: int):
     """A small network of two hidden layers; returns a function from features to chances."""
     from sklearn.neural_network import MLPRegressor
 
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-9
-    if weight is not None:  # cases that the policy under test would take count more
-        drawn = np.random.default_rng(seed).choice(len(y), size=len(y), p=weight / weight.sum())
-        x, y = x[drawn], y[drawn]
     net = MLPRegressor(
         hidden_layer_sizes=(32, 16),
         alpha=1e-2,
@@ -223,7 +220,7 @@ def kuairec_run(world: World, seed: int, count: int) -> dict[str, dict[str, obje
     q = np.zeros(item.shape)
     for f in range(2):
         train = fold != f
-        model = network(features[row, chosen][train], reward[train], None, seed)
+        model = network(features[row, chosen][train], reward[train], seed)
         q[fold == f] = model(features[fold == f].reshape(-1, features.shape[2])).reshape(-1, item.shape[1])
     estimates: dict[str, dict[str, object]] = {}
     for name, target in targets(world, user, item).items():
@@ -354,7 +351,7 @@ def loop(given: argparse.Namespace) -> None:
         fold = (rng.permutation(len(world.users)) % 2)[user]
         q = np.zeros(item.shape)
         for f in range(2):
-            model = network(features[row, chosen][fold != f], reward[fold != f], None, run)
+            model = network(features[row, chosen][fold != f], reward[fold != f], run)
             q[fold == f] = model(features[fold == f].reshape(-1, features.shape[2])).reshape(
                 -1, item.shape[1]
             )
