@@ -285,7 +285,8 @@ def _learned(snapshot: Snapshot, found: Positives, run: Run) -> Weights:
     weight_F = _ranked_first(case_P, fact_PF, back_P)
     # The constant makes scores chances: over all pairs they sum to the returns that came.
     constant = np.log(back_P.sum() / np.exp(fact_PF @ weight_F).sum())
-    weights: Weights = msgspec.convert([float(constant), *map(float, weight_F)], Weights)
+    # Rounded, so that the last bits of a sum do not make another model of it.
+    weights: Weights = msgspec.convert([round(float(w), 4) for w in (constant, *weight_F)], Weights)
     return weights
 
 

@@ -142,10 +142,13 @@ def _baskets(report: e.LeaderboardReport) -> Iterator[RenderableType]:
     if not rows or report.baskets is None:
         return
     yield Text(report.baskets)
-    for title, part in (("next basket", "baskets"), ("against frequency", "baskets_difference")):
+    for title, part, wanted in (
+        ("next basket", "baskets", _ON_BASKETS),
+        ("against frequency", "baskets_difference", _ON_BASKETS[:3]),
+    ):
         named = [(row.model, getattr(row, part)) for row in rows]
         known = {name for _, found in named for name in found}
-        shown = [name for name in _ON_BASKETS if name in known]
+        shown = [name for name in wanted if name in known]
         if not shown:
             continue
         table = _table(title, *shown, intervals=shown)
@@ -156,7 +159,7 @@ def _baskets(report: e.LeaderboardReport) -> Iterator[RenderableType]:
         yield table
 
 
-_ON_BASKETS = ("recall@10", "NDCG@10", "repeat_recall@10", "new_recall@10")
+_ON_BASKETS = ("recall@10", "NDCG@10", "new_recall@10", "repeat_recall@10")
 _HEADLINES = ("HR@10", "NDCG@10", "MRR")
 
 
