@@ -460,11 +460,11 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
         seen=outcome.seen,
         rows=rows,
         verdict=board.verdict,
-        baskets=_basket_words(outcome),
+        baskets=basket_words(outcome),
     )
 
 
-def _basket_words(outcome: Outcome) -> str | None:
+def basket_words(outcome: Outcome) -> str | None:
     """What the figures on baskets are measured on."""
     measured = next((f.baskets for f in outcome.fitted if f.baskets is not None), None)
     if outcome.baskets is None or measured is None:

@@ -8,7 +8,7 @@ import msgspec
 
 from penchant.core.errors import MissingExtra
 from penchant.engine import _requests as rq
-from penchant.engine._protocol import Outcome, protocol_words
+from penchant.engine._protocol import Outcome, basket_words, protocol_words
 from penchant.engine._tags import TagsOutcome
 from penchant.evaluation import render_report_html
 from penchant.store import atomic_write
@@ -30,6 +30,8 @@ def leaderboard_html(shop: Shop, outcome: Outcome, tags: TagsOutcome | None = No
         tag_source=tags.trained.source if tags and tags.trained else "",
         tag_note=(tags.report.note if tags and tags.report else None) or "",
         health=f"{full.num_events:,} events of {full.num_users:,} people; {full.num_items:,} items.",
+        baskets={f.kind: f.baskets for f in outcome.fitted if f.baskets is not None},
+        basket_words=basket_words(outcome) or "",
         notes=left_out,
     )
 

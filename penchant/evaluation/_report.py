@@ -11,6 +11,7 @@ from penchant.core.errors import MissingExtra
 from penchant.evaluation import _plots
 from penchant.evaluation._board import NEURAL, Leaderboard
 from penchant.evaluation._classification import Classification
+from penchant.evaluation._metrics import Evaluation
 
 SHOWN = ("HR@10", "NDCG@10", "MRR", "recall@50", "coverage@10", "novelty@10")
 MOST_CLASSES = 15  # of the tags' classes, the most frequent ones
@@ -26,6 +27,8 @@ def render_report_html(
     tag_source: str = "",
     tag_note: str = "",
     health: str = "",
+    baskets: Mapping[str, Evaluation] | None = None,
+    basket_words: str = "",
     notes: Sequence[str] = (),
 ) -> str:
     """Put a leaderboard, its plots and the tags into one page.
@@ -39,6 +42,8 @@ def render_report_html(
         tag_source: Where the tags' labels come from.
         tag_note: Why the tags are not used; stands in place of their figures.
         health: Sentences on the data; an empty line parts paragraphs.
+        baskets: What each model reached on next baskets, where people buy such.
+        basket_words: What that is measured on.
         notes: Further sentences.
 
     Raises:
@@ -72,6 +77,8 @@ def render_report_html(
         tag_source=tag_source,
         tag_note=tag_note,
         health=[paragraph.strip() for paragraph in health.split("\n\n") if paragraph.strip()],
+        baskets=sorted((baskets or {}).items(), key=lambda row: -row[1].metrics["recall@10"].value),
+        basket_words=basket_words,
         notes=notes,
     )
 

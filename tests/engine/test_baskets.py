@@ -35,7 +35,7 @@ def compared(folder, per_visit):
     with Engine.open(folder / "shop", clock=lambda: NOW) as engine:
         engine.init()
         engine.ingest(files=[str(folder / "events.parquet")])
-        return engine.compare(models=["transitions"], share=0.2)
+        return engine.evaluate(models=["transitions"], share=0.2, html=str(folder / "report.html"))
 
 
 def test_a_shop_of_baskets_is_measured_on_the_next_one(tmp_path):
@@ -61,9 +61,13 @@ def test_a_shop_of_baskets_is_measured_on_the_next_one(tmp_path):
     said = render(report)
     assert "Next baskets of" in said
     assert "against frequency" in said
+    page = (tmp_path / "report.html").read_text()
+    assert report.baskets in page
+    assert "new recall@10" in page
 
 
 def test_a_shop_of_single_items_has_no_baskets(tmp_path):
     report = compared(tmp_path, per_visit=1)
     assert report.baskets is None
+    assert "Next basket" not in (tmp_path / "report.html").read_text()
     assert not any(row.baskets or row.baskets_difference for row in report.rows)
