@@ -45,6 +45,12 @@ def best_of(item_K: Ints, score_K: Floats, limit: int) -> _Found:
     return item_K.astype(np.int64), score_K.astype(np.float32)
 
 
+def distinct(*parts: Ints) -> npt.NDArray[np.int64]:
+    """All numbers of some arrays, in order, each once; for a few thousand faster than the hashing of ``np.unique``."""
+    number_P = np.sort(np.concatenate(parts).astype(np.int64))
+    return number_P[np.diff(number_P, prepend=-1) > 0]
+
+
 class ExactIndex:
     """Multiplies all vectors. Fulfils ``VectorIndex``; nothing to build.
 
@@ -153,8 +159,8 @@ class QuantizedIndex:
         if deep * len(query_RD) > total // 4:
             return self._exact.search(query_RD, k, allowed_N)
         _, near_RK = self._codes.search(np.ascontiguousarray(query_RD, np.float32), deep)
-        item_K = np.unique(near_RK) if len(near_RK) > 1 else np.sort(near_RK[0])
-        item_K = item_K[allowed_N[item_K] & (item_K >= 0)]
+        item_K = distinct(near_RK.ravel())  # -1, where less was found, is none
+        item_K = item_K[allowed_N[item_K]]
         if len(item_K) < min(k, allowed):
             return self._exact.search(query_RD, k, allowed_N)
         return best_of(item_K, scores_of(self._exact.vec_ND[item_K], query_RD), k)

@@ -20,7 +20,7 @@ from penchant.core.errors import ArtifactError, MissingExtra
 from penchant.models._content import Content
 from penchant.models._counts import NeighbourModel, log_share
 from penchant.models._habits import Habits, HabitsConfig
-from penchant.models._index import ExactIndex, QuantizedIndex, best_of, scores_of
+from penchant.models._index import ExactIndex, QuantizedIndex, best_of, distinct, scores_of
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
 from penchant.models._sequence_config import SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig
@@ -159,7 +159,7 @@ class Sequence:
         counted_J, amount_J = self._counted_items(batch)
         shown_J = allowed_N[counted_J]
         counted_J, amount_J = counted_J[shown_J], amount_J[shown_J]
-        item_K = np.union1d(item_K, counted_J)
+        item_K = distinct(item_K, counted_J)
         score_K = scores_of(self.item_ND[item_K], mean_RD)
         amount_J *= 1.0 / self.config.counts_floor_or_default
         score_K[np.searchsorted(item_K, counted_J)] += weight * np.log1p(amount_J)
@@ -369,8 +369,8 @@ def _added(
     parts: list[tuple[Ints, npt.NDArray[np.float32], float]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The weighted sum of figures of some items, each part in order of items without repeats; item 0 is left out."""
-    item_K = np.unique(np.concatenate([item_P for item_P, _, _ in parts]))
-    item_K = item_K[item_K > 0].astype(np.int64)
+    item_K = distinct(*(item_P for item_P, _, _ in parts))
+    item_K = item_K[item_K > 0]
     amount_K = np.zeros(len(item_K), np.float32)
     for item_P, amount_P, weight in parts:
         real_P = item_P > 0
