@@ -430,7 +430,7 @@ def main() -> None:
         part.add_argument("--cases", type=int, default=5000)
         part.add_argument("--repeats", type=int, default=100)
         part.add_argument("--splits", type=int, default=20)
-        part.add_argument("--runs", type=int, default=50)
+        part.add_argument("--runs", type=int, default=150)
         part.set_defaults(run=run)
     given = parser.parse_args()
     given.run(given)

@@ -125,10 +125,10 @@ class Experiment(Noun, frozen=True):
     stopped: str | None = None  # why
 
 
-class AssignRequest(PersonRequest, frozen=True):
+class AssignRequest(PersonRequest, frozen=True, kw_only=True):
     """Ask which arm somebody is in."""
 
-    experiment: Annotated[str, Meta(description="name of the experiment", examples=["new-slate"])] = ""
+    experiment: Annotated[str, Meta(description="name of the experiment", examples=["new-slate"])]
     items: Annotated[
         list[Id],
         Meta(max_length=100_000, description="where items have arms: those among these of the person's own"),

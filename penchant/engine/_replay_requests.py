@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from penchant.core import Estimate, Noun
 from penchant.core.errors import InputError
-from penchant.engine._operation import POSITIONAL, InFile, OutFile
+from penchant.engine._operation import InFile, OutFile
 from penchant.evaluation import SupportGate
 
 
@@ -22,7 +22,6 @@ class ReplayRequest(Noun, frozen=True):
             "squarecb:SCALE or fastcb:SCALE, each with +FLOOR for a share spread evenly; for a file also "
             "column:NAME, or any name beside --odds",
             examples=["softmax:0.1"],
-            extra=POSITIONAL,
         ),
     ]
     log: (

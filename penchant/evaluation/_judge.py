@@ -90,7 +90,7 @@ def judge(replay: Replay, *, level: float = LEVEL) -> Judgement:
     if "DM" in estimates:  # its interval leaves out the model's own error
         estimates["DM"] = msgspec.structs.replace(estimates["DM"], method="reward model alone: no evidence")
     gates = support_gates(weight_C, unsupported=replay.unsupported, reward_C=reward_C)
-    verdict, reason = _verdict(gap, gates)
+    verdict, reason = _verdict(gap, gates, max(abs(logged.value), abs(value.value)))
     return Judgement(name, value, logged, gap, estimates, gates, verdict, reason)
 
 
@@ -112,16 +112,16 @@ def _estimators(replay: Replay, weight_CK: Floats) -> dict[str, Terms]:
     return found
 
 
-def _verdict(gap: Estimate, gates: list[SupportGate]) -> tuple[Verdict, str]:
+def _verdict(gap: Estimate, gates: list[SupportGate], scale: float) -> tuple[Verdict, str]:
     refused = refusal(gates)
     if refused is not None:
         return "not enough support", refused
+    if max(abs(gap.low), abs(gap.high)) <= 1e-9 * scale:  # what is left is rounding
+        return "not enough support", "it would have shown the same: the difference may as well be none"
     if gap.low > 0:
         return "worth an A/B test", f"it would have earned {gap.signed} more per answer"
     if gap.high < 0:
         return "worse", f"it would have earned {gap.signed} per answer against what was shown"
-    if gap.high - gap.low <= 0:
-        return "not enough support", "it would have shown the same: the difference may as well be none"
     return (
         "not enough support",
         f"the difference {gap.signed} may as well be none; about {_needed(gap):,} logged people would tell, "

@@ -15,7 +15,9 @@ from penchant.core.errors import InputError, NotFound
 from penchant.engine import ReplayReport
 from penchant.engine._replay import policy_named
 from penchant.policy import Best, Explorer, Softmax
+from penchant.surfaces import create_app
 from penchant.surfaces._render import render
+from penchant.testing import running_server
 
 NOW = 1_750_000_000_000_000
 ITEMS = 12
@@ -229,3 +231,43 @@ def test_what_cannot_be_replayed_says_why(engine, tmp_path):
     for name in ("brave", "softmax:hot", "epsilon:2", "uniform:3", "greedy+7"):
         with pytest.raises(InputError, match="no such policy"):
             engine.replay(policy=name, log=good)
+
+
+def test_what_was_really_served_can_be_replayed(tmp_path):
+    """Through recommend and observe: the same policy shows no difference, one the log never saw is refused."""
+    moment = [NOW]
+    with Engine.open(tmp_path / "shop", clock=lambda: moment[0]) as engine:
+        engine.init()
+        engine.observe(
+            events=[{"kind": "view", "user_id": f"u{n}", "item_id": f"i{n % 7}"} for n in range(50)]
+        )
+        for n in range(120):
+            slate = engine.recommend(user_id=f"u{n}", k=3, explore="off")
+            bought = {"kind": "purchase", "user_id": f"u{n}", "item_id": slate.items[n % 3].item_id}
+            moment[0] += 1000
+            engine.observe(events=[{**bought, "recommendation_id": slate.recommendation_id, "value": 100.0}])
+        moment[0] += 8 * DAY
+        same = engine.replay(policy="greedy")
+        assert same.logged.value == pytest.approx(1.0)
+        assert same.verdict == "not enough support"
+        assert "shown the same" in same.reason
+        assert "never shown" in engine.replay(policy="uniform").reason
+
+
+def test_over_http_too(tmp_path):
+    file_log(tmp_path / "log.csv")
+    path = tmp_path / "shop"
+    with Engine.open(path) as engine:
+        engine.init()
+        here = engine.replay(policy="uniform", log=str(tmp_path / "log.csv"))
+    with running_server(create_app(Engine.open(path))) as url, Engine.connect(url, timeout=120) as remote:
+        there = remote.replay(
+            policy="uniform", log=str(tmp_path / "log.csv"), html=str(tmp_path / "page.html")
+        )
+        assert there.value == here.value
+        assert there.gates == here.gates
+        assert "uniform" in (tmp_path / "page.html").read_text()
+        started = remote.start_experiment(name="remote", people=100)
+        assert remote.assign(experiment="remote", user_id="u1").arm in started.arms
+        assert remote.report_experiment(name="remote").verdict == "keep running"
+        assert remote.stop_experiment(name="remote").stopped == "by hand"
