@@ -14,7 +14,7 @@ from penchant.core.errors import ModelError
 
 if TYPE_CHECKING:
     from penchant.models._content import Content, ContentNeighbours
-    from penchant.models._counts import NeighbourModel, log_share, target_counts
+    from penchant.models._counts import NeighbourModel, beginnings, target_counts
     from penchant.models._ease import EASE, EASEConfig
     from penchant.models._encoders import encoder_installed, encoder_kinds, load_encoder
     from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
@@ -88,7 +88,7 @@ _LAZY = {
     "fit_tags": "_tags_fit",
     "labels_from_users": "_tags_labels",
     "load_encoder": "_encoders",
-    "log_share": "_counts",
+    "beginnings": "_counts",
     "next_period_labels": "_tags_labels",
     "sequence_costs": "_sequence_costs",
     "target_counts": "_counts",
@@ -134,12 +134,12 @@ __all__ = [
     "TransitionsConfig",
     "best_of",
     "choose_index",
+    "beginnings",
     "encoder_installed",
     "encoder_kinds",
     "fit_tags",
     "labels_from_users",
     "load_encoder",
-    "log_share",
     "model_kinds",
     "next_period_labels",
     "sequence_costs",

@@ -21,6 +21,7 @@ from penchant.data import is_target
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
 CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
 DECAYS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.99, 0.995, 1.0)  # from 'only the newest event' to 'all alike'
+_BEGINNING, _BELIEVED = 10, 20.0  # first events of a person; events that popularity is worth beside them
 NEGLIGIBLE = 1e-6  # history weights below this share of the newest event's are left out
 
 
@@ -54,11 +55,29 @@ def target_counts(snapshot: Snapshot) -> npt.NDArray[np.float64]:
     return np.bincount(positives(snapshot).item, minlength=snapshot.num_items + 1).astype(np.float64)
 
 
-def log_share(snapshot: Snapshot) -> npt.NDArray[np.float32]:
-    """Log of each item's smoothed share of the events by which people turned to items: (N + 1,)."""
-    count_N = target_counts(snapshot)
-    share_N: npt.NDArray[np.float32] = np.log((count_N + 0.5) / (count_N.sum() + 0.5)).astype(np.float32)
-    return share_N
+def beginnings(snapshot: Snapshot) -> npt.NDArray[np.float32]:
+    """Log of each item's share of what people begin with, for somebody of whom nothing is known: (N + 1,).
+
+    Counted are the first ten events by which the later half of the people turned to an item, beside twenty shared out
+    by popularity. Newcomers want what newcomers wanted lately rather than what regulars buy most.
+
+    Example:
+        >>> from penchant.testing import toy_snapshot
+        >>> toy = toy_snapshot([("u", "tea"), ("v", "rum"), ("v", "rum")])
+        >>> np.exp(beginnings(toy)).astype(float).round(2).tolist()
+        [0.1, 0.59, 0.31]
+    """
+    found = positives(snapshot)
+    count_N = np.bincount(found.item, minlength=snapshot.num_items + 1)
+    begin_P = np.searchsorted(found.user, found.user)
+    place_P, start_P = np.arange(len(found.user)) - begin_P, found.ts[begin_P]
+    late_P = start_P >= np.median(start_P[place_P == 0]) if len(start_P) else np.zeros(0, np.bool_)
+    counted = found.item[(place_P < _BEGINNING) & late_P]
+    first_N = np.bincount(counted, minlength=snapshot.num_items + 1)
+    share_N = (count_N + 0.5) / (count_N.sum() + 0.5)
+    drawn_N = first_N + _BELIEVED * share_N
+    log_N: npt.NDArray[np.float32] = np.log(drawn_N / drawn_N.sum()).astype(np.float32)
+    return log_N
 
 
 def history_weights(batch: SequenceBatch, decay: float) -> npt.NDArray[np.float64]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from penchant.core import Bools, Floats, Ints, Run, SequenceBatch, Snapshot, VectorIndex
 from penchant.core.errors import ArtifactError, MissingExtra
 from penchant.models._content import Content
-from penchant.models._counts import NeighbourModel, log_share
+from penchant.models._counts import NeighbourModel, beginnings
 from penchant.models._habits import Habits, HabitsConfig
 from penchant.models._index import ExactIndex, QuantizedIndex, best_of, distinct, scores_of
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
@@ -48,7 +48,9 @@ class Sequence:
     config: SequenceConfig
     encoder: npt.NDArray[np.uint8]  # bytes of an ONNX graph
     item_ND: npt.NDArray[np.float32]  # (N + 1, D), row 0 unused
-    prior_N: npt.NDArray[np.float32]  # (N + 1,) log share of the events, for somebody without a history
+    prior_N: npt.NDArray[
+        np.float32
+    ]  # (N + 1,) log share of what people begin with, for somebody without a history
     transitions: Transitions
     neighbours: ItemKNN
     habits: Habits
@@ -269,7 +271,7 @@ class Sequence:
         model = replace(self, content=content)
         return replace(
             model,
-            prior_N=model.lent_prior(log_share(snapshot)),
+            prior_N=model.lent_prior(beginnings(snapshot)),
             transitions=transitions,
             neighbours=ItemKNN.fit(snapshot, self.neighbours.config, Run()),
             habits=Habits.fit(snapshot, self.habits.config, Run()),

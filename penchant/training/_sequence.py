@@ -26,7 +26,7 @@ from penchant.models import (
     SequenceConfig,
     Transitions,
     TransitionsConfig,
-    log_share,
+    beginnings,
 )
 from penchant.training._export import ITEM_WEIGHT, encoder_graphs, encoder_weights, sample_batch
 
@@ -223,7 +223,7 @@ def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell
         fading = content.neighbours.settled(config.content_decay, run)
         content = replace(content, neighbours=fading)
         config = msgspec.structs.replace(config, content_decay=fading.config.decay)
-    return _Shell((transitions, neighbours, habits), log_share(snapshot), content), config
+    return _Shell((transitions, neighbours, habits), beginnings(snapshot), content), config
 
 
 def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig:

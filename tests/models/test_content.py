@@ -13,8 +13,8 @@ import pytest
 from penchant.core import CATALOG_SCHEMA, Run
 from penchant.core.errors import InputError, MissingExtra
 from penchant.data import ContentStore, is_english, item_content, item_images, item_texts, sequence_batch
-from penchant.models import Content, Sequence, encoder_installed, encoder_kinds, load_encoder
-from penchant.testing import markov_snapshot
+from penchant.models import Content, Sequence, beginnings, encoder_installed, encoder_kinds, load_encoder
+from penchant.testing import markov_snapshot, toy_snapshot
 from penchant.training import fit_model, update_model
 
 
@@ -194,6 +194,17 @@ def test_a_recount_lets_a_met_item_stand_on_its_own(walks, model) -> None:
     recounted = model.recounted(whole)
     assert recounted.content is not None
     assert not recounted.content.lenders[[12]].nnz
+
+
+def test_newcomers_get_what_people_begin_with() -> None:
+    """Everybody begins with tea and then buys rum again and again."""
+    events = [(f"u{n}", "tea" if day == 0 else "rum", n + day) for n in range(20) for day in range(30)]
+    toy = toy_snapshot([*events, ("u0", "ink", 99)])
+    share = np.exp(beginnings(toy)[1:])
+    ink, rum, tea = share
+    assert share.sum() == pytest.approx(1, abs=1e-3)
+    assert tea > 2 * 20 / 620
+    assert rum > tea > ink
 
 
 def test_an_encoder_that_does_not_exist() -> None:
