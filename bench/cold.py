@@ -9,6 +9,7 @@ everybody about the others.
 from __future__ import annotations
 
 import argparse
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,13 @@ class Log:
     ts: list[list[int]]
     cut: list[int]
     catalog: pa.Table
+    validation_ts: int | None = None  # None where there are no times: then a person's last item is asked for
+
+    def validation_start(self, row: int) -> int:
+        """Where a person's validation begins."""
+        if self.validation_ts is None:
+            return self.cut[row] - 1
+        return bisect_left(self.ts[row], self.validation_ts, hi=self.cut[row])
 
 
 def amazon(folder: Path, part: str) -> Log:
@@ -116,6 +124,7 @@ def from_frame(person: Any, item: Any, when: Any, rows: list[dict[str, Any]]) ->
         ts=[group.ts.tolist() for _, group in groups],
         cut=[int((group.ts < test).sum()) for _, group in groups],
         catalog=catalog_table(rows),
+        validation_ts=int(frame.ts.quantile(0.8)),
     )
 
 
@@ -257,10 +266,10 @@ def main() -> None:
     cut, end = dict(enumerate(log.cut)), {r: len(items) for r, items in enumerate(log.items)}
     train = split.snapshot(cut)
 
-    # Validation: the last item of some people, while another fifth of the items is hidden.
+    # Validation: what some people turned to last before the test, while another fifth of the items is hidden.
     inner = Split(log, vectors, hidden | choosing, given.people, given.seed)
     chosen = set(rng.permutation([r for r in inner.rows if cut[r] >= 3])[:CHOOSING].tolist())
-    before = {r: at - (r in chosen) for r, at in cut.items()}
+    before = {r: log.validation_start(r) if r in chosen else at for r, at in cut.items()}
     fitted_on = inner.snapshot(before)
     validation = inner.cases(fitted_on, before, cut, set(ids) - hidden)
     judge = validation_metric(validation, measure="NDCG@10", seen="exclude")
