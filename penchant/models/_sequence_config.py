@@ -93,9 +93,8 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: bool = True  # score takes in what items say and show, where the catalogue's content was encoded
     content_decay: Share | None = None
     content_weight: NotNegative | None = None
-    lending: Annotated[float, Meta(ge=0, le=1)] | None = (
-        None  # share of its content neighbours' counts an unmet item gets
-    )
+    # The share of what is counted for the items nearest in content that an item nobody has met gets.
+    lending: Annotated[float, Meta(ge=0, le=1)] | None = None
 
     @property
     def counts_floor_or_default(self) -> float:
