@@ -173,8 +173,8 @@ class Candidates:
     """Items that may be shown, with the model's mean and how unsure it is."""
 
     item_N: npt.NDArray[np.int64]
-    mean_N: npt.NDArray[np.float32]
-    std_N: npt.NDArray[np.float32]
+    mean_N: Floats
+    std_N: Floats
     source: str  # which retriever or model proposed them
 
 

@@ -70,7 +70,7 @@ class SlateItem(Noun, frozen=True):
 
 
 class CandidateSet(Noun, frozen=True):
-    """What the policy chose from. The three lists are parallel, in the order the policy saw them.
+    """What the policy chose from. The lists are parallel, in the order the policy saw them.
 
     Estimators of other policies need it: what else could have been shown, and how good it was held to be. With
     ``seed``, ``policy_hash`` and ``updates`` of the slate the draw can be made again.
@@ -79,6 +79,7 @@ class CandidateSet(Noun, frozen=True):
     item_ids: list[str]
     mean: list[float]  # what the policy held each for: the expected reward, or the model's score
     std: list[float] = []  # how unsure it was of each; empty: the policy does not say
+    score: list[float] = []  # the model's score of each, which the policy began from; empty: it is the mean
     odds: list[float] = []  # chance of each to be first; empty: the best comes first for certain
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, micros, rng
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
-from penchant.engine._live import allowed, drop_seen, reasons, score_of
+from penchant.engine._live import allowed, drop_seen, reasons
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._serving import Ranker, Serving
 from penchant.store import kept_in_histories
@@ -121,11 +121,13 @@ def recommend_many(
     out = Path(request.out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     counts = {"users": 0, "rows": 0, "unknown": 0}
+    policy_id = ""
     try:
         with pq.ParquetWriter(temporary, ANSWER_SCHEMA, compression="zstd") as writer:
             for histories in _batches(shop, ranker, names, counts, progress):
                 table = _answer(shop, ranker, request, histories)
                 counts["rows"] += table.num_rows
+                policy_id = table["policy_id"][0].as_py() if table.num_rows else policy_id
                 writer.write_table(table)
         shop.store.log_batch(temporary)
         os.replace(temporary, out)
@@ -137,7 +139,7 @@ def recommend_many(
         rows=counts["rows"],
         unknown_users=counts["unknown"],
         model_id=ranker.model_id,
-        policy_id=ranker.policy.id,
+        policy_id=policy_id,
         degraded=ranker.degraded,
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -211,21 +213,24 @@ def _answer(
         limit = max(shop.config.serve.candidates, request.k)
         candidates = ranker.candidates(history, allowed_N, limit, score_N)
         query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
-        choice = ranker.policy.choose(candidates, query, rng(seed, history.subject))
+        drawn = ranker.exploration.choose(
+            candidates, query, rng(seed, history.subject), allowed=request.explore == "auto"
+        )
+        choice = drawn.choice
         chosen_K = candidates.item_N[choice.index_K]
         why = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
         k = len(chosen_K)
         columns["user_id"] += [history.subject] * k
         columns["rank"] += range(1, k + 1)
         columns["item_id"] += [ids[n - 1] for n in chosen_K]
-        columns["score"] += score_of(ranker, candidates)[choice.index_K].tolist()
+        columns["score"] += candidates.mean_N[choice.index_K].tolist()
         columns["odds"] += choice.odds_K.tolist()
         columns["explored"] += choice.explored_K.tolist()
         columns["reason"] += [texts[0].text if texts else None for texts in why]
         columns["recommendation_id"] += [secrets.token_hex(12)] * k
+        columns["policy_id"] += [drawn.policy_id] * k
     rows = len(columns["user_id"])
     fixed = {
-        "policy_id": ranker.policy.id,
         "model_id": ranker.model_id,
         "surface": request.surface,
         "ts": now,

@@ -18,7 +18,6 @@ from penchant.core import (
     Candidates,
     CandidateSet,
     Event,
-    Floats,
     History,
     Query,
     Reason,
@@ -32,6 +31,7 @@ from penchant.core import (
 from penchant.core.errors import InputError, NotFound
 from penchant.data import check_event
 from penchant.engine import _requests as rq
+from penchant.engine._explore import scores_of
 from penchant.engine._refusal import refusal
 from penchant.engine._serving import Ranker, Serving, seen_numbers
 from penchant.models import best_of
@@ -66,13 +66,13 @@ def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.Obse
     words = iter(shop.store.append(good) if good else [])
     checked = iter(good)
     told: list[rq.EventResult] = []
-    fresh: list[str] = []
+    fresh: list[Event] = []
     for result in results:
         if result is None:
             event, word = next(checked), next(words)
             result = rq.EventResult.of(event.event_id, word)
             if word == "stored" and event.item_id is not None:
-                fresh.append(event.item_id)
+                fresh.append(event)
         told.append(result)
     serving.observed(fresh)
     return rq.ObserveReport(results=told, stored=sum(r.status == "stored" for r in told))
@@ -116,6 +116,7 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     candidates = ranker.candidates(history, allowed_N, max(shop.config.serve.candidates, request.k))
     slate = make_slate(shop, ranker, request, history, candidates, note)
     shop.store.log_decision(slate)
+    ranker.exploration.answered(slate)
     return msgspec.structs.replace(slate, candidates=None)
 
 
@@ -159,10 +160,13 @@ def make_slate(
     seed = secrets.randbits(32) if request.seed is None else request.seed
     now = shop.clock() if request.now is None else micros(request.now)
     query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
-    choice = ranker.policy.choose(candidates, query, rng(seed, history.subject))
+    drawn = ranker.exploration.choose(
+        candidates, query, rng(seed, history.subject), allowed=request.explore == "auto"
+    )
+    choice = drawn.choice
     chosen_K = candidates.item_N[choice.index_K]
     reasons_K = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
-    shown = score_of(ranker, candidates)[choice.index_K]
+    shown = candidates.mean_N[choice.index_K]
     candidate_ids = ranker.items.array.take(pa.array(candidates.item_N - 1)).to_pylist()
     items = [
         SlateItem(
@@ -182,31 +186,32 @@ def make_slate(
         ts=query.now,
         subject=history.subject,
         items=items,
-        policy_id=ranker.policy.id,
+        policy_id=drawn.policy_id,
         model_id=ranker.model_id,
         seed=seed,
         surface=request.surface,
         degraded=ranker.degraded,
         note=note if items or note else "every item that may be shown was seen already",
-        policy_hash=hash_of([ranker.policy.id]),
-        explore=False,
-        explore_reason="off: the request asks for the best",
+        policy_hash=hash_of([drawn.policy_id, str(shop.config.explore)]),
+        updates=drawn.updates,
+        explore=drawn.explore,
+        explore_reason=drawn.reason,
         joint_odds=float(np.prod(choice.odds_K)),
         num_candidates=len(candidate_ids),
         candidates_hash=hash_of(candidate_ids),
-        candidates=CandidateSet(item_ids=candidate_ids, mean=score_of(ranker, candidates).tolist()),
+        candidates=CandidateSet(
+            item_ids=candidate_ids,
+            mean=scores_of(drawn.mean_N),
+            std=scores_of(drawn.std_N),
+            score=scores_of(candidates.mean_N),
+            odds=[] if not drawn.explore or choice.first_N is None else scores_of(choice.first_N),
+        ),
     )
 
 
 def hash_of(texts: Sequence[str]) -> str:
     """A short hash of some texts in their order."""
     return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
-
-
-def score_of(ranker: Ranker, candidates: Candidates) -> Floats:
-    """What the candidates were ranked by: the model's mean, or the popularity counts."""
-    counts = getattr(ranker.policy, "count_N", None)
-    return candidates.mean_N if counts is None else counts[candidates.item_N]
 
 
 def reasons(

@@ -18,11 +18,11 @@ from penchant.core import (
     TARGET_KINDS,
     Bools,
     Candidates,
+    Event,
     EventKind,
     Floats,
     History,
     Model,
-    Policy,
     Searcher,
     SeenRule,
     SequenceBatch,
@@ -30,11 +30,12 @@ from penchant.core import (
 )
 from penchant.core.errors import ArtifactError
 from penchant.data import live_sequences, sequence_batch
+from penchant.engine._explore import Exploration, gather_facts
 from penchant.engine._filters import filter_mask
 from penchant.engine._index import index_note
 from penchant.engine._promotion import Pointer, read_pointer
 from penchant.models import INDEX_ITEMS, best_of
-from penchant.policy import Greedy, Popularity
+from penchant.policy import Popularity
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -87,14 +88,15 @@ def shelve(items: Vocabulary, catalog: pa.Table, *, out_of_stock: bool) -> Shelf
 
 @dataclass(frozen=True, eq=False)
 class Ranker:
-    """One consistent state that a request works with: model, vocabulary, shelf, policy."""
+    """One consistent state that a request works with: model, vocabulary, shelf, exploration."""
 
     model: Model | None
     model_id: str
     kind: str
     items: Vocabulary
     shelf: Shelf
-    policy: Policy
+    popularity: Popularity | None  # counts, where there is no model
+    exploration: Exploration
     seen: SeenRule
     degraded: bool
     note: str | None
@@ -103,8 +105,8 @@ class Ranker:
     def scores(self, histories: Sequence[History]) -> Floats:
         """Score all items for some people: (B, N + 1) float32."""
         if self.model is None:
-            assert isinstance(self.policy, Popularity)
-            scores_BN = np.tile(self.policy.count_N.astype(np.float32), (len(histories), 1))
+            assert self.popularity is not None
+            scores_BN = np.tile(self.popularity.count_N.astype(np.float32), (len(histories), 1))
             scores_BN[:, 0] = -np.inf
             return scores_BN
         return self.model.scores(self._batch(histories))
@@ -187,7 +189,13 @@ class Serving:
         return self._without_model(catalog, "no trained model can be used: showing what is popular")
 
     def _load(
-        self, artifact_id: str, catalog: pa.Table, *, degraded: bool = False, note: str | None = None
+        self,
+        artifact_id: str,
+        catalog: pa.Table,
+        *,
+        degraded: bool = False,
+        note: str | None = None,
+        exploration: Exploration | None = None,
     ) -> Ranker:
         from penchant.engine._content import with_newcomers
         from penchant.training import load_artifact
@@ -201,31 +209,40 @@ class Serving:
             kind=loaded.artifact.kind,
             items=items,
             shelf=shelve(items, catalog, out_of_stock=config.serve.out_of_stock),
-            policy=Greedy(),
+            popularity=None,
+            exploration=exploration or self._explore(items, catalog, vectors=True),
             seen=config.seen if config.seen != "auto" else loaded.artifact.facts.get("seen", "allow"),
             degraded=degraded,
             note=note or index_note(loaded.model, loaded.artifact.facts),
             max_history=config.serve.max_history,
         )
 
+    def _explore(self, items: Vocabulary, catalog: pa.Table, *, vectors: bool) -> Exploration:
+        facts = gather_facts(self.shop, items, catalog, vectors=vectors)
+        made = Exploration(self.shop.config.explore, items, facts)
+        made.replay(self.shop)
+        return made
+
     def _load_companions(self, pointer: Pointer | None) -> Ranker | None:
         if pointer is None or pointer.companions is None:
             return None
         try:
-            return self._load(pointer.companions, self.shop.store.catalog())
+            serving = self._ranker.exploration if self._ranker is not None else None
+            return self._load(pointer.companions, self.shop.store.catalog(), exploration=serving)
         except ArtifactError:
             return None  # `similar` then asks the promoted model
 
     def _without_model(self, catalog: pa.Table, note: str) -> Ranker:
         """Popularity counted from the events at rest, kept up to date by ``observed``."""
-        policy = count_popularity(self.shop, catalog)
+        popularity = count_popularity(self.shop, catalog)
         return Ranker(
             model=None,
             model_id="popularity",
             kind="popularity",
-            items=policy.items,
-            shelf=shelve(policy.items, catalog, out_of_stock=self.shop.config.serve.out_of_stock),
-            policy=policy,
+            items=popularity.items,
+            shelf=shelve(popularity.items, catalog, out_of_stock=self.shop.config.serve.out_of_stock),
+            popularity=popularity,
+            exploration=self._explore(popularity.items, catalog, vectors=False),
             seen="allow",
             degraded=True,
             note=note,
@@ -260,19 +277,26 @@ class Serving:
             self._stamp = self._usual = None
             self._looked = 0.0
 
-    def observed(self, item_ids: Sequence[str]) -> None:
-        """Let live events count where popularity answers; an item not known yet forces a new count."""
+    def observed(self, events: Sequence[Event]) -> None:
+        """Learn from live events; where popularity answers they count, and an item not known yet forces a new count.
+
+        What names one of our answers is learned as its outcome and not counted a second time.
+        """
         ranker = self._ranker
-        if ranker is None or ranker.model is not None:
+        if ranker is None:
             return
-        for item_id in item_ids:
-            number = ranker.items.number(item_id)
+        ranker.exploration.observed(events)
+        if ranker.model is not None:
+            return
+        for event in events:
+            number = ranker.items.number(event.item_id)
             if number == 0:
                 self._stamp = None
                 self._looked = 0.0
                 return
-            assert isinstance(ranker.policy, Popularity)
-            ranker.policy.count_N[number] += 1
+            assert ranker.popularity is not None
+            if event.recommendation_id is None:
+                ranker.popularity.count_N[number] += 1
 
 
 def _stamp_of(shop: Shop) -> tuple[tuple[str, int, int], ...]:
@@ -286,8 +310,9 @@ def count_popularity(shop: Shop, catalog: pa.Table) -> Popularity:
     counts: dict[str, int] = dict.fromkeys(catalog["id"].to_pylist(), 0)
     wanted = pa.array(sorted(EventKind(kind).value for kind in TARGET_KINDS))
     for bucket in range(shop.store.num_buckets):
-        table = shop.store.scan(bucket=bucket, columns=["item_id", "kind"])
-        items = table.filter(pc.is_in(table["kind"], value_set=wanted))["item_id"].drop_null()
+        table = shop.store.scan(bucket=bucket, columns=["item_id", "kind", "recommendation_id"])
+        keep = pc.and_(pc.is_in(table["kind"], value_set=wanted), pc.is_null(table["recommendation_id"]))
+        items = table.filter(keep)["item_id"].drop_null()
         for found in pc.value_counts(items.combine_chunks()).to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
     ids = sorted(counts)

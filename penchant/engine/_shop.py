@@ -16,6 +16,7 @@ from msgspec import Meta
 from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule, iso
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
+from penchant.engine._explore import ExploreSettings
 from penchant.engine._requests import InitReport, InitRequest
 from penchant.store import ShopStore, atomic_write, open_store
 
@@ -69,6 +70,7 @@ class ShopConfig(Noun, frozen=True):
     serve: ServeSettings = msgspec.field(default_factory=ServeSettings)
     train: TrainSettings = msgspec.field(default_factory=TrainSettings)
     content: ContentSettings = msgspec.field(default_factory=ContentSettings)
+    explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
     mapping: list[Mapping] = []
 
 

@@ -2,6 +2,7 @@
 
 from penchant.policy._draw import Explorer, draw_slate, slate_odds
 from penchant.policy._greedy import Greedy, Popularity
+from penchant.policy._hybrid import Hybrid, Spread
 from penchant.policy._offline import (
     LinearSoftmax,
     LoggedActions,
@@ -10,20 +11,23 @@ from penchant.policy._offline import (
     policy_gradient,
     potec,
 )
-from penchant.policy._rules import Best, FastCB, Rule, Softmax, SquareCB, Thompson
+from penchant.policy._rules import Best, FastCB, Reserved, Rule, Softmax, SquareCB, Thompson
 
 __all__ = [
     "Best",
     "Explorer",
     "FastCB",
     "Greedy",
+    "Hybrid",
     "LinearSoftmax",
     "LoggedActions",
     "OfflineConfig",
     "Popularity",
     "Potec",
+    "Reserved",
     "Rule",
     "Softmax",
+    "Spread",
     "SquareCB",
     "Thompson",
     "draw_slate",

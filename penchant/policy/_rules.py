@@ -70,6 +70,49 @@ class Best:
         return chances
 
 
+@dataclass(frozen=True, eq=False)
+class Reserved:
+    """Another rule, with a share of every slot kept for the best of some candidates, such as fresh items.
+
+    A slot in which none of them is free is the rule's alone.
+
+    Args:
+        rule: Has the rest of the chances.
+        share: Share of each slot that is kept, 0 to 1.
+        bound_N: By what the reserved candidates are ranked; -inf for all others.
+
+    Example:
+        >>> reserved = Reserved(Best(), 0.1, np.array([-np.inf, -np.inf, 0.0]))
+        >>> chances = reserved.begin(np.array([0.3, 0.2, 0.1]), np.zeros(3), 0)
+        >>> chances(np.array([True, True, True])).tolist()
+        [0.9, 0.0, 0.1]
+    """
+
+    rule: Rule
+    share: float
+    bound_N: Floats
+
+    @property
+    def id(self) -> str:
+        """That of the rule, with the share."""
+        return f"{self.rule.id}+reserved{self.share:g}"
+
+    def begin(self, mean_N: Floats, std_N: Floats, updates: int) -> Chances:
+        """Mix the rule's chances with the reserved candidate's."""
+        inner = self.rule.begin(mean_N, std_N, updates)
+
+        def chances(free_N: Bools) -> Floats:
+            p_N = inner(free_N)
+            bound_N = np.where(free_N, self.bound_N, -np.inf)
+            best = int(np.argmax(bound_N))
+            if np.isfinite(bound_N[best]):
+                p_N = (1 - self.share) * p_N
+                p_N[best] += self.share
+            return p_N
+
+        return chances
+
+
 @dataclass(frozen=True)
 class Softmax:
     """Chances proportional to ``exp(mean / temperature)``: slot by slot a Plackett-Luce ranking.

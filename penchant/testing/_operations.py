@@ -20,7 +20,8 @@ from penchant.core.errors import BrokenRows, PenchantError
 from penchant.testing._server import running_server
 
 DOORS = ("embedded", "command line", "server")
-_VOLATILE = frozenset({"recommendation_id", "seconds", "bytes", "bytes_searched", "jobs"})
+# What a policy expects follows from what items were like when its process began: each command is one of its own.
+_VOLATILE = frozenset({"candidates", "recommendation_id", "seconds", "bytes", "bytes_searched", "jobs"})
 
 
 class Door:
@@ -189,25 +190,41 @@ STEPS: tuple[Step, ...] = (
     ("unknown columns", "ingest", lambda s: {"files": [str(s.files / "unknown.csv")]}),
     ("empty file", "ingest", lambda s: {"files": [str(s.files / "empty.csv")]}),
     ("doctor", "doctor", lambda s: {"html": str(s.out / "health.html")}),
-    ("popular", "recommend", lambda s: {"seed": 3, **_ME, "k": 5}),
+    ("popular", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "k": 5}),
     ("train", "train", lambda s: {"models": list(s.models), "seed": 1, "device": "cpu"}),
-    ("before", "recommend", lambda s: {"seed": 3, **_ME, "k": 5}),
+    ("before", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "k": 5}),
     ("observe", "observe", lambda s: {"events": _NEWS}),
     ("observe again", "observe", lambda s: {"events": _NEWS[:2]}),
-    ("after", "recommend", lambda s: {"seed": 3, **_ME, "k": 5}),
+    ("after", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "k": 5}),
     ("observe guest", "observe", lambda s: {"events": _GUEST}),
-    ("guest", "recommend", lambda s: {"seed": 3, "anonymous_id": "cookie-1", "k": 3, "seen": "exclude"}),
-    ("newcomer", "recommend", lambda s: {"seed": 3, "user_id": "somebody-new", "k": 3}),
+    (
+        "guest",
+        "recommend",
+        lambda s: {"explore": "off", "seed": 3, "anonymous_id": "cookie-1", "k": 3, "seen": "exclude"},
+    ),
+    ("newcomer", "recommend", lambda s: {"explore": "off", "seed": 3, "user_id": "somebody-new", "k": 3}),
     (
         "filtered",
         "recommend",
-        lambda s: {"seed": 3, **_ME, "filters": ["price >= 1500"], "deny": ["item-20"], "k": 24},
+        lambda s: {
+            "explore": "off",
+            "seed": 3,
+            **_ME,
+            "filters": ["price >= 1500"],
+            "deny": ["item-20"],
+            "k": 24,
+        },
     ),
-    ("allowed", "recommend", lambda s: {"seed": 3, **_ME, "allow": ["item-01", "item-02"], "seen": "allow"}),
+    (
+        "allowed",
+        "recommend",
+        lambda s: {"explore": "off", "seed": 3, **_ME, "allow": ["item-01", "item-02"], "seen": "allow"},
+    ),
     (
         "many",
         "recommend",
         lambda s: {
+            "explore": "off",
             "seed": 3,
             "users": str(s.files / "users.txt"),
             "k": 4,
@@ -217,7 +234,7 @@ STEPS: tuple[Step, ...] = (
     (
         "everybody",
         "recommend",
-        lambda s: {"seed": 3, "users": "all", "k": 2, "out": str(s.out / "all.parquet")},
+        lambda s: {"explore": "off", "seed": 3, "users": "all", "k": 2, "out": str(s.out / "all.parquet")},
     ),
     ("similar", "similar", lambda s: {"item_id": "item-03", "k": 4}),
     ("profile", "profile", lambda s: {**_ME, "k": 3}),
@@ -226,18 +243,18 @@ STEPS: tuple[Step, ...] = (
     ("sizes", "sizes", lambda s: {"targets": 1000}),
     ("recount", "recount", lambda s: {}),
     ("promote", "promote", lambda s: {"artifact": s.artifact("popularity")}),
-    ("promoted", "recommend", lambda s: {"seed": 3, **_ME, "k": 3}),
+    ("promoted", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "k": 3}),
     ("rollback", "rollback", lambda s: {}),
     ("status", "status", lambda s: {}),
-    ("k too small", "recommend", lambda s: {"seed": 3, **_ME, "k": 0}),
-    ("bad filter", "recommend", lambda s: {"seed": 3, **_ME, "filters": ["nonsense"]}),
+    ("k too small", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "k": 0}),
+    ("bad filter", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "filters": ["nonsense"]}),
     ("unknown item", "similar", lambda s: {"item_id": "nothing"}),
     ("unknown model", "promote", lambda s: {"artifact": "ffffffffffff"}),
     ("whom", "profile", lambda s: {}),
     ("export", "export_user", lambda s: {**_ME, "out": str(s.out / "person.json")}),
     ("erase", "erase_user", lambda s: _ME),
     ("export erased", "export_user", lambda s: _ME),
-    ("erased", "recommend", lambda s: {"seed": 3, **_ME, "k": 3}),
+    ("erased", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "k": 3}),
 )
 
 

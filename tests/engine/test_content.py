@@ -88,14 +88,16 @@ def test_new_in_the_catalogue_is_recommended_at_once(shop) -> None:
     engine, folder = shop
     asked = Words.asked
     assert asked == 11
-    before = engine.recommend(user_id="u1", k=50, seen="allow")
+    before = engine.recommend(explore="off", user_id="u1", k=50, seen="allow")
     assert "i11" not in {item.item_id for item in before.items}
     report = engine.catalog(files=[write_items(folder / "more.csv", range(9, 12))])
     assert Words.asked == asked + 1
     assert "1 texts encoded with words" in report.files[0].notes
     engine.serving.refresh()
     engine.observe(events=[{"kind": "purchase", "user_id": "new", "item_id": "i10"}])
-    found = [item.item_id for item in engine.recommend(user_id="new", k=50, seen="allow").items]
+    found = [
+        item.item_id for item in engine.recommend(explore="off", user_id="new", k=50, seen="allow").items
+    ]
     assert "i11" in found
     assert found.index("i11") < len(found) // 2
     assert {item.item_id for item in engine.similar(item_id="i11", k=4).items} & {"i10", "i00", "i09", "i01"}

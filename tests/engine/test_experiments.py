@@ -196,7 +196,7 @@ def test_slates_make_people_take_part(shop):
     e = shop.engine
     e.start_experiment(name="slates", people=100)
     e.observe(events=[{"kind": "view", "user_id": "p1", "item_id": "a"}])
-    e.recommend(user_id="p1", k=1)
+    e.recommend(explore="off", user_id="p1", k=1)
     shop.now += DAY
     assert sum(arm.entered for arm in e.report_experiment(name="slates").arms) == 1
 

@@ -87,19 +87,19 @@ def ids(slate):
 
 @pytest.mark.parametrize("who", [{"user_id": "u3"}, {"anonymous_id": "guest"}, {"user_id": "brand-new"}])
 def test_an_event_changes_the_very_next_answer(engine, who):
-    before = engine.recommend(**who, k=3, seen="allow")
+    before = engine.recommend(explore="off", **who, k=3, seen="allow")
     told = engine.observe(events=[{"kind": "view", "item_id": "i5", **who}])
     assert told.stored == 1
-    after = engine.recommend(**who, k=3, seen="allow")
+    after = engine.recommend(explore="off", **who, k=3, seen="allow")
     assert ids(after)[0] == "i6", "i6 follows i5 everywhere"
     assert after.items[0].reasons[0].item_id == "i5"
     assert ids(before) != ids(after)
 
 
 def test_an_answer_carries_what_it_needs(engine):
-    slate = engine.recommend(user_id="u1", k=4)
+    slate = engine.recommend(explore="off", user_id="u1", k=4)
     assert slate.recommendation_id
-    assert slate.policy_id == "greedy/1"
+    assert slate.policy_id == "hybrid/1+greedy/1"
     assert slate.model_id == engine.status().serving
     assert all(item.odds == 1 and item.reasons for item in slate.items)
     engine.shop.store.flush()
@@ -107,43 +107,47 @@ def test_an_answer_carries_what_it_needs(engine):
 
 
 def test_allow_deny_filters_and_stock(engine):
-    assert set(ids(engine.recommend(user_id="u1", k=12, seen="allow"))) == {f"i{n}" for n in range(11)}
-    assert set(ids(engine.recommend(user_id="u1", k=9, allow=["i1", "i2", "i11"], seen="allow"))) == {
+    assert set(ids(engine.recommend(explore="off", user_id="u1", k=12, seen="allow"))) == {
+        f"i{n}" for n in range(11)
+    }
+    assert set(
+        ids(engine.recommend(explore="off", user_id="u1", k=9, allow=["i1", "i2", "i11"], seen="allow"))
+    ) == {
         "i1",
         "i2",
     }
-    assert "i2" not in ids(engine.recommend(user_id="u1", k=12, deny=["i2"], seen="allow"))
-    even = engine.recommend(user_id="u1", k=12, filters=["category ^= Even"], seen="allow")
+    assert "i2" not in ids(engine.recommend(explore="off", user_id="u1", k=12, deny=["i2"], seen="allow"))
+    even = engine.recommend(explore="off", user_id="u1", k=12, filters=["category ^= Even"], seen="allow")
     assert {int(i[1:]) % 2 for i in ids(even)} == {0}
-    cheap = engine.recommend(user_id="u1", k=12, filters=["price <= 300"], seen="allow")
+    cheap = engine.recommend(explore="off", user_id="u1", k=12, filters=["price <= 300"], seen="allow")
     assert set(ids(cheap)) == {"i0", "i1", "i2"}
 
 
 def test_seen_items_can_be_excluded(engine):
     own = {f"i{(7 + step) % ITEMS}" for step in range(6)}
-    assert not own & set(ids(engine.recommend(user_id="u7", k=12, seen="exclude")))
+    assert not own & set(ids(engine.recommend(explore="off", user_id="u7", k=12, seen="exclude")))
 
 
 def test_nothing_to_show_is_an_empty_slate_with_a_note(engine):
-    slate = engine.recommend(user_id="u1", filters=["price > 999999"])
+    slate = engine.recommend(explore="off", user_id="u1", filters=["price > 999999"])
     assert slate.items == []
     assert "filters" in slate.note
 
 
 def test_the_purpose_analytics_uses_no_history(engine):
     engine.observe(events=[{"kind": "view", "item_id": "i5", "user_id": "u3"}])
-    plain = engine.recommend(user_id="u3", k=3, purpose="analytics", seen="allow")
-    nobody = engine.recommend(k=3, seen="allow")
+    plain = engine.recommend(explore="off", user_id="u3", k=3, purpose="analytics", seen="allow")
+    nobody = engine.recommend(explore="off", k=3, seen="allow")
     assert ids(plain) == ids(nobody)
 
 
 @pytest.mark.parametrize("seen", ["allow", "exclude"])
 def test_the_purpose_analytics_uses_no_history_for_many_people_either(engine, tmp_path, seen):
     out = tmp_path / "recs.parquet"
-    engine.recommend(users="all", k=3, purpose="analytics", seen=seen, out=str(out))
+    engine.recommend(explore="off", users="all", k=3, purpose="analytics", seen=seen, out=str(out))
     for user in ("u1", "u7"):
         mine = [row["item_id"] for row in pq.read_table(out).to_pylist() if row["user_id"] == user]
-        assert mine == ids(engine.recommend(user_id=user, k=3, purpose="analytics", seen=seen))
+        assert mine == ids(engine.recommend(explore="off", user_id=user, k=3, purpose="analytics", seen=seen))
 
 
 def test_a_warm_profile_reads_neither_the_whole_shop_nor_the_model_again(engine, monkeypatch):
@@ -169,7 +173,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(engine, wrong)
         engine.doctor(html=wrong)
     assert told.value.path == "$.html"
     with pytest.raises(InputError, match="file"):
-        engine.recommend(users="all", out=wrong)
+        engine.recommend(explore="off", users="all", out=wrong)
 
 
 def test_folders_of_written_files_are_made(engine, tmp_path):
@@ -179,7 +183,7 @@ def test_folders_of_written_files_are_made(engine, tmp_path):
 
 def test_an_answer_for_one_person_is_not_written_to_a_file(engine, tmp_path):
     with pytest.raises(InputError, match="many people") as told:
-        engine.recommend(user_id="u1", out=str(tmp_path / "x.parquet"))
+        engine.recommend(explore="off", user_id="u1", out=str(tmp_path / "x.parquet"))
     assert told.value.path == "$.out"
 
 
@@ -281,7 +285,7 @@ def test_a_broken_model_means_popularity_not_an_error(engine):
             (folder / "tensors.safetensors").write_bytes(b"broken")
     engine.serving._stamp = None
     engine.serving.refresh()
-    slate = engine.recommend(user_id="u1", k=3)
+    slate = engine.recommend(explore="off", user_id="u1", k=3)
     assert slate.degraded
     assert slate.note
     assert len(slate.items) == 3
@@ -299,10 +303,10 @@ def test_promote_and_rollback_act_at_once(engine):
     first = engine.status().serving
     assert engine.promote(artifact=models["popularity"][:12]).previous == first
     engine.serving.refresh()
-    assert engine.recommend(user_id="u1").model_id == models["popularity"]
+    assert engine.recommend(explore="off", user_id="u1").model_id == models["popularity"]
     assert engine.rollback().promoted == first
     engine.serving.refresh()
-    assert engine.recommend(user_id="u1").model_id == first
+    assert engine.recommend(explore="off", user_id="u1").model_id == first
     with pytest.raises(NotFound):
         engine.promote(artifact="zzzz")
 
@@ -310,25 +314,29 @@ def test_promote_and_rollback_act_at_once(engine):
 def test_many_people_at_once(engine, tmp_path):
     (tmp_path / "users.txt").write_text("u1\nu2\n\nnobody\nu1\n")
     out = tmp_path / "recs.parquet"
-    report = engine.recommend(users=str(tmp_path / "users.txt"), k=3, seen="allow", out=str(out))
+    report = engine.recommend(
+        explore="off", users=str(tmp_path / "users.txt"), k=3, seen="allow", out=str(out)
+    )
     assert (report.users, report.unknown_users, report.rows) == (3, 1, 9)
     table = pq.read_table(out)
     for user in ("u1", "u2", "nobody"):
         mine = [row for row in table.to_pylist() if row["user_id"] == user]
         assert [row["rank"] for row in mine] == [1, 2, 3]
-        assert [row["item_id"] for row in mine] == ids(engine.recommend(user_id=user, k=3, seen="allow"))
-    everybody = engine.recommend(users="all", k=2, out=str(out))
+        assert [row["item_id"] for row in mine] == ids(
+            engine.recommend(explore="off", user_id=user, k=3, seen="allow")
+        )
+    everybody = engine.recommend(explore="off", users="all", k=2, out=str(out))
     assert everybody.users == 60
     with pytest.raises(InputError, match="where shall"):
-        engine.recommend(users="all")
+        engine.recommend(explore="off", users="all")
     with pytest.raises(NotFound):
-        engine.recommend(users=str(tmp_path / "none.txt"), out=str(out))
+        engine.recommend(explore="off", users=str(tmp_path / "none.txt"), out=str(out))
 
 
 def test_erase_and_export(engine, tmp_path):
     engine.observe(events=[{"kind": "view", "item_id": "i1", "user_id": "u9", "text": "secret"}])
-    engine.recommend(user_id="u9")
-    engine.recommend(users="all", k=2, out=str(tmp_path / "all.parquet"))
+    engine.recommend(explore="off", user_id="u9")
+    engine.recommend(explore="off", users="all", k=2, out=str(tmp_path / "all.parquet"))
     kept = engine.export_user(user_id="u9", out=str(tmp_path / "u9.json"))
     assert len(kept.events) == 7
     assert sorted(len(slate.items) for slate in kept.decisions) == [2, 6]
@@ -341,7 +349,7 @@ def test_erase_and_export(engine, tmp_path):
         engine.observe(events=[{"kind": "view", "item_id": "i1", "user_id": "u9"}]).results[0].status
         == "erased"
     )
-    again = engine.recommend(users="all", k=2, out=str(tmp_path / "all.parquet"))
+    again = engine.recommend(explore="off", users="all", k=2, out=str(tmp_path / "all.parquet"))
     assert again.users == 59
 
 
@@ -362,7 +370,7 @@ def test_a_folder_that_is_no_shop(tmp_path):
             engine.init()
         with pytest.raises(ModelError, match="nothing to learn"):
             engine.train()
-        assert engine.recommend(user_id="u").items == []
+        assert engine.recommend(explore="off", user_id="u").items == []
 
 
 def test_a_mistyped_setting_is_named(tmp_path):
@@ -391,9 +399,9 @@ def test_a_printed_proposal_can_be_added_at_the_end_of_the_settings(tmp_path):
 
 def test_every_error_is_of_the_tree(engine):
     with pytest.raises(PenchantError):
-        engine.recommend(user_id="u1", k=0)
+        engine.recommend(explore="off", user_id="u1", k=0)
     with pytest.raises(PenchantError):
-        engine.recommend(user_id="u1", colour="red")
+        engine.recommend(explore="off", user_id="u1", colour="red")
 
 
 def test_a_batch_counts_what_others_did_since(engine, tmp_path):
@@ -412,14 +420,16 @@ def test_a_batch_counts_what_others_did_since(engine, tmp_path):
         for place, item in enumerate(["i2", "i9"])
     ]
     engine.observe(events=[*news, {"kind": "view", "item_id": "i2", "user_id": "u2000"}])
-    before = engine.recommend(user_id="u2000", k=1)
+    before = engine.recommend(explore="off", user_id="u2000", k=1)
     assert ids(before) == ["i3"]
-    report = engine.recommend(**ask)
+    report = engine.recommend(explore="off", **ask)
     assert pq.read_table(tmp_path / "out.parquet")["item_id"].to_pylist() == ["i9"]
-    after = engine.recommend(user_id="u2000", k=1)
+    after = engine.recommend(explore="off", user_id="u2000", k=1)
     assert ids(after) == ["i9"], "whoever asks next gets the same model"
     assert report.model_id == after.model_id != before.model_id
-    assert engine.recommend(**ask).model_id == report.model_id, "nothing new: nothing is counted again"
+    assert engine.recommend(explore="off", **ask).model_id == report.model_id, (
+        "nothing new: nothing is counted again"
+    )
     assert engine.rollback().previous == report.model_id  # to the model promoted before, not to older counts
 
 
@@ -591,7 +601,7 @@ def test_a_batch_answers_although_the_model_cannot_be_counted_again(engine, tmp_
     for folder in (engine.path / "artifacts").iterdir():
         if folder.is_dir():
             shutil.rmtree(folder)
-    report = engine.recommend(users="all", k=2, out=str(tmp_path / "all.parquet"))
+    report = engine.recommend(explore="off", users="all", k=2, out=str(tmp_path / "all.parquet"))
     assert report.degraded
     assert report.model_id == "popularity"
     assert report.users == 60

@@ -71,3 +71,67 @@ def test_a_time_that_is_none_is_refused_with_its_event(engine):
     told = engine.observe(events=[{"kind": "view", "user_id": "a", "item_id": "i1", "timestamp": "soon"}])
     assert told.results[0].status == "refused"
     assert "datetime" in told.results[0].error
+
+
+def rounds(engine, count, likes, start=0):
+    for n in range(start, start + count):
+        moment = MOMENT + dt.timedelta(hours=2 * n + 2)
+        slate = engine.recommend(user_id=f"p{n % 7}", k=1, now=moment)
+        told = {"user_id": f"p{n % 7}", "item_id": slate.item_ids[0], "timestamp": moment}
+        told["recommendation_id"] = slate.recommendation_id
+        events = [{**told, "kind": "impression"}]
+        events += [{**told, "kind": "purchase"}] if slate.item_ids[0] == likes else []
+        engine.observe(events=events)
+
+
+def test_the_policy_learns_from_outcomes_and_again_after_a_restart(engine):
+    assert engine.recommend(user_id="x", k=1, explore="off").item_ids == ["i8"]  # the most popular
+    rounds(engine, 120, "i7")
+    after = engine.recommend(user_id="x", k=8, explore="off", now=MOMENT + dt.timedelta(days=30))
+    assert after.item_ids[0] == "i7"
+    assert after.updates == 120
+    path = engine.path
+    engine.close()
+    with Engine.open(path) as again:
+        rebuilt = again.recommend(user_id="x", k=8, explore="off", now=MOMENT + dt.timedelta(days=30))
+        assert rebuilt.updates == 120
+        assert rebuilt.item_ids[0] == "i7"
+
+
+def test_every_candidate_has_a_chance_and_refusals_are_named(engine):
+    slate = engine.recommend(user_id="x", k=2, now=MOMENT)
+    engine.shop.store.flush()
+    (row,) = engine.shop.store.decisions("x")
+    assert slate.explore
+    assert sum(row.candidates.odds) == pytest.approx(1)
+    assert min(row.candidates.odds) >= 0.02 / 8 - 1e-9
+    assert slate.joint_odds == pytest.approx(slate.odds[0] * slate.odds[1])
+    refused = engine.recommend(user_id="x", k=2, purpose="analytics")
+    assert (refused.explore, refused.odds) == (False, [1.0, 1.0])
+    assert "analytics" in refused.explore_reason
+
+
+def test_an_erased_person_taught_nothing(engine):
+    rounds(engine, 14, "i3")
+    before = engine.recommend(user_id="x", k=1, now=MOMENT + dt.timedelta(days=30)).updates
+    engine.erase_user(user_id="p1")
+    after = engine.recommend(user_id="x", k=1, now=MOMENT + dt.timedelta(days=30)).updates
+    assert (before, after) == (14, 12)
+
+
+@pytest.mark.parametrize(("setting", "reason"), [("on = false", "shop.toml"), ("per_day = 0", "used up")])
+def test_the_shop_can_refuse_to_explore(tmp_path, setting, reason):
+    with Engine.open(tmp_path / "shop") as engine:
+        engine.init()
+    file = tmp_path / "shop" / "shop.toml"
+    name = setting.split()[0]
+    lines = file.read_text().replace("per_day = null\n", "").splitlines()
+    at = lines.index("[explore]")
+    lines = [line for n, line in enumerate(lines) if n <= at or not line.startswith(f"{name} =")]
+    lines.insert(at + 1, setting)
+    file.write_text("\n".join(lines))
+    with Engine.open(tmp_path / "shop") as engine:
+        engine.observe(events=[{"kind": "view", "user_id": "u", "item_id": item} for item in ("a", "b")])
+        slate = engine.recommend(user_id="u", k=1)
+        assert not slate.explore
+        assert reason in slate.explore_reason

@@ -40,16 +40,16 @@ def test_what_was_only_shown_was_not_seen(shown, tmp_path):
     assert report.leaderboard.seen == "exclude"
     shown.promote(artifact=report.artifacts["transitions"])
     own = {f"i{(7 + day) % 40}" for day in range(9)}
-    live = [item.item_id for item in shown.recommend(user_id="u7", k=40).items]
+    live = [item.item_id for item in shown.recommend(explore="off", user_id="u7", k=40).items]
     assert set(live) == {f"i{n}" for n in range(40)} - own
     out = tmp_path / "recs.parquet"
-    shown.recommend(users="all", k=40, out=str(out))
+    shown.recommend(explore="off", users="all", k=40, out=str(out))
     rows = pq.read_table(out).to_pylist()
     assert [row["item_id"] for row in rows if row["user_id"] == "u7"] == live
     shown.observe(events=[{"kind": "impression", "user_id": "u7", "item_id": live[0]}])
-    assert [item.item_id for item in shown.recommend(user_id="u7", k=40).items] == live
+    assert [item.item_id for item in shown.recommend(explore="off", user_id="u7", k=40).items] == live
     shown.observe(events=[{"kind": "view", "user_id": "u7", "item_id": live[0]}])
-    assert live[0] not in [item.item_id for item in shown.recommend(user_id="u7", k=40).items]
+    assert live[0] not in [item.item_id for item in shown.recommend(explore="off", user_id="u7", k=40).items]
 
 
 def test_people_who_only_searched_or_were_shown_something_are_in_a_batch(shown, tmp_path):
@@ -67,8 +67,8 @@ def test_people_who_only_searched_or_were_shown_something_are_in_a_batch(shown, 
     rows = pq.read_table(tmp_path / "recs.parquet").to_pylist()
     assert {row["user_id"] for row in rows} == {"only-shown", "searcher", "u7", "nobody"}
     many = [row["item_id"] for row in rows if row["user_id"] == "only-shown"]
-    assert many == [item.item_id for item in shown.recommend(user_id="only-shown", k=3).items]
+    assert many == [item.item_id for item in shown.recommend(explore="off", user_id="only-shown", k=3).items]
 
 
 def _answered(engine, folder, users):
-    return engine.recommend(users=users, k=3, out=str(folder / "recs.parquet"))
+    return engine.recommend(explore="off", users=users, k=3, out=str(folder / "recs.parquet"))

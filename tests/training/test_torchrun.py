@@ -43,4 +43,4 @@ def test_two_processes_train_a_shop(tmp_path):
     assert row["metrics"]["NDCG@10"]["value"] > 0, row["note"]
     with Engine.open(shop) as engine:
         assert engine.status().serving == report["promoted"]
-        assert not engine.recommend(user_id="person-07", k=3).degraded
+        assert not engine.recommend(explore="off", user_id="person-07", k=3).degraded

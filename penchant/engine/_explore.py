@@ -1,0 +1,395 @@
+"""The shop's own policy: what it expects of every candidate, how it chooses, and how it learns from what is observed.
+
+Nothing of it is kept on disk beside the shop's two logs. When a model is promoted, when a server starts and after
+an erasure it is made again from the events (what items are like) and from decisions and outcomes (what became of
+answers), so what was learned of a person goes with the person.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import Meta
+from scipy import sparse
+
+from penchant.core import (
+    DAY,
+    SECOND,
+    TARGET_KINDS,
+    Bools,
+    Candidates,
+    Choice,
+    Event,
+    Floats,
+    Ints,
+    Noun,
+    Query,
+    Slate,
+    Vocabulary,
+)
+from penchant.policy import Best, FastCB, Hybrid, Reserved, Rule, Softmax, SquareCB, Thompson, draw_slate
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
+_OPEN = 200_000  # answers whose outcomes are waited for
+_MOST_PAIRS = 2_000_000  # pairs of person and item that item vectors are made from
+_WIDTH = 4  # of item vectors
+_MOST_LABELS = 8  # of an item; the rarest stay
+
+
+class ExploreSettings(Noun, frozen=True):
+    """How the shop explores: the ``[explore]`` table. The defaults won the experiments in the lab log."""
+
+    on: Annotated[bool, Meta(description="false is the kill switch: the best comes first for certain")] = True
+    method: Annotated[Method, Meta(description="how expectations become chances")] = "ucb"
+    floor: Annotated[
+        float, Meta(ge=0, le=1, description="share of slots spread evenly, so that every candidate can come")
+    ] = 0.02
+    fresh_share: Annotated[
+        float, Meta(ge=0, le=1, description="share of slots kept for items without history")
+    ] = 0.12
+    fresh_until: Annotated[int, Meta(ge=1, description="outcomes after which an item is fresh no longer")] = (
+        10
+    )
+    scale: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="bonus of ucb, width of thompson, temperature of softmax, gamma of squarecb, fastcb",
+        ),
+    ] = 1.0
+    wait_minutes: Annotated[
+        int, Meta(ge=1, description="an impression without an outcome by then is a no")
+    ] = 60
+    per_day: (
+        Annotated[int, Meta(ge=0, description="answers a person and day that may explore; none given: all")]
+        | None
+    ) = None
+
+    def rule(self) -> Rule:
+        """The method with its scale."""
+        made: dict[str, Rule] = {
+            "greedy": Best(),
+            "ucb": Best(bonus=self.scale),
+            "thompson": Thompson(self.scale),
+            "softmax": Softmax(self.scale),
+            "squarecb": SquareCB(self.scale),
+            "fastcb": FastCB(self.scale),
+        }
+        return made[self.method]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of items before any outcome: shared features, their priors, labels, who is fresh."""
+
+    feature_NF: Floats  # (N + 1, F); the last one is filled in for each request: the model's score
+    prior_F: Floats
+    spread_F: Floats
+    label_NL: Ints
+    fresh_N: Bools
+
+
+@dataclass(eq=False)
+class _Open:
+    """An answer whose outcomes may still come."""
+
+    subject: str
+    standing: dict[str, float]  # item id -> how the model's score stood among the candidates
+    rewarded: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A choice with everything that the decision log says of it."""
+
+    choice: Choice
+    mean_N: Floats
+    std_N: Floats
+    policy_id: str
+    updates: int
+    explore: bool
+    reason: str
+
+
+class Exploration:
+    """Expectations, choices and learning of one shop and one promoted model."""
+
+    def __init__(self, settings: ExploreSettings, items: Vocabulary, facts: Facts) -> None:
+        self.settings, self.items, self.facts = settings, items, facts
+        self.hybrid = Hybrid(facts.prior_F, facts.spread_F, facts.label_NL, facts.fresh_N)
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
+        self._spent: dict[str, tuple[int, int]] = {}  # subject -> (day, answers that explored)
+        self._lock = threading.Lock()
+
+    def choose(
+        self, candidates: Candidates, query: Query, rng: np.random.Generator, *, allowed: bool
+    ) -> Drawn:
+        """Draw a slate; with exploring refused, the best by expectation.
+
+        Args:
+            candidates: With the model's scores as means.
+            query: Whom it is for and when.
+            rng: Of this request.
+            allowed: Whether the request leaves exploring to the shop.
+        """
+        with self._lock:
+            self._settle(query.now)
+            standing_N = standing_of(candidates.mean_N, candidates.source)
+            feature_NF = self._features(candidates.item_N, standing_N)
+            mean_N, std_N = self.hybrid.expect(query.subject, candidates.item_N, feature_NF)
+            reason = self._refusal(query, allowed)
+            updates = self.hybrid.updates
+            shown_N = self.hybrid.shown_N[candidates.item_N]
+        rule: Rule = Best()
+        explore = reason is None
+        if explore:
+            rule = self.settings.rule()
+            fresh_N = self.facts.fresh_N[candidates.item_N] & (shown_N < self.settings.fresh_until)
+            # Where nothing has a history nothing is fresh: the method itself explores.
+            if self.settings.fresh_share and fresh_N.any() and not self.facts.fresh_N[1:].all():
+                rule = Reserved(
+                    rule, self.settings.fresh_share, np.where(fresh_N, mean_N + 0.3 * std_N, -np.inf)
+                )
+        expected = Candidates(candidates.item_N, mean_N, std_N, candidates.source)
+        floor = self.settings.floor if explore else 0.0
+        choice = draw_slate(rule, expected, query.k, floor, rng, updates)
+        return Drawn(
+            choice=choice,
+            mean_N=mean_N,
+            std_N=std_N,
+            policy_id=f"hybrid/1+{rule.id}" + (f"+floor{floor:g}" if floor else ""),
+            updates=updates,
+            explore=explore,
+            reason=reason or f"on: {self.settings.method}",
+        )
+
+    def _features(self, item_N: Ints, standing_N: Floats) -> Floats:
+        feature_NF = self.facts.feature_NF[item_N]  # a copy
+        feature_NF[:, -1] = standing_N
+        return feature_NF
+
+    def _refusal(self, query: Query, allowed: bool) -> str | None:
+        """Why this answer may not explore; None when it may, and then it is counted."""
+        if not self.settings.on:
+            return "off: [explore] on = false in shop.toml"
+        if not allowed:
+            return "off: the request asks for the best"
+        if query.purpose != "personalise":
+            return f"off: the purpose is {query.purpose}"
+        if self.settings.per_day is not None:
+            day, spent = self._spent.get(query.subject, (0, 0))
+            spent = spent if day == query.now // DAY else 0
+            if spent >= self.settings.per_day:
+                return f"off: the person's {self.settings.per_day} exploring answers of the day are used up"
+            self._spent[query.subject] = (query.now // DAY, spent + 1)
+        return None
+
+    def answered(self, slate: Slate) -> None:
+        """Wait for the outcomes of a logged answer."""
+        if slate.candidates is None or not slate.candidates.score:
+            return
+        standing_N = standing_of(np.array(slate.candidates.score), slate.model_id)
+        standing = dict(zip(slate.candidates.item_ids, standing_N.tolist(), strict=True))
+        with self._lock:
+            self._open[slate.recommendation_id] = _Open(
+                slate.subject, {i.item_id: standing[i.item_id] for i in slate.items}
+            )
+            if len(self._open) > _OPEN:
+                self._open.popitem(last=False)
+
+    def observed(self, events: Iterable[Event]) -> None:
+        """Learn from stored events that name the answer they came from."""
+        with self._lock:
+            for event in events:
+                if event.recommendation_id is not None and event.item_id is not None and event.ts is not None:
+                    self._one(str(event.kind), event.recommendation_id, event.item_id, event.ts)
+
+    def _one(self, kind: str, recommendation_id: str, item_id: str, ts: int) -> None:
+        self._settle(ts)
+        answer = self._open.get(recommendation_id)
+        if answer is None or item_id not in answer.standing:
+            return
+        if kind == "impression":
+            if item_id not in answer.shown:
+                answer.shown.add(item_id)
+                due = ts + self.settings.wait_minutes * 60 * SECOND
+                heapq.heappush(self._due, (due, recommendation_id, item_id))
+        elif kind in TARGET_KINDS and item_id not in answer.rewarded:
+            answer.rewarded.add(item_id)
+            self._learn(answer, item_id, reward=True)
+
+    def _settle(self, now: int) -> None:
+        """Impressions that have waited long enough are a no."""
+        while self._due and self._due[0][0] <= now:
+            _, recommendation_id, item_id = heapq.heappop(self._due)
+            answer = self._open.get(recommendation_id)
+            if answer is not None and item_id not in answer.rewarded:
+                self._learn(answer, item_id, reward=False)
+
+    def _learn(self, answer: _Open, item_id: str, *, reward: bool) -> None:
+        number = self.items.number(item_id)
+        if number:
+            feature_F = self._features(np.array([number]), np.array([answer.standing[item_id]]))[0]
+            self.hybrid.learn(answer.subject, number, feature_F, reward)
+
+    def replay(self, shop: Shop) -> None:
+        """Learn anew from the decision log and the events that name its answers."""
+        for slate in shop.store.decisions():
+            self.answered(slate)
+        if not self._open:
+            return
+        table = shop.store.scan(columns=["ts", "kind", "item_id", "recommendation_id"])
+        table = table.filter(pc.is_in(table["recommendation_id"], value_set=pa.array(list(self._open))))
+        # An impression and its outcome may bear the same moment: the impression came first.
+        kind = table["kind"].to_pylist()
+        order = np.lexsort([np.array([k != "impression" for k in kind], bool), table["ts"].to_numpy()])
+        rows = table.select(["recommendation_id", "item_id", "ts"]).to_pylist()
+        with self._lock:
+            for at in order.tolist():
+                row = rows[at]
+                if row["item_id"] is not None:
+                    self._one(kind[at], row["recommendation_id"], row["item_id"], row["ts"])
+
+
+def standing_of(score_N: Floats, source: str) -> Floats:
+    """How scores stand among each other: standard deviations from their mean, 0 where all are equal.
+
+    Far ones are drawn in (``arcsinh``: 1 becomes .9, 10 becomes 3), which keeps their order. Counts, which
+    ``popularity`` gives, are taken by their logarithm.
+    """
+    score_N = np.log1p(score_N) if source == "popularity" else score_N
+    finite_N = np.isfinite(score_N)
+    if not finite_N.any():
+        return np.zeros(len(score_N))
+    score_N = np.where(finite_N, score_N, score_N[finite_N].min()).astype(np.float64)
+    spread = float(score_N.std())
+    if spread <= 1e-12:
+        return np.zeros(len(score_N))
+    return np.asarray(np.arcsinh((score_N - score_N.mean()) / spread))
+
+
+def gather_facts(shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: bool) -> Facts:
+    """Read what is known of items: how often people turned to them, in whose company, and their labels.
+
+    Events that name an answer of ours are left out: what they say is learned as an outcome.
+    """
+    person_M, item_M = _pairs(shop, items)
+    rows = len(items) + 1
+    count_N = np.bincount(item_M, minlength=rows).astype(np.float64)
+    fresh_N = count_N == 0
+    columns, prior, spread = [np.ones(rows)], [-1.7], [0.5]
+    if vectors and len(item_M):
+        log_N = np.log1p(count_N)
+        z_N = np.where(fresh_N, 0, (log_N - log_N[~fresh_N].mean()) / max(float(log_N[~fresh_N].std()), 1e-9))
+        # Hermite polynomials: popularity may count for more or less than in proportion.
+        columns += [
+            z_N,
+            np.where(fresh_N, 0, z_N**2 - 1),
+            np.where(fresh_N, 0, z_N**3 - 3 * z_N),
+            fresh_N * 1.0,
+        ]
+        prior += [0.0] * 4
+        spread += [0.2, 0.2, 0.05, 0.5]
+        vector_ND = company(person_M, item_M, count_N)
+        columns += list(vector_ND.T)
+        prior += [0.0] * vector_ND.shape[1]
+        spread += [0.2] * vector_ND.shape[1]
+    columns.append(np.zeros(rows))
+    prior.append(0.4)
+    spread.append(0.2)
+    return Facts(
+        np.stack(columns, 1), np.array(prior), np.array(spread), label_numbers(items, catalog), fresh_N
+    )
+
+
+def _pairs(shop: Shop, items: Vocabulary) -> tuple[Ints, Ints]:
+    """Who turned to what, at most ``_MOST_PAIRS``: person numbers and item numbers, unattributed events only."""
+    kinds = pa.array(sorted(str(kind) for kind in TARGET_KINDS))
+    persons, found, base, total = [], [], 0, 0
+    for bucket in range(shop.store.num_buckets):
+        table = shop.store.scan(bucket=bucket, columns=["subject", "kind", "item_id", "recommendation_id"])
+        keep = pc.and_(pc.is_in(table["kind"], value_set=kinds), pc.is_null(table["recommendation_id"]))
+        table = table.filter(keep)
+        if not table.num_rows:
+            continue
+        place = pc.index_in(table["item_id"].combine_chunks(), value_set=items.array)
+        item_M = np.asarray(pc.fill_null(pc.add(place, 1), 0), np.int64)
+        subject = table["subject"].combine_chunks().dictionary_encode()
+        persons.append(np.asarray(subject.indices, np.int64)[item_M > 0] + base)
+        found.append(item_M[item_M > 0])
+        base += len(subject.dictionary)
+        total += len(found[-1])
+        if total >= _MOST_PAIRS:
+            break
+    none = np.zeros(0, np.int64)
+    return (np.concatenate(persons), np.concatenate(found)) if persons else (none, none)
+
+
+def company(person_M: Ints, item_M: Ints, count_N: Floats) -> Floats:
+    """Vectors of items by the company they keep: (N + 1, D), zero without history.
+
+    A truncated singular value decomposition of who turned to what, persons and items weighed by the root of
+    their counts, rows brought to one length, then shrunk where an item has little history.
+    """
+    from scipy.sparse.linalg import svds
+
+    rows, people = len(count_N), int(person_M.max()) + 1
+    matrix = sparse.csr_matrix((np.ones(len(item_M)), (person_M, item_M)), shape=(people, rows))
+    matrix.data[:] = 1.0
+    width = min(_WIDTH, min((count_N > 0).sum(), people) - 1)
+    if width < 1:
+        return np.zeros((rows, 0))
+    active = np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)
+    weighed = sparse.diags(active**-0.5) @ matrix @ sparse.diags((5 + count_N) ** -0.5)
+    _, size_D, vector_DN = svds(weighed.tocsr(), k=width, random_state=np.random.default_rng(0))
+    vector_ND = vector_DN.T * size_D
+    vector_ND /= np.maximum(np.linalg.norm(vector_ND, axis=1, keepdims=True), 1e-9)
+    vector_ND *= np.sqrt(count_N / (count_N + 10))[:, None]
+    vector_ND /= max(float(vector_ND[count_N > 0].std()), 1e-9)
+    return np.asarray(vector_ND)
+
+
+def label_numbers(items: Vocabulary, catalog: pa.Table) -> Ints:
+    """Labels, brand and category of every item as numbers: (N + 1, L), 0 = none; the rarest of each item stay."""
+    texts: list[list[str]] = [[] for _ in range(len(items) + 1)]
+    rows = catalog.select(["id", "labels", "brand", "category"]).to_pylist() if catalog.num_rows else []
+    for row in rows:
+        number = items.number(row["id"])
+        if number:
+            texts[number] = [f"label {t}" for t in row["labels"] or ()]
+            texts[number] += [f"{n} {row[n]}" for n in ("brand", "category") if row[n]]
+    counts: dict[str, int] = {}
+    for mine in texts:
+        for text in set(mine):
+            counts[text] = counts.get(text, 0) + 1
+    shared = sorted(text for text, count in counts.items() if count > 1)
+    number_of = {text: number for number, text in enumerate(shared, 1)}
+    chosen = [
+        sorted({t for t in mine if t in number_of}, key=lambda t: (counts[t], t))[:_MOST_LABELS]
+        for mine in texts
+    ]
+    label_NL = np.zeros((len(texts), max((len(c) for c in chosen), default=0)), np.int64)
+    for number, mine in enumerate(chosen):
+        label_NL[number, : len(mine)] = [number_of[t] for t in mine]
+    return label_NL
+
+
+def scores_of(values: Floats) -> list[float]:
+    """Numbers for the decision log, seven digits each: more are not there in 32 bits."""
+    return [float(f"{v:.7g}") for v in np.asarray(values, np.float64).tolist()]
+
+
+__all__: Sequence[str] = ["Drawn", "Exploration", "ExploreSettings", "gather_facts", "scores_of"]
