@@ -33,7 +33,7 @@ from penchant.training._shards import ShardedLoss, gather
 
 _WARMUP = 100  # steps
 _SAVE_SECONDS = 60.0
-_AVERAGE = 0.998  # weights are averaged over about the last 500 steps (Polyak and Juditsky 1992)
+_AVERAGE = 0.998  # weights are averaged over about the last 500 steps
 _CLEARLY, _FALLS = 0.98, 2  # two falls in a row to below 98 % of the best: more epochs only overfit
 _CLIP = 1.0  # largest length of a gradient
 SHARD_ABOVE = (
@@ -109,6 +109,8 @@ def train_network(
             job.interrupted()
         if measure is not None:
             job.nets.average.load_state_dict(job.nets.best)
+        else:
+            job.nets.optimiser.averaged()
         network = job.judged()
     epochs = job.state.best_epoch if measure is not None else job.state.epoch
     return Trained(network, epochs, job.state.best)
@@ -171,6 +173,7 @@ class Job:
         sampler = _sampler(snapshot, config, size, run.seed)
         optimiser = Optimiser.of(
             network,
+            average,
             weight_decay=config.weight_decay,
             learning_rate=size.learning_rate,
             by_rows=sampler is not None and world.size == 1,
@@ -231,9 +234,8 @@ class Job:
         total = self.world.sum(loss.detach().clone())
         self._share_gradients()
         warm = min(1.0, (self.state.step + 1) / _WARMUP)
-        optimiser.step(self.size.learning_rate * warm, _CLIP)
         keep = min(_AVERAGE, (self.state.step + 1) / (self.state.step + 10))
-        optimiser.average(self.nets.average, keep, self.state.step + 1)
+        optimiser.step(self.size.learning_rate * warm, _CLIP, keep)
         return float(total) * len(target_M), len(target_M)
 
     def _batch(self, index: Ints) -> SequenceBatch:
@@ -250,13 +252,13 @@ class Job:
 
     def judge(self, measure: Callable[[nn.Module], float] | None) -> None:
         """After an epoch: keep the weights if they are the best so far, stop when none were for a while."""
-        state, average = self.state, self.nets.average
+        state = self.state
         figures = {"epoch": state.epoch + 1.0, "loss": state.mean_loss}
         state.epoch, state.batch, state.loss, state.targets = state.epoch + 1, 0, 0.0, 0
         state.done = state.epoch >= self.epochs
         if measure is None:
             return
-        judged = self.judged().eval()
+        average, judged = self.nets.optimiser.averaged(), self.judged().eval()
         value = self.world.decide(lambda: measure(judged))
         if state.best is None or value > state.best:
             state.best, state.best_epoch, state.since_best = value, state.epoch, 0

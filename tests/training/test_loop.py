@@ -258,3 +258,29 @@ def test_a_gpu_s_bfloat16_learns_the_same(monkeypatch):
     assert not np.array_equal(rough["item.weight"], exact["item.weight"])
     correlation = np.corrcoef(rough["item.weight"][1:].ravel(), exact["item.weight"][1:].ravel())[0, 1]
     assert correlation > 0.98
+
+
+def test_the_average_of_a_row_that_waits_is_the_one_that_did_not(monkeypatch):
+    """Averages that catch up when their row changes end where averages moved in every step do."""
+    from penchant.training import _optimiser
+
+    def average(above):
+        monkeypatch.setattr(_optimiser, "TOUCHED_ROWS", above)
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Embedding(40, 3), torch.nn.Linear(3, 1))
+        mean = torch.nn.Sequential(torch.nn.Embedding(40, 3), torch.nn.Linear(3, 1))
+        mean.load_state_dict(network.state_dict())
+        optimiser = _optimiser.Optimiser.of(network, mean, weight_decay=0.0, learning_rate=0.1, by_rows=True)
+        slow = network[0].weight.detach().clone()
+        for step in range(60):
+            optimiser.zero_grad()
+            torch.autograd.backward(network(torch.tensor([step % 7, (step * step) % 11])).sum())
+            keep = min(0.9, (step + 1) / (step + 10))
+            optimiser.step(0.1, 1.0, keep)
+            slow.lerp_(network[0].weight.detach(), 1 - keep)
+        return optimiser.averaged()[0].weight.detach(), slow
+
+    found, slow = average(above=10)
+    torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-6)
+    dense, slow = average(above=50)
+    torch.testing.assert_close(dense, slow, rtol=1e-5, atol=1e-6)
