@@ -142,8 +142,8 @@ class Optimiser:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put back what ``tensors`` gave."""
         self.kept = float(tensors["rows.all.kept"])
-        for number, table in enumerate(self.tables):
-            table.kept_N.copy_(tensors[f"rows.{number}.kept_N"])
+        for which, table in enumerate(self.tables):
+            table.kept_N.copy_(tensors[f"rows.{which}.kept_N"])
         for place, part in enumerate(self.parts):
             parameters = [parameter for group in part.param_groups for parameter in group["params"]]
             slots: dict[int, dict[str, Tensor | int]] = {}
