@@ -124,7 +124,7 @@ def main() -> None:
         print("catalogue:", *report.files[0].notes)
         for item, title in (("p000", products[0][1]), ("p027", products[27][1])):
             engine.observe(events=[{"kind": "purchase", "user_id": f"fan of {item}", "item_id": item}])
-            slate = engine.recommend(user_id=f"fan of {item}", k=len(products) + 2)
+            slate = engine.recommend(explore="off", user_id=f"fan of {item}", k=len(products) + 2)
             place = {shown.item_id: n for n, shown in enumerate(slate.items, start=1)}
             print(
                 f"after '{title}':",

@@ -40,7 +40,8 @@ def engine(tmp_path, walk, monkeypatch):
 
 def shown(engine, user, **asked):
     return [
-        (item.item_id, round(item.score, 3)) for item in engine.recommend(user_id=user, k=4, **asked).items
+        (item.item_id, round(item.score, 3))
+        for item in engine.recommend(explore="off", user_id=user, k=4, **asked).items
     ]
 
 
@@ -75,7 +76,7 @@ def test_without_faiss_the_answers_say_that_every_item_is_scored(engine, monkeyp
     before = shown(engine, "u1")
     monkeypatch.setitem(sys.modules, "faiss", None)
     engine.serving.forget()
-    slate = engine.recommend(user_id="u1", k=4)
+    slate = engine.recommend(explore="off", user_id="u1", k=4)
     assert [(item.item_id, round(item.score, 3)) for item in slate.items] == before
     assert "penchant[index]" in slate.note
     assert isinstance(engine.serving.ranker.model.index, ExactIndex)
