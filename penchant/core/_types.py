@@ -67,6 +67,17 @@ class SlateItem(Noun, frozen=True):
     explored: bool
     reasons: list[Reason] = []
     title: str | None = None  # as the catalogue had it then
+    probability: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=1,
+                description="chance that the person's next event turns to this item; null where the model has none",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class CandidateSet(Noun, frozen=True):

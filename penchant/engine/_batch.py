@@ -30,6 +30,7 @@ ANSWER_SCHEMA = pa.schema(
         ("rank", pa.int32()),
         ("item_id", pa.string()),
         ("score", pa.float32()),
+        ("probability", pa.float64()),
         ("odds", pa.float64()),
         ("explored", pa.bool_()),
         ("reason", pa.string()),
@@ -224,6 +225,7 @@ def _answer(
         columns["rank"] += range(1, k + 1)
         columns["item_id"] += [ids[n - 1] for n in chosen_K]
         columns["score"] += candidates.mean_N[choice.index_K].tolist()
+        columns["probability"] += ranker.probabilities(score_N, chosen_K)
         columns["odds"] += choice.odds_K.tolist()
         columns["explored"] += choice.explored_K.tolist()
         columns["reason"] += [texts[0].text if texts else None for texts in why]

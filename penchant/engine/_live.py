@@ -18,6 +18,7 @@ from penchant.core import (
     Candidates,
     CandidateSet,
     Event,
+    Floats,
     History,
     Query,
     Reason,
@@ -113,8 +114,10 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     if not allowed_N.any():
         note = "nothing in the catalogue meets the filters, allow and deny"
     drop_seen(ranker, history, allowed_N, request.seen)
-    candidates = ranker.candidates(history, allowed_N, max(shop.config.serve.candidates, request.k))
-    slate = make_slate(shop, ranker, request, history, candidates, note)
+    score_N = None if ranker.searches else ranker.scores([history])[0]
+    limit = max(shop.config.serve.candidates, request.k)
+    candidates = ranker.candidates(history, allowed_N, limit, score_N)
+    slate = make_slate(shop, ranker, request, history, candidates, score_N, note)
     shop.store.log_decision(slate)
     ranker.exploration.answered(slate)
     return msgspec.structs.replace(slate, candidates=None)
@@ -154,6 +157,7 @@ def make_slate(
     request: rq.RecommendRequest,
     history: History,
     candidates: Candidates,
+    score_N: Floats | None,
     note: str | None,
 ) -> Slate:
     """Let the policy choose among the best candidates, and write down odds and reasons."""
@@ -168,6 +172,7 @@ def make_slate(
     reasons_K = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
     shown = candidates.mean_N[choice.index_K]
     candidate_ids = ranker.items.array.take(pa.array(candidates.item_N - 1)).to_pylist()
+    chances = ranker.probabilities(score_N, chosen_K)
     items = [
         SlateItem(
             item_id=ranker.items.id(int(number)),
@@ -176,9 +181,10 @@ def make_slate(
             explored=bool(explored),
             reasons=why,
             title=ranker.shelf.titles[int(number)],
+            probability=chance,
         )
-        for number, score, odds, explored, why in zip(
-            chosen_K, shown, choice.odds_K, choice.explored_K, reasons_K, strict=True
+        for number, score, odds, explored, why, chance in zip(
+            chosen_K, shown, choice.odds_K, choice.explored_K, reasons_K, chances, strict=True
         )
     ]
     return Slate(

@@ -34,8 +34,10 @@ from penchant.data import (
 )
 from penchant.engine import _requests as rq
 from penchant.evaluation import (
+    Calibration,
     Evaluation,
     Leaderboard,
+    fit_calibration,
     leaderboard,
     paired_difference,
     rank_metrics,
@@ -69,6 +71,7 @@ class Fitted:
     evaluation: Evaluation | None  # on the half that did not
     seconds: float
     note: str | None = None
+    calibration: Calibration | None = None  # found on the half that chooses
     baskets: Evaluation | None = None  # on the next baskets of those who did not choose
     curve: list[dict[str, float]] = field(default_factory=list)
     runs: list[Path] = field(default_factory=list)  # where its fits kept their state
@@ -208,7 +211,7 @@ def run_protocol(
     """
     pick_device(device)  # what cannot be is said before anything is fitted
     halves = split_people(shop, snapshot, share=share, seen=seen, seed=seed)
-    train, held_out, rule, measure = halves.train, halves.held_out, halves.seen, halves.measure
+    train, held_out, rule = halves.train, halves.held_out, halves.seen
     unknown = [name for name in by if name not in held_out.groups]
     if unknown:
         raise InputError(
@@ -226,10 +229,7 @@ def run_protocol(
             _fit(
                 shop,
                 kind,
-                train,
-                measure,
-                held_out,
-                rule,
+                halves,
                 by,
                 seed=seed,
                 size=size,
@@ -278,10 +278,7 @@ def _preference(outcome: Outcome) -> str:
 def _fit(
     shop: Shop,
     kind: str,
-    train: Snapshot,
-    measure: Callable[[Scorer], float],
-    held_out: Cases,
-    seen: SeenRule,
+    halves: Halves,
     by: Sequence[str],
     *,
     seed: int,
@@ -299,17 +296,17 @@ def _fit(
         progress(task, done, total, figures)
 
     config = model_config(shop, kind, size)
-    folder = run_folder(shop, train, kind, config, seed, validated=seen)
+    folder = run_folder(shop, halves.train, kind, config, seed, validated=halves.seen)
     run = Run(
         seed=seed,
         device=pick_device(device),
         checkpoints=folder,
-        validate=measure,
+        validate=halves.measure,
         progress=listen,
     )
     try:
-        model = fit_model(kind, train, config, run)
-        choice = measure(model)
+        model = fit_model(kind, halves.train, config, run)
+        choice = halves.measure(model)
     except (MissingExtra, ModelError) as error:
         if asked and isinstance(error, MissingExtra):
             raise
@@ -322,9 +319,19 @@ def _fit(
             note=f"left out: {error}",
             runs=[folder],
         )
-    evaluation = rank_metrics(model, held_out, seen=seen, groups=by or None, progress=progress)
+    calibration = fit_calibration(model, halves.few)
+    evaluation = rank_metrics(
+        model,
+        halves.held_out,
+        seen=halves.seen,
+        groups=by or None,
+        calibration=calibration,
+        progress=progress,
+    )
     seconds = time.perf_counter() - started
-    return Fitted(kind, model, choice, evaluation, seconds, curve=curve, runs=[folder])
+    return Fitted(
+        kind, model, choice, evaluation, seconds, calibration=calibration, curve=curve, runs=[folder]
+    )
 
 
 def model_config(shop: Shop, kind: str, size: str = "auto") -> msgspec.Struct:
@@ -446,6 +453,8 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
                 baskets_difference={}
                 if frequency is None or fitted.baskets is None or fitted.kind == FREQUENCY
                 else paired_difference(fitted.baskets, frequency),
+                by_popularity=row.evaluation.by_popularity,
+                calibration=rq.CalibrationReport.of(row.evaluation.reliability),
             )
         )
     rows += [

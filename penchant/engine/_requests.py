@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +11,9 @@ from msgspec import Meta
 from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, subject_of
 from penchant.core.errors import InputError
 from penchant.engine._operation import POSITIONAL, InFile, OutFile
+
+if TYPE_CHECKING:
+    from penchant.evaluation import Reliability
 
 K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
@@ -213,6 +216,31 @@ class TrainRequest(Noun, frozen=True):
             )
 
 
+class CalibrationLevel(Noun, frozen=True):
+    """Items that were given about one probability, and the share of them that came true."""
+
+    about: float
+    said: float  # on average
+    came: Estimate
+    count: int
+
+
+class CalibrationReport(Noun, frozen=True):
+    """Whether probabilities come true, on people who took no part in finding them."""
+
+    ece: Estimate  # expected calibration error of the likeliest item
+    log_loss: Estimate  # of the next item, in nats
+    levels: list[CalibrationLevel]
+
+    @classmethod
+    def of(cls, found: Reliability | None) -> CalibrationReport | None:
+        """What was measured, as a response."""
+        if found is None:
+            return None
+        levels = [CalibrationLevel(**msgspec.structs.asdict(level)) for level in found.levels]
+        return cls(ece=found.ece, log_loss=found.log_loss, levels=levels)
+
+
 class MetricRow(Noun, frozen=True):
     """One model on the leaderboard."""
 
@@ -225,6 +253,8 @@ class MetricRow(Noun, frozen=True):
     by_length: dict[str, dict[str, Estimate]] = {}
     baskets: dict[str, Estimate] = {}  # on each person's next basket, where people buy baskets
     baskets_difference: dict[str, Estimate] = {}  # against the frequency of the own history, paired by user
+    by_popularity: dict[str, dict[str, Estimate]] = {}  # of targets that so many people had turned to before
+    calibration: CalibrationReport | None = None
 
 
 class LeaderboardReport(Noun, frozen=True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,12 +17,14 @@ import pyarrow.compute as pc
 
 from penchant.core import (
     TARGET_KINDS,
+    Artifact,
     Bools,
     Candidates,
     Event,
     EventKind,
     Floats,
     History,
+    Ints,
     Model,
     Searcher,
     SeenRule,
@@ -39,7 +42,9 @@ from penchant.policy import Popularity
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
+    from penchant.evaluation import Calibration
 
+CALIBRATION = "calibration"  # the fact of an artifact: what makes probabilities of its scores
 _SEARCHED_ITEMS = (
     20_000  # from here on one person's best are searched for; below, a score for every item costs no more
 )
@@ -101,6 +106,13 @@ class Ranker:
     degraded: bool
     note: str | None
     max_history: int
+    calibration: Calibration | None = None
+
+    def probabilities(self, score_N: Floats | None, item_K: Ints) -> list[float | None]:
+        """Chance of some items to be what the person turns to next, by all scores; None where nobody knows."""
+        if self.calibration is None or score_N is None or not len(item_K):
+            return [None] * len(item_K)
+        return self.calibration.of_items(score_N, item_K).tolist()  # type: ignore[no-any-return]
 
     def scores(self, histories: Sequence[History]) -> Floats:
         """Score all items for some people: (B, N + 1) float32."""
@@ -215,6 +227,7 @@ class Serving:
             degraded=degraded,
             note=note or index_note(loaded.model, loaded.artifact.facts),
             max_history=config.serve.max_history,
+            calibration=_calibration(loaded.artifact),
         )
 
     def _explore(self, items: Vocabulary, catalog: pa.Table, *, vectors: bool) -> Exploration:
@@ -297,6 +310,13 @@ class Serving:
             assert ranker.popularity is not None
             if event.recommendation_id is None:
                 ranker.popularity.count_N[number] += 1
+
+
+def _calibration(artifact: Artifact) -> Calibration | None:
+    from penchant.evaluation import Calibration
+
+    found = artifact.facts.get(CALIBRATION)
+    return None if found is None else msgspec.convert(found, Calibration)
 
 
 def _stamp_of(shop: Shop) -> tuple[tuple[str, int, int], ...]:

@@ -26,6 +26,7 @@ from penchant.engine._protocol import (
     take_snapshot,
 )
 from penchant.engine._reporting import write_training_report
+from penchant.engine._serving import CALIBRATION
 from penchant.engine._tags import train_tags
 from penchant.engine._tidy import tidy
 from penchant.engine._update import update
@@ -116,6 +117,8 @@ def _refit(
     assert fitted.evaluation is not None
     folder = run_folder(shop, outcome.full, fitted.kind, fitted.model.config, request.seed)
     fitted.runs.append(folder)
+    if fitted.calibration is not None:
+        facts = {**facts, CALIBRATION: msgspec.to_builtins(fitted.calibration)}
     model = _fit_again(outcome.full, fitted.kind, fitted.model.config, request, folder, progress)
     indexed = with_index(model, outcome.full, request.seed)
     artifact = save_artifact(

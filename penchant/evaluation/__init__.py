@@ -7,6 +7,7 @@ from penchant.evaluation._board import (
     leaderboard,
     paired_difference,
 )
+from penchant.evaluation._calibration import Calibration, Level, Reliability, fit_calibration
 from penchant.evaluation._classification import Bin, Classification, classification_metrics
 from penchant.evaluation._estimate import bootstrap_means, proportion
 from penchant.evaluation._experiments import (
@@ -50,6 +51,7 @@ __all__ = [
     "BASELINES",
     "Adjusted",
     "Bin",
+    "Calibration",
     "Classification",
     "Difference",
     "Evaluation",
@@ -58,7 +60,9 @@ __all__ = [
     "Interval",
     "Judgement",
     "Leaderboard",
+    "Level",
     "RankProtocol",
+    "Reliability",
     "Replay",
     "Row",
     "SupportGate",
@@ -78,6 +82,7 @@ __all__ = [
     "dr",
     "dr_os",
     "effective_size",
+    "fit_calibration",
     "folds_by_person",
     "group_odds",
     "half_width",

@@ -19,12 +19,15 @@ from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.data import Cases
 from penchant.evaluation import _ranks
 from penchant.evaluation._beyond import Shelf, coverage
+from penchant.evaluation._calibration import Calibration, Reliability, Witness
 from penchant.evaluation._estimate import bootstrap_means, proportion
 
 KS = (5, 10, 20, 50)
 BLOCK_CELLS = 8_000_000  # scores held at once: 32 MB of float32
 LARGEST_BATCH = 2048
 BANDS = (0, 1, 3, 6, 11, 21, 51)  # first history length of each band
+PEOPLE = (0, 1, 5, 20, 100)  # first number of people of each band of popularity
+FIRST = 10  # the list in which targets of each popularity are looked for
 
 Column = Sequence[Any]  # one value a case; anything that can be turned into a list
 
@@ -72,7 +75,9 @@ class Evaluation:
     ``repeat_recall@k`` and ``new_recall@k`` (share of the targets that the person had before, and had not, among the
     first k; over the cases that ask for such), ``repeat_share@k`` (share of slots held by items the person had) and
     ``repeat_share`` (of the targets). ``by_group`` and
-    ``by_length`` hold the same for parts of the cases. ``per_case`` (C,) is what paired comparisons need.
+    ``by_length`` hold the same for parts of the cases; ``by_popularity`` holds the ``recall@10`` of targets
+    that so many people had turned to before. ``reliability``: whether its probabilities come true.
+    ``per_case`` (C,) is what paired comparisons need.
     """
 
     name: str
@@ -82,6 +87,8 @@ class Evaluation:
     by_length: dict[str, dict[str, Estimate]]  # "3-5"
     per_case: dict[str, npt.NDArray[np.float64]] = field(repr=False)
     user_C: npt.NDArray[np.int64] = field(repr=False)
+    by_popularity: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    reliability: Reliability | None = None
     seconds: float = 0.0
 
     def renamed(self, name: str) -> Evaluation:
@@ -100,6 +107,7 @@ def rank_metrics(
     batch_size: int | None = None,
     max_length: int = HISTORY_EVENTS,
     repeats: bool = False,
+    calibration: Calibration | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -118,6 +126,7 @@ def rank_metrics(
         batch_size: Cases scored at once; None = what fits 32 MB of scores.
         max_length: Events of a history that the scorer may see, the last ones.
         repeats: Tell items that the person had before from new ones.
+        calibration: What makes probabilities of the scores; None = they are not looked at.
         seed: Of the bootstrap.
         progress: Called after each block.
 
@@ -130,12 +139,13 @@ def rank_metrics(
     begun = time.perf_counter()
     columns = _group_columns(cases, groups)
     shelf = Shelf.of(cases.history)
-    parts, tops, kept = [], [], []
-    for index, values, scores in _blocks(
-        scorer, cases, ks, seen == "exclude", batch_size, max_length, repeats
-    ):
-        top = _ranks.top_items(scores, max(ks))
+    parts, tops, kept, pairs = [], [], [], []
+    witness = None if calibration is None else Witness.of(calibration, cases)
+    for block in _blocks(scorer, cases, ks, seen == "exclude", batch_size, max_length, witness, repeats):
+        index, values = block.index, block.values
+        top = _ranks.top_items(block.scores, max(ks))
         kept.append(index)
+        pairs.append(block.pairs)
         if repeats:
             values |= _shown_again(top, *cases.seen(index), ks)
         parts.append(values | shelf.describe(top, ks))
@@ -152,6 +162,8 @@ def rank_metrics(
         metrics=result.estimates(np.arange(len(kept_C))),
         by_group=result.parts(_split_groups(columns, kept_C)),
         by_length=result.parts(_split_lengths(cases.length_C[kept_C])),
+        by_popularity=_by_popularity(pairs, shelf, cases.user_C, seed),
+        reliability=None if witness is None else witness.reliability(cases.user_C, seed=seed),
         per_case=per_case,
         user_C=result.user_C,
         seconds=time.perf_counter() - begun,
@@ -179,9 +191,9 @@ def validation_metric(
 
     def validate(scorer: Scorer) -> float:
         total, count = 0.0, 0
-        for index, values, _ in _blocks(scorer, cases, ks, seen == "exclude"):
-            total += float(values[measure].sum())
-            count += len(index)
+        for block in _blocks(scorer, cases, ks, seen == "exclude"):
+            total += float(block.values[measure].sum())
+            count += len(block.index)
         return total / max(count, 1)
 
     return validate
@@ -208,6 +220,16 @@ def _scores(
     return scores
 
 
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Cases measured together: those that were asked at all."""
+
+    index: Ints
+    values: dict[str, npt.NDArray[np.float64]]
+    scores: npt.NDArray[np.floating[Any]]  # masked
+    pairs: tuple[Ints, Ints, npt.NDArray[np.float64]]  # case, target, chance to be among the first ten
+
+
 def _blocks(
     scorer: Scorer,
     cases: Cases,
@@ -215,15 +237,18 @@ def _blocks(
     exclude: bool,
     batch_size: int | None = None,
     max_length: int = HISTORY_EVENTS,
+    witness: Witness | None = None,
     repeats: bool = False,
-) -> Iterator[tuple[Ints, dict[str, npt.NDArray[np.float64]], npt.NDArray[np.floating[Any]]]]:
-    """Measure block by block: which cases were asked at all, their metrics, and their masked scores."""
+) -> Iterator[_Block]:
+    """Measure block by block; a witness sees the scores before they are masked."""
     num_items = cases.history.num_items
     width = num_items + 1
     size = batch_size or max(1, min(LARGEST_BATCH, BLOCK_CELLS // width))
     for begin in range(0, len(cases), size):
         index = np.arange(begin, min(begin + size, len(cases)))
         scores = _scores(scorer, cases, index, max_length, num_items)
+        if witness is not None:
+            witness.look(index, scores)
         first, last = cases.target_ptr[index[0]], cases.target_ptr[index[-1] + 1]
         owner = np.repeat(np.arange(len(index)), np.diff(cases.target_ptr)[index])
         target = cases.target_item[first:last].astype(np.int64)
@@ -238,10 +263,11 @@ def _blocks(
         if not asked.all():
             scores, owner = scores[asked], (np.cumsum(asked) - 1)[owner]
         better, tied = _ranks.place_targets(scores, owner, target)
+        index = index[asked]
         values = _case_metrics(owner, better, tied, len(scores), ks)
         if repeats:
             values |= _told_apart(owner, better, tied, new, len(scores), ks)
-        yield index[asked], values, scores
+        yield _Block(index, values, scores, (index[owner], target, _ranks.chance_within(better, tied, FIRST)))
 
 
 def _case_metrics(
@@ -371,10 +397,29 @@ def _split_groups(columns: Mapping[str, npt.NDArray[np.object_]], kept_C: Ints) 
             yield f"{name}={value}", np.flatnonzero(values == value)
 
 
+def _by_popularity(
+    pairs: Sequence[tuple[Ints, Ints, npt.NDArray[np.float64]]], shelf: Shelf, user_C: Ints, seed: int
+) -> dict[str, dict[str, Estimate]]:
+    """How many of the targets that so many people had turned to before are among the first ten."""
+    case_P, target_P, hit_P = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    found = {}
+    for label, part in _banded(shelf.people_I[target_P], PEOPLE):
+        (recall,) = bootstrap_means(
+            hit_P[part][:, None], user_C[case_P[part]], seed=seed, bounded=np.array([True])
+        )
+        found[label] = {f"recall@{FIRST}": recall}
+    return found
+
+
 def _split_lengths(length_C: Ints) -> Iterator[tuple[str, Ints]]:
-    band_C = np.searchsorted(BANDS, length_C, side="right") - 1
-    for band, first in enumerate(BANDS):
-        last = BANDS[band + 1] - 1 if band + 1 < len(BANDS) else None
+    return _banded(length_C, BANDS)
+
+
+def _banded(count_C: Ints, bands: Sequence[int]) -> Iterator[tuple[str, Ints]]:
+    """The filled bands by the first count of each: their name and who is in them."""
+    band_C = np.searchsorted(bands, count_C, side="right") - 1
+    for band, first in enumerate(bands):
+        last = bands[band + 1] - 1 if band + 1 < len(bands) else None
         part = np.flatnonzero(band_C == band)
         if len(part):
             yield f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}", part

@@ -190,6 +190,40 @@ def plot_curve(points: Sequence[Mapping[str, float]]) -> bytes | None:
     return _png(figure)
 
 
+def plot_chances(board: Leaderboard) -> bytes | None:
+    """Do items that are given 10 % come true 10 % of the time? Both axes logarithmic; None where nobody asked."""
+    lines = [line for line in leaders(board) if line[0].evaluation.reliability is not None]
+    if not lines:
+        return None
+    figure, axes = _figure(4.6, 4.4)
+    shown = []
+    for row, colour, marker in lines:
+        assert row.evaluation.reliability is not None
+        bins = [b for b in row.evaluation.reliability.bins if b.came.value > 0]
+        shown += [b.said for b in bins] + [b.came.value for b in bins]
+        axes.errorbar(
+            [b.said for b in bins],
+            [b.came.value for b in bins],
+            yerr=_bars([b.came for b in bins]),
+            color=colour,
+            marker=marker,
+            ms=5,
+            lw=1.5,
+            elinewidth=1,
+            label=name_of(row.name),
+        )
+    if not shown:
+        return None
+    ends = [min(shown) / 1.5, min(1.0, max(shown) * 1.5)]
+    axes.plot(ends, ends, color=PALE, lw=2, zorder=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("probability given")
+    axes.set_ylabel("share that came true")
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
 def plot_calibration(tags: Mapping[str, Classification]) -> bytes | None:
     """Do tags that are given 70 % come true 70 % of the time? Beside the base rate; None without tags."""
     if "tags" not in tags:

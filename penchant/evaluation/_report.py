@@ -71,6 +71,7 @@ def render_report_html(
         neural=NEURAL,
         shown=[m for m in SHOWN if m in board.rows[0].evaluation.metrics],
         parts=_parts(board),
+        chances=board.rows[0].evaluation.reliability,
         plots=_embedded(board, curves or {}, tags),
         tags=tags,
         classes=_classes(tags),
@@ -115,6 +116,10 @@ def _embedded(
         "board": (_plots.plot_board(board), f"{board.measure} with 95 % intervals"),
         "by_length": (_plots.plot_lengths(board), f"{board.measure} by length of the history"),
         "by_group": (_plots.plot_groups(board), f"{board.measure} by group, with 95 % intervals"),
+        "chances": (
+            _plots.plot_chances(board),
+            "Chances of items: on the diagonal, what is said comes true; each point stands for a tenth of the hits",
+        ),
         "curve": (
             _plots.plot_curve(curves.get(NEURAL, ())),
             "Training of the sequence model, epoch by epoch; dotted: the epoch that was kept",

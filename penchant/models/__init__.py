@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PopularityConfig,
         RecentPopularity,
         RecentPopularityConfig,
+        log_trend,
     )
     from penchant.models._sequence import Sequence
     from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SIZES, SequenceConfig, Size
@@ -89,6 +90,7 @@ _LAZY = {
     "labels_from_users": "_tags_labels",
     "load_encoder": "_encoders",
     "beginnings": "_counts",
+    "log_trend": "_popularity",
     "next_period_labels": "_tags_labels",
     "sequence_costs": "_sequence_costs",
     "target_counts": "_counts",
@@ -140,6 +142,7 @@ __all__ = [
     "fit_tags",
     "labels_from_users",
     "load_encoder",
+    "log_trend",
     "model_kinds",
     "next_period_labels",
     "sequence_costs",

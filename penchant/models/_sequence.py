@@ -22,6 +22,7 @@ from penchant.models._counts import NeighbourModel, beginnings
 from penchant.models._habits import Habits, HabitsConfig
 from penchant.models._index import ExactIndex, QuantizedIndex, best_of, distinct, scores_of
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
+from penchant.models._popularity import log_trend
 from penchant.models._sequence_config import SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig
 
@@ -37,9 +38,10 @@ class Sequence:
     """Score = best dot product of an item's vector with the R interests + what was counted.
 
     The counted part is ``counts_weight * log(1 + (transitions + neighbours_weight * neighbours +
-    repeats_weight * habits) / counts_floor)``, where ``habits`` is the chance that the next visit brings an
-    item of the own history back. Its weights are found on validation; a weight of 0 leaves the part
-    out. Where the catalogue's content was encoded, ``content_weight * content neighbours`` joins the sum, and an item
+    repeats_weight * habits) / counts_floor) + trend_weight * trend``, where ``habits`` is the chance that the next
+    visit brings an item of the own history back, and ``trend`` how much more people turn to the item of late than over
+    all time, which the network cannot know. The weights are found on validation; a weight of 0 leaves the part out.
+    Where the catalogue's content was encoded, ``content_weight * content neighbours`` joins the sum, and an item
     that nobody has met gets the share ``lending`` of what is counted for the items nearest to it in content.
     """
 
@@ -51,6 +53,7 @@ class Sequence:
     prior_N: npt.NDArray[
         np.float32
     ]  # (N + 1,) log share of what people begin with, for somebody without a history
+    trend_N: npt.NDArray[np.float32]  # (N + 1,) log of how much more people turn to it of late
     transitions: Transitions
     neighbours: ItemKNN
     habits: Habits
@@ -139,6 +142,8 @@ class Sequence:
             np.log1p(counted_BN, out=counted_BN)
             counted_BN *= weight
             out_BN += counted_BN
+        if self.config.counts and self.config.trend_weight:
+            out_BN += self.config.trend_weight * self.trend_N
         out_BN[:, 0] = -np.inf
         return out_BN
 
@@ -149,8 +154,11 @@ class Sequence:
 
         The same as the best of ``scores``, as far as the index finds them. What was counted only ever adds to the
         score of the network, so that the best are among its best and the items that were counted at all: the blend
-        is made of those alone.
+        is made of those alone. The trend takes away too: with it every item is scored.
         """
+        if self.config.counts and self.config.trend_weight:
+            item_N = np.flatnonzero(allowed_N)
+            return best_of(item_N, self.scores(batch)[0, item_N], limit)
         if not batch.length_B[0]:
             return self._best_for_nobody(allowed_N, limit)
         mean_RD = self.interests(batch)[0][0]
@@ -272,6 +280,7 @@ class Sequence:
         return replace(
             model,
             prior_N=model.lent_prior(beginnings(snapshot)),
+            trend_N=log_trend(snapshot, self.config.trend_days),
             transitions=transitions,
             neighbours=ItemKNN.fit(snapshot, self.neighbours.config, Run()),
             habits=Habits.fit(snapshot, self.habits.config, Run()),
@@ -279,7 +288,7 @@ class Sequence:
 
     def with_counts_of(self, other: Sequence) -> Self:
         """The same network with what another model of the same items has counted."""
-        counted = {name: getattr(other, name) for name in ("prior_N", "content", *_COUNTED)}
+        counted = {name: getattr(other, name) for name in ("prior_N", "trend_N", "content", *_COUNTED)}
         return replace(self, **counted)
 
     @property
@@ -312,6 +321,7 @@ class Sequence:
         wide = replace(
             self,
             item_ND=np.r_[self.item_ND, item_ND[known:]],
+            trend_N=np.r_[self.trend_N, np.zeros(more, np.float32)],
             transitions=self.transitions.widened(width - 1),
             neighbours=self.neighbours.widened(width - 1),
             habits=self.habits.widened(width - 1),
@@ -328,7 +338,8 @@ class Sequence:
         weights = {f"network.{name}": array for name, array in self.weights.items()}
         content = {} if self.content is None else self.content.arrays()
         said = {f"content.{name}": array for name, array in content.items()}
-        learned = {ENCODER: self.encoder, "item_ND": self.item_ND, "prior_N": self.prior_N}
+        learned = {ENCODER: self.encoder, "item_ND": self.item_ND}
+        learned |= {"prior_N": self.prior_N, "trend_N": self.trend_N}
         if self.approximate is not None:
             learned |= {INDEX: self.approximate.stored(), "index_depth": np.array([self.approximate.depth])}
         return {**learned, **counted, **said, **weights}
@@ -351,7 +362,9 @@ class Sequence:
         counted = (transitions, neighbours, habits)
         said = part("content")
         content = Content.restore(said) if said else None
-        sizes = {len(item_ND), len(arrays["prior_N"]), *(model.num_items + 1 for model in counted)}
+        trend_N = arrays.get("trend_N", np.zeros_like(arrays["prior_N"]))  # earlier models have none
+        own = {len(item_ND), len(arrays["prior_N"]), len(trend_N)}
+        sizes = own | {model.num_items + 1 for model in counted}
         if content is not None:
             sizes.add(content.neighbours.num_items + 1)
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
@@ -363,7 +376,15 @@ class Sequence:
                 approximate = QuantizedIndex.load(item_ND, arrays[INDEX], int(arrays["index_depth"][0]))
         prior_N = arrays["prior_N"]
         return cls(
-            config, arrays[ENCODER], item_ND, prior_N, *counted, weights, content, approximate=approximate
+            config,
+            arrays[ENCODER],
+            item_ND,
+            prior_N,
+            trend_N,
+            *counted,
+            weights,
+            content,
+            approximate=approximate,
         )
 
 

@@ -86,10 +86,12 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transitions_decay: Share | None = None
     neighbours_decay: Share | None = None
     habits: Weights | None = None  # of the facts that habits weigh; None learns them from the log
+    trend_days: Annotated[float, Meta(gt=0)] | None = None  # half-life of what counts as of late
     counts_weight: NotNegative | None = None
     neighbours_weight: NotNegative | None = None
     counts_floor: Annotated[float, Meta(gt=0)] | None = None
     repeats_weight: NotNegative | None = None
+    trend_weight: NotNegative | None = None
     content: bool = True  # score takes in what items say and show, where the catalogue's content was encoded
     content_decay: Share | None = None
     content_weight: NotNegative | None = None

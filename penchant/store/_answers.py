@@ -132,6 +132,7 @@ def _slates(table: pa.Table) -> Iterator[Slate]:
                     odds=row["odds"],
                     explored=row["explored"],
                     reasons=[Reason(text=row["reason"], kind="history")] if row["reason"] else [],
+                    probability=row.get("probability"),
                 )
                 for row in rows
             ],

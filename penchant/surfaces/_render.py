@@ -76,12 +76,22 @@ def _note(text: str | None) -> Text | None:
 def _slate(slate: Slate) -> RenderableType:
     head = f"for {slate.subject}   model {slate.model_id[:12]}   policy {slate.policy_id}"
     titled = any(item.title for item in slate.items)
-    names = ("rank", "item", *(("title",) if titled else ()), "score", "odds", "why")
-    table = _table(*names, right=("rank", "score", "odds"))
+    known = any(item.probability is not None for item in slate.items)
+    names = (
+        "rank",
+        "item",
+        *(("title",) if titled else ()),
+        "score",
+        *(("chance",) if known else ()),
+        "odds",
+        "why",
+    )
+    table = _table(*names, right=("rank", "score", "chance", "odds"))
     for rank, item in enumerate(slate.items, start=1):
         why = "; ".join(reason.text for reason in item.reasons) + (" (explored)" if item.explored else "")
         name = (item.title or "",) if titled else ()
-        table.add_row(str(rank), item.item_id, *name, f"{item.score:.4g}", f"{item.odds:.3g}", why)
+        chance = ("" if item.probability is None else f"{item.probability:.2%}",) if known else ()
+        table.add_row(str(rank), item.item_id, *name, f"{item.score:.4g}", *chance, f"{item.odds:.3g}", why)
     degraded = Text("degraded answer") if slate.degraded else None
     return _lines(
         head, degraded, _note(slate.note), table if slate.items else Text("no items"), slate.recommendation_id
@@ -161,6 +171,8 @@ def _baskets(report: e.LeaderboardReport) -> Iterator[RenderableType]:
 
 _ON_BASKETS = ("recall@10", "NDCG@10", "new_recall@10", "repeat_recall@10")
 _HEADLINES = ("HR@10", "NDCG@10", "MRR")
+_PART = "NDCG@10"
+_SIDE_BY_SIDE = 4  # parts that fit beside a name in 120 columns, with their intervals
 
 
 def _measured(report: e.LeaderboardReport) -> RenderableType:
@@ -172,34 +184,53 @@ def _measured(report: e.LeaderboardReport) -> RenderableType:
         for table in _parts(name, [(row.model, _of_group(row, f"{name}=")) for row in rows])
     ]
     return _lines(
-        _leaderboard(report), *tables, *_parts("length", [(row.model, row.by_length) for row in rows])
+        _leaderboard(report),
+        *tables,
+        *_parts("length", [(row.model, row.by_length) for row in rows]),
+        *_parts("popularity", [(row.model, row.by_popularity) for row in rows], "recall@10"),
+        *(_calibrated(row) for row in rows[:1]),
     )
+
+
+def _calibrated(row: e.MetricRow) -> RenderableType | None:
+    """Whether the probabilities of the best model come true."""
+    found = row.calibration
+    if found is None or not found.levels:
+        return None
+    table = _table(
+        f"chances by {row.model}", "said", "came true", "times", intervals=("came true",), right=("times",)
+    )
+    for level in found.levels:
+        came = level.came
+        share = f"{came.value:.1%} [{came.low:.1%}, {came.high:.1%}]"
+        table.add_row(f"about {level.about:.1%}", f"{level.said:.1%}", share, f"{level.count:,}")
+    return _lines(table, f"expected calibration error of the likeliest item: {found.ece}")
 
 
 def _of_group(row: e.MetricRow, start: str) -> dict[str, dict[str, Estimate]]:
     return {name.removeprefix(start): part for name, part in row.by_group.items() if name.startswith(start)}
 
 
-def _parts(title: str, rows: list[tuple[str, dict[str, dict[str, Estimate]]]]) -> Iterator[RenderableType]:
+def _parts(
+    title: str, rows: list[tuple[str, dict[str, dict[str, Estimate]]]], measure: str = _PART
+) -> Iterator[RenderableType]:
     """One measure of each model in each part of the people (how many those are): a few parts side by side."""
     labels = list(dict.fromkeys(label for _, parts in rows for label in parts))
     for start in range(0, len(labels), _SIDE_BY_SIDE):
         shown = labels[start : start + _SIDE_BY_SIDE]
-        known = [next(parts[label][_PART] for _, parts in rows if label in parts) for label in shown]
+        known = [next(parts[label][measure] for _, parts in rows if label in parts) for label in shown]
         heads = [f"{label} ({found.n:,})" for label, found in zip(shown, known, strict=True)]
-        table = _table(f"{_PART} by {title}", *heads, intervals=heads)
+        table = _table(f"{measure} by {title}", *heads, intervals=heads)
         for model, parts in rows:
-            table.add_row(model, *(_short(parts[label][_PART]) if label in parts else "" for label in shown))
+            table.add_row(
+                model, *(_short(parts[label][measure]) if label in parts else "" for label in shown)
+            )
         yield table
 
 
 def _short(found: Estimate, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     return f"{found.value:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
-
-
-_PART = "NDCG@10"
-_SIDE_BY_SIDE = 4  # parts that fit beside a name in 120 columns, with their intervals
 
 
 def _differences(report: e.LeaderboardReport) -> RenderableType | None:

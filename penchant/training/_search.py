@@ -42,7 +42,7 @@ _SEARCHED = (
     "loss",
     "negatives",
 )
-_DECAYS = ("transitions_decay", "neighbours_decay", "habits")
+_DECAYS = ("transitions_decay", "neighbours_decay", "habits", "trend_days")
 _PRESENT, _SETTINGS, _DECAYS_FOUND, _TAIL = "present", "settings", "decays", "tail"  # notes in the journal
 _VALIDATED = ": validated"  # how the training loop's task ends when it has judged an epoch
 _STARTUP, _MEDIAN_AFTER, _WARM_EPOCHS = (

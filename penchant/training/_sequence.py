@@ -22,11 +22,14 @@ from penchant.models import (
     ItemKNN,
     ItemKNNConfig,
     NeighbourModel,
+    RecentPopularity,
+    RecentPopularityConfig,
     Sequence,
     SequenceConfig,
     Transitions,
     TransitionsConfig,
     beginnings,
+    log_trend,
 )
 from penchant.training._export import ITEM_WEIGHT, encoder_graphs, encoder_weights, sample_batch
 
@@ -39,7 +42,13 @@ _REPLAY, _UPDATE_RATE = 1.0, 0.5
 _UPDATE_LENGTH = 50  # what came long before the few new events costs most and teaches little
 # Where the blend starts, and the steps it may take; 0 leaves a part out. The counts are mixed before the network
 # learns, so that it is judged in the company it will have, and all is weighed once more when it has learned.
-_FIRST_BLEND = {"counts_weight": 4.0, "neighbours_weight": 0.5, "counts_floor": 0.1, "repeats_weight": 0.0}
+_FIRST_BLEND = {
+    "counts_weight": 4.0,
+    "neighbours_weight": 0.5,
+    "counts_floor": 0.1,
+    "repeats_weight": 0.0,
+    "trend_weight": 0.0,
+}
 _FIRST_CONTENT = {"content_weight": 0.3, "lending": 1.0}  # and where content joins it
 _MEMORY_CELLS = 125_000_000  # 500 MB of float32
 _COMPANY = (1.0, 4.0, 16.0, 64.0)  # weights of the counts beside which a network in training is judged
@@ -48,7 +57,8 @@ _Grid = tuple[tuple[str, tuple[float, ...]], ...]
 _REPEATS = ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0))
 _NEIGHBOURS = ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 _CONTENT = ("content_weight", (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0))
-_MIX: _Grid = (_REPEATS, _NEIGHBOURS, _REPEATS, _CONTENT)
+_TREND = ("trend_weight", (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
+_MIX: _Grid = (_REPEATS, _NEIGHBOURS, _REPEATS, _CONTENT, _TREND)
 _BLEND: _Grid = (
     ("counts_weight", _WEIGHTS),
     _REPEATS,
@@ -56,6 +66,7 @@ _BLEND: _Grid = (
     _NEIGHBOURS,
     _CONTENT,
     ("lending", (0.25, 0.5, 1.0)),
+    _TREND,
     ("counts_weight", _WEIGHTS),
 )
 
@@ -206,15 +217,17 @@ def _best_blended(validate: Callable[[Scorer], float], live: Sequence, search: b
 
 
 def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell, SequenceConfig]:
-    """Count; how fast a history fades for transitions and neighbours, and what habits weigh, goes into the config."""
+    """Count; how fast histories fade, what habits weigh and what counts as of late go into the config."""
     transitions = Transitions.fit(snapshot, TransitionsConfig(decay=config.transitions_decay), run)
     neighbours = ItemKNN.fit(snapshot, ItemKNNConfig(decay=config.neighbours_decay), run)
     habits = Habits.fit(snapshot, HabitsConfig(weights=config.habits), run)
+    recent = RecentPopularity.fit(snapshot, RecentPopularityConfig(half_life_days=config.trend_days), run)
     config = msgspec.structs.replace(
         config,
         transitions_decay=transitions.config.decay,
         neighbours_decay=neighbours.config.decay,
         habits=habits.weights,
+        trend_days=recent.config.half_life_days,
     )
     content_NC = item_content(snapshot) if config.content else None
     content = None
@@ -223,7 +236,8 @@ def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell
         fading = content.neighbours.settled(config.content_decay, run)
         content = replace(content, neighbours=fading)
         config = msgspec.structs.replace(config, content_decay=fading.config.decay)
-    return _Shell((transitions, neighbours, habits), beginnings(snapshot), content), config
+    trend_N = log_trend(snapshot, recent.config.half_life_days)
+    return _Shell((transitions, neighbours, habits), beginnings(snapshot), trend_N, content), config
 
 
 def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig:
@@ -257,11 +271,12 @@ class _Shell:
     def __init__(
         self,
         counted: tuple[Transitions, ItemKNN, Habits],
-        prior: np.ndarray[Any, Any],
+        prior_N: npt.NDArray[np.float32],
+        trend_N: npt.NDArray[np.float32],
         content: Content | None,
     ) -> None:
         self.counted = counted
-        self.prior = prior
+        self.prior, self.trend = prior_N, trend_N
         self.content = content
         self.memory = _Memory()
 
@@ -273,6 +288,7 @@ class _Shell:
             none,
             self.vectors(network),
             self.prior,
+            self.trend,
             *self.counted,
             {},
             self.content,
@@ -289,7 +305,9 @@ class _Shell:
         """The counts without a network."""
         nothing = np.zeros((len(self.prior), 1), np.float32)
         none = np.empty(0, np.uint8)
-        return _Alone(config, none, nothing, self.prior, *self.counted, {}, self.content, memory=self.memory)
+        return _Alone(
+            config, none, nothing, self.prior, self.trend, *self.counted, {}, self.content, memory=self.memory
+        )
 
     def exported(
         self, network: nn.Module, config: SequenceConfig, like: npt.NDArray[np.uint8] | None = None
@@ -305,7 +323,9 @@ class _Shell:
         wanted = self.live(network, config).interests(batch)[0]
         error = np.inf
         for graph in encoder_graphs(network, config, weights, like):
-            served = Sequence(config, graph, item_ND, self.prior, *self.counted, weights, self.content)
+            served = Sequence(
+                config, graph, item_ND, self.prior, self.trend, *self.counted, weights, self.content
+            )
             served = replace(served, prior_N=served.lent_prior(self.prior))
             error = np.abs(served.interests(batch)[0] - wanted).max()
             if error <= _EXPORT_TOLERANCE:

@@ -728,3 +728,26 @@ def test_an_erased_device_does_not_come_back_in_a_text(engine, tmp_path):
         (row,) = pq.read_table(kept)["raw"].to_pylist()
         assert "sent by !" in row
         engine.ingest(files=[str(file)])
+
+
+def test_chances_of_all_items_sum_to_one(engine, tmp_path):
+    slate = engine.recommend(user_id="u3", k=ITEMS, seen="allow", explore="off")
+    chances = [item.probability for item in slate.items]
+    assert chances == sorted(chances, reverse=True)
+    assert all(0 < chance < 1 for chance in chances)
+    assert 0.5 < sum(chances) < 1  # i11 is out of stock, and still may be what comes next
+    few = engine.recommend(user_id="u3", k=1, seen="allow", allow=["i1"], explore="off")
+    assert few.items[0].probability == chances[ids(slate).index("i1")], "what may be shown changes no chance"
+    out = tmp_path / "all.parquet"
+    engine.recommend(users="all", k=2, seen="allow", explore="off", out=str(out))
+    rows = [row for row in pq.read_table(out).to_pylist() if row["user_id"] == "u3"]
+    assert [row["probability"] for row in rows] == pytest.approx(chances[:2])
+    assert "chance" in render(slate)
+    assert engine.export_user(user_id="u3").decisions[-1].items[0].probability == pytest.approx(chances[0])
+
+
+def test_nothing_is_said_of_chances_before_a_model_serves(tmp_path):
+    with Engine.open(tmp_path / "empty", clock=clock) as engine:
+        engine.init()
+        engine.observe(events=[{"kind": "view", "item_id": "i5", "user_id": "u1"}])
+        assert engine.recommend(user_id="u1", k=1).items[0].probability is None

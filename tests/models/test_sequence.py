@@ -9,9 +9,16 @@ import pytest
 
 from penchant.core import CATALOG_SCHEMA, Catalog, Run, Vocabulary
 from penchant.core.errors import ArtifactError
-from penchant.data import item_labels, sequence_batch
+from penchant.data import item_labels, sequence_batch, time_split
+from penchant.evaluation import validation_metric
 from penchant.models import Sequence, SequenceConfig
-from penchant.testing import checkerboard_snapshot, markov_snapshot, snapshot_from_arrays, withheld_item
+from penchant.testing import (
+    checkerboard_snapshot,
+    markov_snapshot,
+    snapshot_from_arrays,
+    toy_snapshot,
+    withheld_item,
+)
 from penchant.training import fit_model
 
 torch = pytest.importorskip("torch")
@@ -154,7 +161,9 @@ def test_the_exported_encoder_agrees_with_the_network(shape):
     network = SequenceTransformer(config, 20).eval()
     graph = next(encoder_graphs(network, config, encoder_weights(network)))
     empty = fit_model("transitions", markov_snapshot(users=3, items=20), {}, Run())
-    served = Sequence(config, graph, network.items().detach().numpy(), np.zeros(21), empty, empty, empty, {})
+    served = Sequence(
+        config, graph, network.items().detach().numpy(), np.zeros(21), np.zeros(21), empty, empty, empty, {}
+    )
     people = markov_snapshot(users=9, items=20, length=30)
     for rows, length in [(1, 1), (1, 5), (9, 30), (4, config.build().length)]:
         batch = sequence_batch(people, np.arange(rows), length)
@@ -313,8 +322,36 @@ def test_labels_are_folded_into_what_serves():
     torch.testing.assert_close(folded.items(), network.items())
     graph = next(encoder_graphs(folded, config, encoder_weights(folded)))
     empty = fit_model("transitions", snapshot, {}, Run())
-    served = Sequence(config, graph, folded.items().detach().numpy(), np.zeros(21), empty, empty, empty, {})
+    served = Sequence(
+        config, graph, folded.items().detach().numpy(), np.zeros(21), np.zeros(21), empty, empty, empty, {}
+    )
     batch = batch_of(snapshot)
     with torch.inference_mode():
         expected = network.interests(batch)[0]
     np.testing.assert_allclose(served.interests(batch)[0], expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_people_turn_to_of_late_lifts_the_score(model, snapshot):
+    trend_N = np.linspace(-1, 1, 21).astype(np.float32)
+    risen = replace(model, trend_N=trend_N, config=msgspec.structs.replace(model.config, trend_weight=0.5))
+    plain = replace(model, config=msgspec.structs.replace(model.config, trend_weight=0.0))
+    batch = batch_of(snapshot)
+    gain = risen.scores(batch)[:, 1:] - plain.scores(batch)[:, 1:]
+    assert np.allclose(gain, 0.5 * trend_N[1:], atol=1e-5)
+    again = Sequence.restore(risen.config, risen.arrays())
+    assert np.array_equal(again.trend_N, trend_N)
+
+
+def test_the_trend_is_found_where_it_tells():
+    """Half of the items was in fashion in the first half of the time, the other half since."""
+    draw = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{10 * (day >= 30) + draw.integers(10)}", day)
+        for user in range(150)
+        for day in np.sort(draw.choice(60, 8, replace=False)).tolist()
+    ]
+    train, cases = time_split(toy_snapshot(rows), share=0.15)
+    judge = validation_metric(cases, seen="allow")
+    found = fit_model("sequence", train, TINY, Run(seed=3, validate=judge)).config
+    assert found.trend_weight > 0
+    assert found.trend_days <= 15

@@ -51,7 +51,7 @@ class Trainer:
                 raise self.break_at[1]
             figures = {"epoch": epoch, "validation": Fitted(config).quality * (0.7 + 0.1 * epoch)}
             run.progress("sequence model: validated", epoch, 3, figures)
-        found = dict.fromkeys(("transitions_decay", "neighbours_decay"), 0.5)
+        found = dict.fromkeys(("transitions_decay", "neighbours_decay", "trend_days"), 0.5)
         return Fitted(msgspec.structs.replace(config, epochs=3.0, habits=(0.5,) * 7, **found))
 
 
