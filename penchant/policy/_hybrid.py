@@ -90,12 +90,10 @@ class Hybrid:
             mean_N in (0, 1), and std_N: the standard deviation that the item's own effect gives it.
         """
         mean_N, var_N, _ = self._sums(person, item_N, feature_NF)
-        # Before any outcome the order is the prior's: how little is known of an item must not move it.
-        scale_N = np.sqrt(
-            1 + (var_N if self.updates else np.full_like(var_N, var_N.mean() if len(var_N) else 0.0))
-        )
-        z_N = mean_N / scale_N
-        slope_N = np.exp(-0.5 * z_N**2) / _ROOT / scale_N
+        # One scale for all: how little is known of an item moves the bonus of a rule, never what is expected.
+        scale = float(np.sqrt(1 + var_N.mean())) if len(var_N) else 1.0
+        z_N = mean_N / scale
+        slope_N = np.exp(-0.5 * z_N**2) / _ROOT / scale
         return ndtr(z_N), slope_N * np.sqrt(self.var_N[item_N])
 
     def _sums(self, person: str, item_N: Ints, feature_NF: Floats) -> tuple[Floats, Floats, Floats]:
