@@ -15,7 +15,6 @@ from penchant.engine._shop import read_config
 from penchant.models import Transitions, TransitionsConfig
 from penchant.surfaces._render import render
 from penchant.training import _search
-from tests.engine.test_update import walk
 
 pytest.importorskip("optuna")
 pytest.importorskip("torch")
@@ -35,7 +34,7 @@ def counted(monkeypatch):
 
 
 @pytest.fixture
-def engine(tmp_path):
+def engine(tmp_path, walk):
     """A shop in which people go around a ring of items."""
     pq.write_table(pa.Table.from_pylist(walk(range(12), 1)), tmp_path / "events.parquet")
     with Engine.open(tmp_path / "shop") as engine:

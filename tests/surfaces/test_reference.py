@@ -17,6 +17,7 @@ from penchant.surfaces import reference_pages
 from penchant.surfaces._fields import explained, fields_of, structs_in
 
 ROOT = Path(__file__).resolve().parents[2]
+TABLES = ("data", "serve", "train", "content", "explore")
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +89,10 @@ def test_events_catalogue_settings_and_errors_are_complete(pages: dict[str, str]
     for name in CATALOG_SCHEMA.names:
         assert f"| `{name}` |" in pages["catalogue.md"]
     for struct in structs_in(ShopConfig):
-        tables = {"data", "serve", "train", "mapping"} if struct is ShopConfig else set()
+        tables = {*TABLES, "mapping"} if struct is ShopConfig else set()
         for field in fields_of(struct):
             assert f"| `{field.name}` |" in pages["settings.md"] or field.name in tables, field.name
-    for name in ("data", "serve", "train"):
+    for name in TABLES:
         assert f"## [{name}]" in pages["settings.md"]
     assert "## [[mapping]]" in pages["settings.md"]
     for kind, settings in built_in_settings().items():
