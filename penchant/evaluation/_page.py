@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from penchant.core import Estimate
-from penchant.core.errors import MissingExtra
 from penchant.evaluation._plots import plot_forest
+from penchant.evaluation._template import render_page
 
 
 @dataclass(frozen=True)
@@ -56,27 +55,21 @@ def render_decision_html(
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        import jinja2
-        import matplotlib as mpl  # noqa: F401
-    except ImportError:
-        raise MissingExtra("report", "the HTML report with plots") from None
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     made = [
         {"of": part, "table": part, "image": None}
         if isinstance(part, Table)
         else {"of": part, "table": None, "image": _image(part)}
         for part in parts
     ]
-    return engine.get_template("decision.html").render(
-        title=title, verdict=verdict, tone=tone, paragraphs=paragraphs, parts=made, notes=notes
-    )
+    values = {
+        "title": title,
+        "verdict": verdict,
+        "tone": tone,
+        "paragraphs": paragraphs,
+        "parts": made,
+        "notes": notes,
+    }
+    return render_page("decision.html", {}, values)
 
 
 def _image(forest: Forest) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 from penchant.core import Estimate
-from penchant.core.errors import MissingExtra
 from penchant.evaluation import _plots
 from penchant.evaluation._board import NEURAL, Leaderboard
 from penchant.evaluation._classification import Classification
 from penchant.evaluation._metrics import Evaluation
+from penchant.evaluation._template import render_page
 
 SHOWN = ("HR@10", "NDCG@10", "MRR", "recall@50", "coverage@10", "novelty@10")
 MOST_CLASSES = 15  # of the tags' classes, the most frequent ones
@@ -49,39 +48,29 @@ def render_report_html(
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        import jinja2
-        import matplotlib as mpl  # noqa: F401
-    except ImportError:
-        raise MissingExtra("report", "the HTML report with plots") from None
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {"figure": _figure, "interval": _interval, "signed": _signed, "words": _plots.name_of}
     tags = tags or {}
-    return engine.get_template("report.html").render(
-        title=title,
-        protocol=protocol,
-        detail=board.rows[0].evaluation.protocol.text,
-        board=board,
-        neural=NEURAL,
-        shown=[m for m in SHOWN if m in board.rows[0].evaluation.metrics],
-        parts=_parts(board),
-        chances=board.rows[0].evaluation.reliability,
-        plots=_embedded(board, curves or {}, tags),
-        tags=tags,
-        classes=_classes(tags),
-        tag_source=tag_source,
-        tag_note=tag_note,
-        health=[paragraph.strip() for paragraph in health.split("\n\n") if paragraph.strip()],
-        baskets=sorted((baskets or {}).items(), key=lambda row: -row[1].metrics["recall@10"].value),
-        basket_words=basket_words,
-        notes=notes,
-    )
+    filters: dict[str, Callable[..., str]] = {"figure": _figure, "interval": _interval, "signed": _signed}
+    filters["words"] = _plots.name_of
+    values = {
+        "title": title,
+        "protocol": protocol,
+        "detail": board.rows[0].evaluation.protocol.text,
+        "board": board,
+        "neural": NEURAL,
+        "shown": [m for m in SHOWN if m in board.rows[0].evaluation.metrics],
+        "parts": _parts(board),
+        "chances": board.rows[0].evaluation.reliability,
+        "plots": _embedded(board, curves or {}, tags),
+        "tags": tags,
+        "classes": _classes(tags),
+        "tag_source": tag_source,
+        "tag_note": tag_note,
+        "health": [paragraph.strip() for paragraph in health.split("\n\n") if paragraph.strip()],
+        "baskets": sorted((baskets or {}).items(), key=lambda row: -row[1].metrics["recall@10"].value),
+        "basket_words": basket_words,
+        "notes": notes,
+    }
+    return render_page("report.html", filters, values)
 
 
 def _figure(estimate: Estimate) -> str:
