@@ -120,6 +120,8 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print must not mix with the messages
     os.nice(5)  # serving goes first
+    # A server that a script started in the background ignores SIGINT, and so would its jobs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -288,11 +288,14 @@ def test_a_process_that_dies_is_a_failed_job(toy: Any, monkeypatch: pytest.Monke
     jobs.close()
 
 
-def test_a_job_ends_with_its_server(tmp_path: Path, isolated: Jobs) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_a_job_ends_with_its_server(tmp_path: Path, isolated: Jobs, background: bool) -> None:
+    """Also where the server was started by a script in the background, which ignores interrupts."""
     order = msgspec.json.encode({"shop": str(tmp_path), "operation": "apart", "request": {"steps": 100_000}})
     from penchant.engine._job_process import COMMAND
 
-    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    ignored = ("sh", "-c", 'trap "" INT; exec "$@"', "sh") if background else ()
+    with subprocess.Popen([*ignored, *COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(order + b"\n")
