@@ -34,8 +34,9 @@ class Calibration(Noun, frozen=True):
     """What makes probabilities of scores: ``(1 - floor) * softmax(scale * score) + floor / N``.
 
     Temperature scaling (Guo et al. 2017) over the whole catalogue, and a share that all items have alike, for the
-    targets that no score foresaw. All items compete, those a person had before too: it is the chance that the next
-    event turns to the item, whatever may be shown.
+    targets that no score foresaw. Scores that count evidence (habits, neighbours) compete by their logarithms
+    (``logs``): an item with twice the evidence has twice the chance, or a power of it. All items compete, those a
+    person had before too: it is the chance that the next event turns to the item, whatever may be shown.
 
     Example:
         >>> even = Calibration(scale=0.0, floor=0.0)
@@ -45,10 +46,11 @@ class Calibration(Noun, frozen=True):
 
     scale: Annotated[float, Meta(ge=0)]
     floor: Annotated[float, Meta(ge=0, le=1)]
+    logs: bool = False
 
     def of_items(self, score_N: Floats, item_K: Ints) -> npt.NDArray[np.float64]:
         """Probability of some items of one person, (K,): what ``probabilities`` gives, at the price of one sum."""
-        score_N = score_N[1:]
+        score_N = _logs(score_N[1:]) if self.logs else score_N[1:]
         top = score_N.max()
         total = float(np.exp(np.float32(self.scale) * (score_N - top)).sum(dtype=np.float64))
         lead_K = (np.asarray(score_N)[np.asarray(item_K) - 1] - top).astype(np.float64)
@@ -57,6 +59,7 @@ class Calibration(Noun, frozen=True):
 
     def probabilities(self, score_BN: Floats) -> npt.NDArray[np.float64]:
         """Probability of every item: (B, N + 1), column 0 is 0; rows sum to 1."""
+        score_BN = _logs(score_BN) if self.logs else score_BN
         out_BN = np.asarray(score_BN, np.float64) * self.scale if self.scale else np.zeros(score_BN.shape)
         out_BN[:, 0] = -np.inf
         out_BN -= out_BN.max(axis=1, keepdims=True)
@@ -92,7 +95,7 @@ class Reliability(Noun, frozen=True):
 def fit_calibration(
     scorer: Scorer, cases: Cases, *, max_length: int = HISTORY_EVENTS, block: int = 256
 ) -> Calibration:
-    """Find the two parameters by maximum likelihood of what came next.
+    """Find the parameters by maximum likelihood of what came next.
 
     Args:
         scorer: Anything that scores a batch.
@@ -112,8 +115,24 @@ def fit_calibration(
     score_CN = np.where(np.isfinite(score_CN), score_CN, -np.inf)
     lowest_C1 = np.min(score_CN, axis=1, where=score_CN > -np.inf, initial=np.inf, keepdims=True)
     score_CN = np.maximum(score_CN, np.where(np.isfinite(lowest_C1), lowest_C1, 0.0))
+    loss, found = _likeliest(score_CN, target_C)
+    if score_CN.min() >= 0:
+        by_logs, other = _likeliest(_logs(score_CN), target_C)
+        if by_logs < loss:
+            return Calibration(scale=other[0], floor=other[1], logs=True)
+    return Calibration(scale=found[0], floor=found[1])
+
+
+def _logs(score: Floats) -> Floats:
+    """Logarithms of scores that count evidence, held at a billionth of the most that an item of the case has."""
+    most = score.max(axis=-1, keepdims=True)
+    return np.log(np.maximum(np.maximum(score, most * np.float32(1e-9)), np.float32(1e-30)))  # type: ignore[no-any-return]
+
+
+def _likeliest(score_CN: Floats, target_C: Ints) -> tuple[float, tuple[float, float]]:
+    """The smallest loss, and the scale and floor that have it."""
     spread = float(score_CN.std(axis=1).mean()) or 1.0
-    hit_C = score_CN[np.arange(count), target_C]
+    hit_C = score_CN[np.arange(len(score_CN)), target_C]
 
     def loss(parameters: Floats) -> float:
         scale, floor = float(np.exp(parameters[0])) / spread, float(expit(parameters[1]))
@@ -127,8 +146,7 @@ def fit_calibration(
         bounds=_WITHIN,
         options={"maxfev": 60, "xatol": 0.02},
     )
-    scale, floor = float(np.exp(found.x[0])) / spread, float(expit(found.x[1]))
-    return Calibration(scale=scale, floor=floor)
+    return float(found.fun), (float(np.exp(found.x[0])) / spread, float(expit(found.x[1])))
 
 
 @dataclass(eq=False)

@@ -53,6 +53,23 @@ def test_the_scale_of_scores_does_not_matter(walk):
     assert np.allclose(plain.probabilities(score_BN), loud.probabilities(50.0 * score_BN), atol=0.01)
 
 
+class Evidence(Scaled):
+    """Another scorer's scores as what multiplies, as habits count: e to their power."""
+
+    def scores(self, batch):
+        return np.exp(super().scores(batch))
+
+
+def test_evidence_competes_by_its_logarithm(walk):
+    """Scores that multiply get the chances of those that add up, and no item has it all or nothing."""
+    model, choose, asked = walk
+    plain, found = fit_calibration(model, choose), fit_calibration(Evidence(model, 3.0), choose)
+    assert found.logs
+    batch = asked.batch(np.arange(5), 200)
+    chance_BN = found.probabilities(Evidence(model, 3.0).scores(batch))
+    assert np.allclose(plain.probabilities(model.scores(batch)), chance_BN, atol=0.02)
+
+
 def test_rows_sum_to_one_and_the_quick_way_agrees(walk):
     model, choose, asked = walk
     found = fit_calibration(model, choose)
