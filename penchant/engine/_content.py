@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import Encoder, Modality, Model, Progress, Snapshot, Vocabulary
-from penchant.core.errors import ArtifactError
 from penchant.data import ContentStore, Encoded, is_english, item_images, item_texts, joined_content
-from penchant.engine._promotion import read_pointer
+from penchant.engine._promotion import read_promoted
 from penchant.models import Sequence as SequenceModel
 from penchant.models import encoder_installed, load_encoder
 from penchant.training import Loaded, read_artifact
@@ -126,13 +125,7 @@ def _modality(key: str) -> Modality:
 
 def encode_newcomers(shop: Shop, progress: Progress) -> list[str]:
     """Encode what is new in the catalogue if the model that serves can use it; says what was done."""
-    pointer = read_pointer(shop.artifacts)
-    if pointer is None or pointer.promoted is None:
-        return []
-    try:
-        artifact = read_artifact(shop.artifacts, pointer.promoted)
-    except ArtifactError:
-        return []  # `train` will encode it
-    if not artifact.facts.get(CONTENT):
+    artifact = read_promoted(shop.artifacts, read_artifact)  # a damaged one: `train` will encode it
+    if artifact is None or not artifact.facts.get(CONTENT):
         return []
     return read_content(shop, shop.store.catalog(), progress).notes

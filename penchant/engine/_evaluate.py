@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penchant.core import Artifact, Progress, leads
-from penchant.core.errors import ArtifactError
 from penchant.engine import _requests as rq
 from penchant.engine._content import with_content
-from penchant.engine._promotion import read_pointer
+from penchant.engine._promotion import read_promoted
 from penchant.engine._protocol import (
     DEFAULT_KINDS,
     check_settings,
@@ -22,6 +21,7 @@ from penchant.engine._protocol import (
 )
 from penchant.engine._reporting import leaderboard_html
 from penchant.store import atomic_write
+from penchant.training import read_artifact
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(shop: Shop, request: rq.EvaluateRequest, progress: Progress) -> rq.LeaderboardReport:
     """Measure the asked kinds, by default the promoted one, beside the baselines."""
-    promoted = _promoted(shop, asked=not request.models)
+    promoted = read_promoted(shop.artifacts, read_artifact, strict=not request.models)
     asked = list(request.models) or ["popularity" if promoted is None else promoted.kind]
     return _measure(shop, request, asked, promoted, progress)
 
@@ -37,7 +37,11 @@ def evaluate(shop: Shop, request: rq.EvaluateRequest, progress: Progress) -> rq.
 def compare(shop: Shop, request: rq.CompareRequest, progress: Progress) -> rq.LeaderboardReport:
     """Measure several kinds, by default all, with differences paired by person."""
     return _measure(
-        shop, request, list(request.models) or list(DEFAULT_KINDS), _promoted(shop, asked=False), progress
+        shop,
+        request,
+        list(request.models) or list(DEFAULT_KINDS),
+        read_promoted(shop.artifacts, read_artifact),
+        progress,
     )
 
 
@@ -71,22 +75,3 @@ def _measure(
         atomic_write(Path(request.html), leaderboard_html(shop, outcome).encode())
     outcome.forget_runs()
     return msgspec.structs.replace(report_of(outcome), by=list(request.by))
-
-
-def _promoted(shop: Shop, *, asked: bool) -> Artifact | None:
-    """The manifest of the promoted model; None before the first promotion.
-
-    Raises:
-        ArtifactError: It is damaged, and it is the one that is asked about.
-    """
-    from penchant.training import read_artifact
-
-    pointer = read_pointer(shop.artifacts)
-    if pointer is None or pointer.promoted is None:
-        return None
-    try:
-        return read_artifact(shop.artifacts, pointer.promoted)
-    except ArtifactError:
-        if asked:
-            raise
-        return None

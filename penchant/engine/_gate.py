@@ -20,10 +20,9 @@ from penchant.core import (
     Snapshot,
     iso,
 )
-from penchant.core.errors import ArtifactError
 from penchant.data import Cases
 from penchant.engine import _requests as rq
-from penchant.engine._promotion import read_pointer
+from penchant.engine._promotion import read_promoted
 from penchant.engine._protocol import MEASURE
 from penchant.engine._recount import counted_again
 from penchant.evaluation import Evaluation, paired_difference, rank_metrics
@@ -38,13 +37,7 @@ LEARNED = "learned"  # the fact of an artifact: until when its network learned, 
 
 def serving_model(shop: Shop) -> Loaded | None:
     """The model that serves; None when there is none that could be defended: a damaged one is not."""
-    pointer = read_pointer(shop.artifacts)
-    if pointer is None or pointer.promoted is None:
-        return None
-    try:
-        return load_artifact(shop.artifacts, pointer.promoted)
-    except ArtifactError:
-        return None
+    return read_promoted(shop.artifacts, load_artifact)
 
 
 def learned_until(artifact: Artifact) -> int:

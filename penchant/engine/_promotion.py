@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -11,6 +13,8 @@ from penchant.core.errors import ArtifactError
 from penchant.store import atomic_write
 
 _NAME = "promoted.json"
+
+Read = TypeVar("Read")
 
 
 class Pointer(Noun, frozen=True):
@@ -31,6 +35,23 @@ def read_pointer(artifacts: Path) -> Pointer | None:
         return None
     except (msgspec.DecodeError, msgspec.ValidationError):
         return Pointer()
+
+
+def read_promoted(artifacts: Path, read: Callable[[Path, str], Read], *, strict: bool = False) -> Read | None:
+    """What ``read`` makes of the model that serves; None before the first promotion, and where it is damaged.
+
+    Raises:
+        ArtifactError: It is damaged, and ``strict`` asks to hear of it.
+    """
+    pointer = read_pointer(artifacts)
+    if pointer is None or pointer.promoted is None:
+        return None
+    try:
+        return read(artifacts, pointer.promoted)
+    except ArtifactError:
+        if strict:
+            raise
+        return None
 
 
 def write_pointer(artifacts: Path, pointer: Pointer) -> None:

@@ -1,51 +1,130 @@
-"""Is it true: ranking and classification metrics, off-policy estimates and experiments, each with its interval."""
+"""Is it true: ranking and classification metrics, off-policy estimates and experiments, each with its interval.
 
-from penchant.evaluation._board import (
-    BASELINES,
-    Leaderboard,
-    Row,
-    leaderboard,
-    paired_difference,
-)
-from penchant.evaluation._calibration import Calibration, Level, Reliability, fit_calibration
-from penchant.evaluation._classification import Bin, Classification, classification_metrics
-from penchant.evaluation._estimate import bootstrap_means, proportion
-from penchant.evaluation._experiments import (
-    Adjusted,
-    Difference,
-    arm_of,
-    cuped,
-    difference,
-    mixture_half_width,
-    sample_ratio,
-    spending_boundaries,
-    spent,
-)
-from penchant.evaluation._gates import SupportGate, effective_size, refusal, support_gates
-from penchant.evaluation._intervals import Interval, anytime_factor, half_width, interval_of
-from penchant.evaluation._judge import Judgement, Replay, Verdict, judge
-from penchant.evaluation._metrics import Evaluation, RankProtocol, rank_metrics, validation_metric
-from penchant.evaluation._ope import (
-    Feedback,
-    Terms,
-    balanced_odds,
-    dm,
-    dr,
-    dr_os,
-    group_odds,
-    ips,
-    mips,
-    off_cem,
-    plain_estimators,
-    sndr,
-    snips,
-    switch_dr,
-)
-from penchant.evaluation._page import Forest, Table, render_decision_html
-from penchant.evaluation._report import render_report_html
-from penchant.evaluation._reward_model import counted_rates, folds_by_person
-from penchant.evaluation._slate_ope import cascade_dr, iips, rips, sips
-from penchant.evaluation._slope import slope, tuned, tuned_estimators
+Names load on first use: whoever asks for one gate or one interval pays for no optimiser.
+"""
+
+from typing import TYPE_CHECKING
+
+from penchant.core import load_on_use
+
+if TYPE_CHECKING:
+    from penchant.evaluation._board import (
+        BASELINES,
+        Leaderboard,
+        Row,
+        leaderboard,
+        paired_difference,
+    )
+    from penchant.evaluation._calibration import Calibration, Level, Reliability, fit_calibration
+    from penchant.evaluation._classification import Bin, Classification, classification_metrics
+    from penchant.evaluation._estimate import bootstrap_means, proportion
+    from penchant.evaluation._experiments import (
+        Adjusted,
+        Difference,
+        arm_of,
+        cuped,
+        difference,
+        mixture_half_width,
+        sample_ratio,
+        spending_boundaries,
+        spent,
+    )
+    from penchant.evaluation._gates import SupportGate, effective_size, refusal, support_gates
+    from penchant.evaluation._intervals import Interval, anytime_factor, half_width, interval_of
+    from penchant.evaluation._judge import Judgement, Replay, Verdict, judge
+    from penchant.evaluation._metrics import Evaluation, RankProtocol, rank_metrics, validation_metric
+    from penchant.evaluation._ope import (
+        Feedback,
+        Terms,
+        balanced_odds,
+        dm,
+        dr,
+        dr_os,
+        group_odds,
+        ips,
+        mips,
+        off_cem,
+        plain_estimators,
+        sndr,
+        snips,
+        switch_dr,
+    )
+    from penchant.evaluation._page import Forest, Table, render_decision_html
+    from penchant.evaluation._report import render_report_html
+    from penchant.evaluation._reward_model import counted_rates, folds_by_person
+    from penchant.evaluation._slate_ope import cascade_dr, iips, rips, sips
+    from penchant.evaluation._slope import slope, tuned, tuned_estimators
+
+_LAZY = {
+    "Adjusted": "_experiments",
+    "BASELINES": "_board",
+    "Bin": "_classification",
+    "Calibration": "_calibration",
+    "Classification": "_classification",
+    "Difference": "_experiments",
+    "Evaluation": "_metrics",
+    "Feedback": "_ope",
+    "Forest": "_page",
+    "Interval": "_intervals",
+    "Judgement": "_judge",
+    "Leaderboard": "_board",
+    "Level": "_calibration",
+    "RankProtocol": "_metrics",
+    "Reliability": "_calibration",
+    "Replay": "_judge",
+    "Row": "_board",
+    "SupportGate": "_gates",
+    "Table": "_page",
+    "Terms": "_ope",
+    "Verdict": "_judge",
+    "anytime_factor": "_intervals",
+    "arm_of": "_experiments",
+    "balanced_odds": "_ope",
+    "bootstrap_means": "_estimate",
+    "cascade_dr": "_slate_ope",
+    "classification_metrics": "_classification",
+    "counted_rates": "_reward_model",
+    "cuped": "_experiments",
+    "difference": "_experiments",
+    "dm": "_ope",
+    "dr": "_ope",
+    "dr_os": "_ope",
+    "effective_size": "_gates",
+    "fit_calibration": "_calibration",
+    "folds_by_person": "_reward_model",
+    "group_odds": "_ope",
+    "half_width": "_intervals",
+    "iips": "_slate_ope",
+    "interval_of": "_intervals",
+    "ips": "_ope",
+    "judge": "_judge",
+    "leaderboard": "_board",
+    "mips": "_ope",
+    "mixture_half_width": "_experiments",
+    "off_cem": "_ope",
+    "paired_difference": "_board",
+    "plain_estimators": "_ope",
+    "proportion": "_estimate",
+    "rank_metrics": "_metrics",
+    "refusal": "_gates",
+    "render_decision_html": "_page",
+    "render_report_html": "_report",
+    "rips": "_slate_ope",
+    "sample_ratio": "_experiments",
+    "sips": "_slate_ope",
+    "slope": "_slope",
+    "sndr": "_ope",
+    "snips": "_ope",
+    "spending_boundaries": "_experiments",
+    "spent": "_experiments",
+    "support_gates": "_gates",
+    "switch_dr": "_ope",
+    "tuned": "_slope",
+    "tuned_estimators": "_slope",
+    "validation_metric": "_metrics",
+}
+
+__getattr__ = load_on_use(__name__, _LAZY)
 
 __all__ = [
     "BASELINES",

@@ -98,6 +98,23 @@ def plot_board(board: Leaderboard) -> bytes:
     return _png(figure)
 
 
+def _line(
+    axes: Axes, places: Sequence[float], values: Sequence[Estimate], name: str, colour: str, marker: str
+) -> None:
+    """One model's estimates along an axis, with their intervals."""
+    axes.errorbar(
+        places,
+        [e.value for e in values],
+        yerr=_bars(values),
+        color=colour,
+        marker=marker,
+        ms=5,
+        lw=1.5,
+        elinewidth=1,
+        label=name,
+    )
+
+
 def plot_lengths(board: Leaderboard) -> bytes | None:
     """The measure by how many events a person had; None where there is only one band."""
     bands = _filled(board.rows[0].evaluation.by_length, board.measure)
@@ -107,17 +124,7 @@ def plot_lengths(board: Leaderboard) -> bytes | None:
     for shift, (row, colour, marker) in enumerate(leaders(board)):
         values = [row.evaluation.by_length[band][board.measure] for band in bands]
         places = [place + 0.08 * (shift - 1.5) for place in range(len(bands))]
-        axes.errorbar(
-            places,
-            [e.value for e in values],
-            yerr=_bars(values),
-            color=colour,
-            marker=marker,
-            ms=5,
-            lw=1.5,
-            elinewidth=1,
-            label=name_of(row.name),
-        )
+        _line(axes, places, values, name_of(row.name), colour, marker)
     people = board.rows[0].evaluation.by_length
     axes.set_xticks(
         range(len(bands)), [f"{band}\n{people[band][board.measure].n:,} people" for band in bands]
@@ -201,17 +208,7 @@ def plot_chances(board: Leaderboard) -> bytes | None:
         assert row.evaluation.reliability is not None
         bins = [b for b in row.evaluation.reliability.bins if b.came.value > 0]
         shown += [b.said for b in bins] + [b.came.value for b in bins]
-        axes.errorbar(
-            [b.said for b in bins],
-            [b.came.value for b in bins],
-            yerr=_bars([b.came for b in bins]),
-            color=colour,
-            marker=marker,
-            ms=5,
-            lw=1.5,
-            elinewidth=1,
-            label=name_of(row.name),
-        )
+        _line(axes, [b.said for b in bins], [b.came for b in bins], name_of(row.name), colour, marker)
     if not shown:
         return None
     ends = [min(shown) / 1.5, min(1.0, max(shown) * 1.5)]
