@@ -11,10 +11,14 @@ from penchant.policy._offline import (
     policy_gradient,
     potec,
 )
+from penchant.policy._rerank import DPP, MMR, Calibrated, Rerank
 from penchant.policy._rules import Best, FastCB, Reserved, Rule, Softmax, SquareCB, Thompson
 
 __all__ = [
+    "DPP",
+    "MMR",
     "Best",
+    "Calibrated",
     "Explorer",
     "FastCB",
     "Greedy",
@@ -24,6 +28,7 @@ __all__ = [
     "OfflineConfig",
     "Popularity",
     "Potec",
+    "Rerank",
     "Reserved",
     "Rule",
     "Softmax",

@@ -7,17 +7,24 @@ come, no importance weight exceeds ``candidates / floor``, and estimators of oth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from penchant.core import Bools, Candidates, Choice, Floats, Ints, Query, Slate
+from penchant.policy._rerank import Rerank, Values
 from penchant.policy._rules import Chances, Rule
 
 
 def draw_slate(
-    rule: Rule, candidates: Candidates, k: int, floor: float, rng: np.random.Generator, updates: int = 0
+    rule: Rule,
+    candidates: Candidates,
+    k: int,
+    floor: float,
+    rng: np.random.Generator,
+    updates: int = 0,
+    rerank: Sequence[Rerank] = (),
 ) -> Choice:
     """Draw up to k distinct candidates, best slot first; those of a mean that is not finite never come.
 
@@ -26,6 +33,7 @@ def draw_slate(
         floor: Share of each slot that is spread evenly over what is free, 0 to 1.
         rng: Used once a slot.
         updates: Outcomes learned so far, for rules that read it.
+        rerank: How items above change what the others are worth; an item is explored where another is worth more.
 
     Example:
         >>> from penchant.policy import Softmax
@@ -34,54 +42,73 @@ def draw_slate(
         >>> choice.odds_K.tolist()
         [0.5, 1.0]
     """
-    free_N, chances = _begin(rule, candidates, updates)
+    slots = _Slots(rule, candidates, updates, rerank)
+    free_N = slots.free_N
     k = min(k, int(free_N.sum()))
     index_K, odds_K, explored_K = np.zeros(k, np.int64), np.ones(k), np.zeros(k, np.bool_)
     first_N: Floats | None = None
     for slot in range(k):
-        p_N = _mixed(chances, free_N, floor)
+        p_N = slots.chances(floor)
         if first_N is None:
             first_N = p_N
         sum_N = np.cumsum(p_N)
         chosen = int(np.searchsorted(sum_N, rng.random() * sum_N[-1], side="right"))
         # Rounding can point behind the last candidate, or at one without chance.
         chosen = chosen if chosen < len(p_N) and p_N[chosen] > 0 else int(np.argmax(p_N))
-        best = int(np.argmax(np.where(free_N, candidates.mean_N, -np.inf)))
+        best = int(np.argmax(np.where(free_N, slots.value_N, -np.inf)))
         index_K[slot], odds_K[slot], explored_K[slot] = chosen, min(p_N[chosen], 1.0), chosen != best
-        free_N[chosen] = False
+        slots.place(chosen)
     return Choice(index_K, odds_K, explored_K, first_N)
 
 
 def slate_odds(
-    rule: Rule, candidates: Candidates, chosen_K: Ints, floor: float, updates: int = 0
+    rule: Rule,
+    candidates: Candidates,
+    chosen_K: Ints,
+    floor: float,
+    updates: int = 0,
+    rerank: Sequence[Rerank] = (),
 ) -> npt.NDArray[np.float64]:
     """The chance of each chosen item, by number, in its slot given the slots above: (K,); 0 for one never shown."""
-    free_N, chances = _begin(rule, candidates, updates)
+    slots = _Slots(rule, candidates, updates, rerank)
     place = {int(number): at for at, number in enumerate(candidates.item_N)}
     odds_K = np.zeros(len(chosen_K))
     for slot, number in enumerate(chosen_K.tolist()):
         at = place.get(number)
-        if at is None or not free_N[at]:
+        if at is None or not slots.free_N[at]:
             break
-        odds_K[slot] = min(_mixed(chances, free_N, floor)[at], 1.0)
+        odds_K[slot] = min(slots.chances(floor)[at], 1.0)
         if odds_K[slot] == 0:
             break
-        free_N[at] = False
+        slots.place(at)
     return odds_K
 
 
-def _begin(rule: Rule, candidates: Candidates, updates: int) -> tuple[Bools, Chances]:
-    """Which candidates may come, and the rule made ready. What may not come is given a mean that disturbs no sum."""
-    mean_N = candidates.mean_N.astype(np.float64)
-    free_N = np.isfinite(mean_N)
-    std_N = np.where(free_N, candidates.std_N, 0.0)
-    lowest = mean_N[free_N].min() if free_N.any() else 0.0
-    return free_N, rule.begin(np.where(free_N, mean_N, lowest), std_N, updates)
+class _Slots:
+    """The candidates as one slate is filled: who is free, what each is worth now, and with what chance it comes."""
 
+    def __init__(self, rule: Rule, candidates: Candidates, updates: int, rerank: Sequence[Rerank]) -> None:
+        mean_N = candidates.mean_N.astype(np.float64)
+        self.free_N: Bools = np.isfinite(mean_N)
+        self._std_N = np.where(self.free_N, candidates.std_N, 0.0)
+        # What may not come is given a mean that disturbs no sum.
+        lowest = mean_N[self.free_N].min() if self.free_N.any() else 0.0
+        self._values = Values(np.where(self.free_N, mean_N, lowest), rerank)
+        self._rule, self._updates = rule, updates
+        self.value_N = self._values.next(None)
+        self._chances: Chances = rule.begin(self.value_N, self._std_N, updates)
 
-def _mixed(chances: Chances, free_N: Bools, floor: float) -> Floats:
-    p_N = chances(free_N)
-    return (1 - floor) * p_N + np.where(free_N, floor / free_N.sum(), 0.0) if floor else p_N
+    def chances(self, floor: float) -> Floats:
+        """The chance of every candidate in the next slot."""
+        p_N = self._chances(self.free_N)
+        return (1 - floor) * p_N + np.where(self.free_N, floor / self.free_N.sum(), 0.0) if floor else p_N
+
+    def place(self, at: int) -> None:
+        """Fill the slot; where the stages move the others, the rule begins anew with their values."""
+        self.free_N[at] = False
+        if self._values.move and self.free_N.any():
+            self.value_N = self._values.next(at)
+            self._chances = self._rule.begin(self.value_N, self._std_N, self._updates)
 
 
 class Explorer:
