@@ -120,7 +120,7 @@ class DPP:
                 column_N = row_N / np.sqrt(max(float(left_N[last]), _TINY))
                 columns.append(column_N)
                 np.subtract(left_N, column_N**2, out=left_N)
-            return np.log(np.maximum(left_N, _TINY))
+            return np.asarray(np.log(np.maximum(left_N, _TINY)))
 
         return gains
 
@@ -162,7 +162,7 @@ class Calibrated:
                 total_C[:] += share_NC[last]
                 placed[0] += 1
             mixed_NC = (share_NC + total_C) * (0.99 / (placed[0] + 1)) + 0.01 * person_C
-            return np.log(mixed_NC / person_C) @ person_C
+            return np.asarray(np.log(mixed_NC / person_C) @ person_C)
 
         return gains
 
@@ -202,4 +202,4 @@ class Values:
         value_N = kept * value_N
         for strength, gains in self._gains:
             value_N = value_N + strength * gains(last)
-        return self._low + scale * value_N
+        return np.asarray(self._low + scale * value_N)
