@@ -1,7 +1,8 @@
 """Exact against approximate search of item vectors, and what the blended answers make of it, by catalogue size.
 
 Vectors are made: a power law over the directions, groups, and unequal lengths, as trained tables have. What a person
-wants lies near what they had. Every item has 20 counted successors and 30 neighbours. One item in ten may not be shown.
+wants lies near what they had. Some items sell more of late, some less. Every item has 20 counted successors and 30
+neighbours. One item in ten may not be shown.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -71,13 +72,17 @@ class Made(Sequence):
 def made_model(items: int, like: Sequence, draw: np.random.Generator) -> Made:
     """A model of many items with the encoder of another."""
     popular_N = draw.random(items + 1).astype(np.float32)
-    counted = (
-        Transitions.from_matrix(TransitionsConfig(decay=0.7), pairs(items, 20, draw), popular_N),
-        ItemKNN.from_matrix(ItemKNNConfig(decay=0.9), pairs(items, 30, draw), popular_N),
-        Habits(HabitsConfig(weights=like.habits.weights), popular_N, popular_N),
-    )
-    prior_N = np.log(popular_N + 1e-3)
-    return Made(like.config, like.encoder, vectors(items, draw), prior_N, *counted, {})
+    made = {
+        "transitions": Transitions.from_matrix(
+            TransitionsConfig(decay=0.7), pairs(items, 20, draw), popular_N
+        ),
+        "neighbours": ItemKNN.from_matrix(ItemKNNConfig(decay=0.9), pairs(items, 30, draw), popular_N),
+        "habits": Habits(HabitsConfig(weights=like.habits.weights), popular_N, popular_N),
+        "prior_N": np.log(popular_N + 1e-3),
+        "trend_N": draw.standard_t(4, size=items + 1).astype(np.float32),
+        "item_ND": vectors(items, draw),
+    }
+    return Made(**{part.name: getattr(like, part.name) for part in fields(like)} | made)
 
 
 def histories(items: int, people: int, draw: np.random.Generator) -> list[SequenceBatch]:
@@ -135,6 +140,7 @@ def main() -> None:
         "counts_weight": 1.0,
         "neighbours_weight": 0.5,
         "repeats_weight": 1.0,
+        "trend_weight": 0.5,
     }
     like = fit_model("sequence", markov_snapshot(), settings, Run())
     assert isinstance(like, Sequence)
@@ -145,9 +151,9 @@ def main() -> None:
         allowed_N = draw.random(items + 1) < 0.9
         allowed_N[0] = False
         query_QRD = np.concatenate([model.interests(batch)[0] for batch in batches])
-        _, report = choose_index(model.item_ND, query_QRD)
+        _, report = choose_index(model.item_ND, query_QRD, model.bias_N)
         begun = time.process_time()
-        codes = QuantizedIndex.build(model.item_ND)
+        codes = QuantizedIndex.build(model.item_ND, model.bias_N)
         build = time.process_time() - begun
         depth = report.depth or 2000
         few = batches[:20]
@@ -159,7 +165,10 @@ def main() -> None:
 
         truth, every_ms, _ = timed([lambda b=batch: by_scores(b) for batch in few])
         exact_truth: list[Any] = []
-        for name, index in (("exact", ExactIndex(model.item_ND)), ("quantized", codes.at(depth))):
+        for name, index in (
+            ("exact", ExactIndex(model.item_ND, model.bias_N)),
+            ("quantized", codes.at(depth)),
+        ):
             served = replace(model, approximate=None if name == "exact" else index)
             searched, p50, p99 = timed(
                 [lambda q=query_RD, i=index, a=allowed_N: i.search(q, 100, a) for query_RD in query_QRD]

@@ -149,14 +149,15 @@ class VectorIndex(Protocol):
     ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
         """The k allowed items with the highest score, in item order, and their exact scores: (K,), (K,).
 
-        The score is the best dot product with the R rows of ``query_RD``. Never an item that is not allowed; fewer
+        The score is the best dot product with the R rows of ``query_RD``, plus the bias of the item where the index
+        was built with one. Never an item that is not allowed; fewer
         than k only where fewer are allowed. An approximate index may miss some of the best, as measured when it was
         built. Ties are cut in item order.
         """
         ...
 
     def extended(self, vec_AD: np.ndarray[Any, np.dtype[np.float32]]) -> Self:
-        """An index with items added at the end; they are numbered on from the last."""
+        """An index with items added at the end, their bias 0; they are numbered on from the last."""
         ...
 
 

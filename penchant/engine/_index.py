@@ -39,7 +39,7 @@ def with_index(model: Model, snapshot: Snapshot, seed: int) -> Indexed:
     with_history = np.flatnonzero(sequence_length(snapshot) > 0)
     people = np.sort(rng(seed, INDEX).permutation(with_history)[:_PEOPLE])
     mean_QRD, _ = model.interests(sequence_batch(snapshot, people, model.config.build().length))
-    index, report = choose_index(model.item_ND, mean_QRD)
+    index, report = choose_index(model.item_ND, mean_QRD, model.bias_N)
     taken = index if isinstance(index, QuantizedIndex) else None
     facts = {INDEX: msgspec.to_builtins(report)}
     return Indexed(replace(model, approximate=taken), {RECALL: report.recall}, facts, report.note)

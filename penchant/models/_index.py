@@ -1,7 +1,8 @@
 """Finding the items whose vectors suit a person best: exactly, or nearly so and faster where there are many.
 
 Letters: N items, D width, R interests, K answers, Q queries. Row n of ``vec_ND`` belongs to item number n; row 0 is no
-item and never an answer. The score of an item is the best of its dot products with the R interests.
+item and never an answer. The score of an item is the best of its dot products with the R interests, plus its bias:
+what is added to it whoever asks.
 """
 
 from __future__ import annotations
@@ -62,32 +63,39 @@ class ExactIndex:
 
     kind = "exact"
 
-    def __init__(self, vec_ND: _Vectors) -> None:
-        self.vec_ND = vec_ND
+    def __init__(self, vec_ND: _Vectors, bias_N: _Vectors | None = None) -> None:
+        self.vec_ND, self.bias_N = vec_ND, bias_N
 
     def search(self, query_RD: Floats, k: int, allowed_N: Bools) -> _Found:
         """The k best of the allowed items, in item order, and their scores."""
         count = np.count_nonzero(allowed_N)
         if count <= _WORTH_SCANNING * len(allowed_N):
             item_K = np.flatnonzero(allowed_N)
-            return best_of(item_K, scores_of(self.vec_ND[item_K], query_RD), k)
-        score_N = scores_of(self.vec_ND, query_RD)
+            return best_of(item_K, self.scores(item_K, query_RD), k)
+        score_N = scores_of(self.vec_ND, query_RD, self.bias_N)
         score_N[~allowed_N] = -np.inf
         if k >= count:
             item_K = np.flatnonzero(allowed_N)
             return item_K, score_N[item_K]
         return best_of(*_not_below(score_N, k), k)
 
+    def scores(self, item_K: Ints, query_RD: Floats) -> npt.NDArray[np.float32]:
+        """Scores of some items: (K,)."""
+        return scores_of(self.vec_ND[item_K], query_RD, None if self.bias_N is None else self.bias_N[item_K])
+
     def extended(self, vec_AD: _Vectors) -> Self:
-        """An index with items added at the end; they are numbered on from the last."""
-        return type(self)(np.concatenate([self.vec_ND, vec_AD.astype(np.float32)]))
+        """An index with items added at the end, without a bias; they are numbered on from the last."""
+        bias_N = None if self.bias_N is None else np.r_[self.bias_N, np.zeros(len(vec_AD), np.float32)]
+        return type(self)(np.concatenate([self.vec_ND, vec_AD.astype(np.float32)]), bias_N)
 
 
-def scores_of(vec_KD: _Vectors, query_RD: Floats) -> npt.NDArray[np.float32]:
+def scores_of(vec_KD: _Vectors, query_RD: Floats, bias_K: _Vectors | None = None) -> npt.NDArray[np.float32]:
     """Scores of some vectors: (K,)."""
     score_K: npt.NDArray[np.float32] = vec_KD @ query_RD[0]
     for query_D in query_RD[1:]:
         np.maximum(score_K, vec_KD @ query_D, out=score_K)
+    if bias_K is not None:
+        score_K += bias_K
     return score_K
 
 
@@ -104,7 +112,8 @@ class QuantizedIndex:
 
     Product quantization (Jegou et al. 2011) read sixteen codes at a time (Andre et al. 2017, "Quicker ADC"), by faiss
     (Douze et al. 2024). Filters are exact: the search goes deeper by as much as they leave out, and where that is no
-    gain, or too little is found, all allowed items are scored.
+    gain, or too little is found, all allowed items are scored. A bias is one dimension more of every vector, which each
+    query asks for once.
 
     Raises:
         MissingExtra: faiss is not installed.
@@ -112,22 +121,25 @@ class QuantizedIndex:
 
     kind = "quantized"
 
-    def __init__(self, vec_ND: _Vectors, codes: Any, depth: int) -> None:
-        self._exact, self._codes, self.depth = ExactIndex(vec_ND), codes, depth
+    def __init__(self, vec_ND: _Vectors, codes: Any, depth: int, bias_N: _Vectors | None = None) -> None:
+        self._exact, self._codes, self.depth = ExactIndex(vec_ND, bias_N), codes, depth
 
     @classmethod
-    def build(cls, vec_ND: _Vectors, depth: int = _DEPTHS[2]) -> Self:
+    def build(cls, vec_ND: _Vectors, bias_N: _Vectors | None = None, depth: int = _DEPTHS[2]) -> Self:
         """Learn the codes from a sample of the vectors and encode them all; the same vectors give the same codes."""
         faiss = _faiss()
-        width = vec_ND.shape[1]
+        coded_NC = _with_bias(vec_ND, bias_N)
+        width = coded_NC.shape[1]
         codes = faiss.index_factory(width, f"PQ{width}x4fs", faiss.METRIC_INNER_PRODUCT)
         step = max(1, len(vec_ND) // _TRAINED_ON)
-        codes.train(np.ascontiguousarray(vec_ND[1::step]))
-        codes.add(np.ascontiguousarray(vec_ND))
-        return cls(vec_ND, codes, depth)
+        codes.train(np.ascontiguousarray(coded_NC[1::step]))
+        codes.add(coded_NC)
+        return cls(vec_ND, codes, depth, bias_N)
 
     @classmethod
-    def load(cls, vec_ND: _Vectors, stored: npt.NDArray[np.uint8], depth: int) -> Self:
+    def load(
+        cls, vec_ND: _Vectors, stored: npt.NDArray[np.uint8], depth: int, bias_N: _Vectors | None = None
+    ) -> Self:
         """Read what ``stored`` wrote.
 
         Raises:
@@ -138,9 +150,12 @@ class QuantizedIndex:
             codes = faiss.deserialize_index(np.array(stored))
         except RuntimeError as error:
             raise ArtifactError("the index of the items is damaged", value=str(error)[:80]) from None
-        if (codes.ntotal, codes.d) != vec_ND.shape:
-            raise ArtifactError("the index is of other items", value=(codes.ntotal, codes.d))
-        return cls(vec_ND, codes, depth)
+        items, width = vec_ND.shape
+        if (codes.ntotal, codes.d) != (items, width + (bias_N is not None)):
+            raise ArtifactError(
+                "the index is of other items", value=(codes.ntotal, codes.d), hint="train again"
+            )
+        return cls(vec_ND, codes, depth, bias_N)
 
     def stored(self) -> npt.NDArray[np.uint8]:
         """The codes as bytes, without the vectors."""
@@ -149,7 +164,14 @@ class QuantizedIndex:
 
     def at(self, depth: int) -> QuantizedIndex:
         """The same codes with another depth."""
-        return QuantizedIndex(self._exact.vec_ND, self._codes, depth)
+        return QuantizedIndex(self._exact.vec_ND, self._codes, depth, self._exact.bias_N)
+
+    def biased(self, bias_N: _Vectors) -> Self:
+        """The same vectors with another bias in place of the one they were built with: encoded anew, not learned."""
+        codes = _faiss().clone_index(self._codes)
+        codes.reset()
+        codes.add(_with_bias(self._exact.vec_ND, bias_N))
+        return type(self)(self._exact.vec_ND, codes, self.depth, bias_N)
 
     def search(self, query_RD: Floats, k: int, allowed_N: Bools) -> _Found:
         """The k best of the allowed items as far as found, in item order, and their exact scores."""
@@ -158,18 +180,29 @@ class QuantizedIndex:
         deep = int(max(self.depth, 4 * k) * total / max(1, allowed))
         if deep * len(query_RD) > total // 4:
             return self._exact.search(query_RD, k, allowed_N)
-        _, near_RK = self._codes.search(np.ascontiguousarray(query_RD, np.float32), deep)
+        asked_RC = _with_bias(
+            query_RD, None if self._exact.bias_N is None else np.ones(len(query_RD), np.float32)
+        )
+        _, near_RK = self._codes.search(asked_RC, deep)
         item_K = distinct(near_RK.ravel())  # -1, where less was found, is none
         item_K = item_K[allowed_N[item_K]]
         if len(item_K) < min(k, allowed):
             return self._exact.search(query_RD, k, allowed_N)
-        return best_of(item_K, scores_of(self._exact.vec_ND[item_K], query_RD), k)
+        return best_of(item_K, self._exact.scores(item_K, query_RD), k)
 
     def extended(self, vec_AD: _Vectors) -> Self:
         """An index with items added at the end, by the codes as they were learned; numbered on from the last."""
+        exact = self._exact.extended(vec_AD)
         codes = _faiss().clone_index(self._codes)
-        codes.add(np.ascontiguousarray(vec_AD, np.float32))
-        return type(self)(self._exact.extended(vec_AD).vec_ND, codes, self.depth)
+        codes.add(_with_bias(vec_AD, None if exact.bias_N is None else exact.bias_N[-len(vec_AD) :]))
+        return type(self)(exact.vec_ND, codes, self.depth, exact.bias_N)
+
+
+def _with_bias(vec_KD: Floats, bias_K: _Vectors | None) -> _Vectors:
+    """Vectors as faiss reads them, the bias as their last column."""
+    if bias_K is None:
+        return np.ascontiguousarray(vec_KD, np.float32)
+    return np.concatenate([vec_KD, bias_K[:, None]], axis=1, dtype=np.float32)
 
 
 def _faiss() -> Any:
@@ -196,13 +229,17 @@ class IndexReport(msgspec.Struct, frozen=True):
 
 
 def choose_index(
-    vec_ND: _Vectors, query_QRD: Floats, depths: Sequence[int] = _DEPTHS
+    vec_ND: _Vectors,
+    query_QRD: Floats,
+    bias_N: _Vectors | None = None,
+    depths: Sequence[int] = _DEPTHS,
 ) -> tuple[VectorIndex, IndexReport]:
     """Build an approximate index, measure it beside exact search, keep the faster that finds 98 % of the best 100.
 
     Args:
         vec_ND: Item vectors.
         query_QRD: Interests of real people, (Q, R, D): made-up ones would measure another recall.
+        bias_N: What is added to the score of every item.
         depths: How many items may be scored exactly, from few to many; the first that suffices is taken.
 
     Raises:
@@ -210,7 +247,7 @@ def choose_index(
     """
     if not len(query_QRD):
         raise InputError("an index is measured on the interests of people, and there are none", value=0)
-    exact = ExactIndex(vec_ND)
+    exact = ExactIndex(vec_ND, bias_N)
     allowed_N = np.ones(len(vec_ND), np.bool_)
     allowed_N[0] = False
     truth, exact_ms = _searched(exact, query_QRD, allowed_N)
@@ -218,7 +255,7 @@ def choose_index(
     report = IndexReport("exact", len(vec_ND) - 1, 0, whole, exact_ms, exact_ms, 0.0, 0, "exact search")
     begun = time.perf_counter()
     try:
-        codes = QuantizedIndex.build(vec_ND)
+        codes = QuantizedIndex.build(vec_ND, bias_N)
     except MissingExtra:
         note = (
             f"exact search of {report.items:,} items: to have a faster one measured, pip install 'penchant[index]' "

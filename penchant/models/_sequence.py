@@ -142,35 +142,41 @@ class Sequence:
             np.log1p(counted_BN, out=counted_BN)
             counted_BN *= weight
             out_BN += counted_BN
-        if self.config.counts and self.config.trend_weight:
-            out_BN += self.config.trend_weight * self.trend_N
+        if self.bias_N is not None:
+            out_BN += self.bias_N
         out_BN[:, 0] = -np.inf
         return out_BN
+
+    @cached_property
+    def bias_N(self) -> npt.NDArray[np.float32] | None:
+        """What is added to the score of every item whoever asks, (N + 1,): the trend, where it helps."""
+        if not self.config.counts or not self.config.trend_weight:
+            return None
+        return np.float32(self.config.trend_weight) * self.trend_N
 
     def best(
         self, batch: SequenceBatch, allowed_N: Bools, limit: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The ``limit`` best allowed items of one person, in item order, and their scores: (K,), (K,).
 
-        The same as the best of ``scores``, as far as the index finds them. What was counted only ever adds to the
-        score of the network, so that the best are among its best and the items that were counted at all: the blend
-        is made of those alone. The trend takes away too: with it every item is scored.
+        The same as the best of ``scores``, as far as the index finds them, which knows the trend. What was counted
+        only ever adds to that, so that the best are among its best and the items that were counted at all: the blend
+        is made of those alone.
         """
-        if self.config.counts and self.config.trend_weight:
-            item_N = np.flatnonzero(allowed_N)
-            return best_of(item_N, self.scores(batch)[0, item_N], limit)
         if not batch.length_B[0]:
             return self._best_for_nobody(allowed_N, limit)
         mean_RD = self.interests(batch)[0][0]
-        item_K, _ = self.index.search(mean_RD, limit, allowed_N)
+        item_K, score_K = self.index.search(mean_RD, limit, allowed_N)
         weight = self.config.counts_weight or 0.0
         if not self.config.counts or not weight:
-            return best_of(item_K, scores_of(self.item_ND[item_K], mean_RD), limit)
+            return item_K, score_K
         counted_J, amount_J = self._counted_items(batch)
         shown_J = allowed_N[counted_J]
         counted_J, amount_J = counted_J[shown_J], amount_J[shown_J]
         item_K = distinct(item_K, counted_J)
-        score_K = scores_of(self.item_ND[item_K], mean_RD)
+        score_K = scores_of(
+            self.item_ND[item_K], mean_RD, None if self.bias_N is None else self.bias_N[item_K]
+        )
         amount_J *= 1.0 / self.config.counts_floor_or_default
         score_K[np.searchsorted(item_K, counted_J)] += weight * np.log1p(amount_J)
         return best_of(item_K, score_K, limit)
@@ -178,11 +184,16 @@ class Sequence:
     @cached_property
     def index(self) -> VectorIndex:
         """What finds items by their vectors."""
-        return self.approximate or ExactIndex(self.item_ND)
+        return self.approximate or ExactIndex(self.item_ND, self.bias_N)
+
+    @cached_property
+    def _newcomers_N(self) -> npt.NDArray[np.float32]:
+        """Scores of the items for somebody without a history."""
+        return self.prior_N if self.bias_N is None else self.prior_N + self.bias_N
 
     @cached_property
     def _by_prior_N(self) -> npt.NDArray[np.int64]:
-        return np.argsort(-self.prior_N[1:], kind="stable") + 1
+        return np.argsort(-self._newcomers_N[1:], kind="stable") + 1
 
     def _best_for_nobody(
         self, allowed_N: Bools, limit: int
@@ -194,7 +205,7 @@ class Sequence:
             item_K = item_K[allowed_N[item_K]][:limit]
             if len(item_K) == limit or read >= len(self._by_prior_N):
                 item_K = np.sort(item_K)
-                return item_K, self.prior_N[item_K]
+                return item_K, self._newcomers_N[item_K]
             read *= 8
 
     def _counted_items(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -277,8 +288,7 @@ class Sequence:
         transitions = Transitions.fit(snapshot, self.transitions.config, Run())
         content = None if self.content is None else self.content.recounted(transitions.popular > 0)
         model = replace(self, content=content)
-        return replace(
-            model,
+        return model._counting(
             prior_N=model.lent_prior(beginnings(snapshot)),
             trend_N=log_trend(snapshot, self.config.trend_days),
             transitions=transitions,
@@ -289,7 +299,14 @@ class Sequence:
     def with_counts_of(self, other: Sequence) -> Self:
         """The same network with what another model of the same items has counted."""
         counted = {name: getattr(other, name) for name in ("prior_N", "trend_N", "content", *_COUNTED)}
-        return replace(self, **counted)
+        return self._counting(**counted)
+
+    def _counting(self, **counted: Any) -> Self:
+        """The same network with other counts; its index learns the trend that is among them."""
+        model = replace(self, **counted)
+        if model.approximate is None or model.bias_N is None:
+            return model
+        return replace(model, approximate=model.approximate.biased(model.bias_N))
 
     @property
     def met_N(self) -> Bools:
@@ -369,23 +386,14 @@ class Sequence:
             sizes.add(content.neighbours.num_items + 1)
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
             raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
-        weights = part("network")
-        approximate = None
+        weights, prior_N = part("network"), arrays["prior_N"]
+        model = cls(config, arrays[ENCODER], item_ND, prior_N, trend_N, *counted, weights, content)
         if INDEX in arrays:
             with suppress(MissingExtra):  # exact search gives the same answers, slower
-                approximate = QuantizedIndex.load(item_ND, arrays[INDEX], int(arrays["index_depth"][0]))
-        prior_N = arrays["prior_N"]
-        return cls(
-            config,
-            arrays[ENCODER],
-            item_ND,
-            prior_N,
-            trend_N,
-            *counted,
-            weights,
-            content,
-            approximate=approximate,
-        )
+                depth = int(arrays["index_depth"][0])
+                codes = QuantizedIndex.load(item_ND, arrays[INDEX], depth, model.bias_N)
+                return replace(model, approximate=codes)
+        return model
 
 
 def _added(

@@ -17,14 +17,16 @@ class IndexTests:
     """What every vector index must hold, on 20,000 vectors in loose groups of unequal length.
 
     Example:
-        ``class TestExact(IndexTests): recall = 1.0`` with a ``build`` that returns ``ExactIndex(vec_ND)``
+        ``class TestExact(IndexTests): recall = 1.0`` with a ``build`` that returns ``ExactIndex(vec_ND, bias_N)``
     """
 
     recall: ClassVar[float] = 1.0
     """Share of the true best 100 that has to be found."""
 
     @classmethod
-    def build(cls, vec_ND: npt.NDArray[np.float32]) -> VectorIndex:
+    def build(
+        cls, vec_ND: npt.NDArray[np.float32], bias_N: npt.NDArray[np.float32] | None = None
+    ) -> VectorIndex:
         """The index under test."""
         raise NotImplementedError
 
@@ -60,12 +62,15 @@ class IndexTests:
         query_QRD: npt.NDArray[np.float32],
         allowed_N: npt.NDArray[np.bool_],
         k: int = 100,
+        bias_N: npt.NDArray[np.float32] | None = None,
     ) -> None:
         """Items in order, all allowed, with their exact scores; as many of the true best as was promised."""
         found_share = []
         for query_RD in query_QRD:
             item_K, score_K = index.search(query_RD, k, allowed_N)
             truth_N = (vec_ND @ query_RD.T).max(axis=1)
+            if bias_N is not None:
+                truth_N += bias_N
             assert item_K.dtype == np.int64
             assert score_K.dtype == np.float32
             assert len(item_K) == len(score_K) == min(k, np.count_nonzero(allowed_N))
@@ -83,6 +88,19 @@ class IndexTests:
         """With one interest, and with the better of two."""
         self.check(index, vec_ND, query_QRD, _all(vec_ND))
         self.check(index, vec_ND, query_QRD[:, :1], _all(vec_ND))
+
+    @pytest.mark.parametrize("share", [1.0, 0.05])
+    def test_a_bias_joins_the_score(
+        self, vec_ND: npt.NDArray[np.float32], query_QRD: npt.NDArray[np.float32], share: float
+    ) -> None:
+        """What some items gain and others lose whoever asks decides with the vectors, for items added later too."""
+        draw = np.random.default_rng(3)
+        bias_N = (4 * draw.standard_normal(len(vec_ND))).astype(np.float32)
+        bias_N[-99:] = 0
+        allowed_N = draw.random(len(vec_ND)) < share
+        allowed_N[0] = False
+        index = self.build(vec_ND[:-99], bias_N[:-99]).extended(vec_ND[-99:])
+        self.check(index, vec_ND, query_QRD, allowed_N, bias_N=bias_N)
 
     @pytest.mark.parametrize("share", [0.9, 0.4, 0.01, 0.0])
     def test_filters_are_exact(

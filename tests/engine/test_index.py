@@ -17,11 +17,11 @@ pytest.importorskip("faiss")
 NOW = 1_750_000_000_000_000
 
 
-def quantized(vec_ND, query_QRD):
+def quantized(vec_ND, query_QRD, bias_N):
     assert query_QRD.shape[1:] == (1, vec_ND.shape[1])
     whole = Estimate(0.99, 0.98, 1.0, len(query_QRD), "normal")
     report = IndexReport("quantized", len(vec_ND) - 1, 15, whole, 0.1, 0.2, 0.0, 1, "measured")
-    return QuantizedIndex.build(vec_ND, depth=15), report
+    return QuantizedIndex.build(vec_ND, bias_N, depth=15), report
 
 
 @pytest.fixture

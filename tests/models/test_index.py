@@ -19,16 +19,16 @@ pytest.importorskip("faiss")
 
 class TestExactIndex(IndexTests):
     @classmethod
-    def build(cls, vec_ND):
-        return ExactIndex(vec_ND)
+    def build(cls, vec_ND, bias_N=None):
+        return ExactIndex(vec_ND, bias_N)
 
 
 class TestQuantizedIndex(IndexTests):
     recall = 0.98
 
     @classmethod
-    def build(cls, vec_ND):
-        return QuantizedIndex.build(vec_ND)
+    def build(cls, vec_ND, bias_N=None):
+        return QuantizedIndex.build(vec_ND, bias_N)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def best_by_scores(model, batch, allowed_N, limit):
     return _index.best_of(item_N, score_N[item_N], limit)
 
 
-@pytest.mark.parametrize("settings", [{}, {"interests": 3}, {"counts": False}])
+@pytest.mark.parametrize("settings", [{}, {"interests": 3}, {"counts": False}, {"trend_weight": 1.0}])
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.01])
 def test_the_best_are_those_of_the_scores(snapshot, settings, share):
     """Candidates of the index and of the counts, blended exactly: nothing that scores higher is outside."""
@@ -181,6 +181,31 @@ def test_somebody_new_gets_what_is_popular(snapshot, model):
         found, wanted = model.best(nobody, allowed_N, 30), best_by_scores(model, nobody, allowed_N, 30)
         assert found[0].tolist() == wanted[0].tolist()
         assert found[1].tolist() == wanted[1].tolist()
+
+
+def trending(model, draw):
+    """Some items sell much more of late, some much less."""
+    config = msgspec.structs.replace(model.config, trend_weight=1.0)
+    return replace(model, config=config, trend_N=np.r_[0, 2 * draw.standard_normal(400)].astype(np.float32))
+
+
+def test_a_trend_that_was_counted_anew_is_in_the_index(snapshot, model, tmp_path):
+    """Codes of the old trend would keep what sells now from being a candidate at all."""
+    draw = np.random.default_rng(5)
+    old, new = trending(model, draw), trending(model, draw)
+    indexed = replace(old, approximate=QuantizedIndex.build(old.item_ND, old.bias_N, depth=90))
+    artifact = save_artifact(tmp_path, indexed, kind="sequence", as_of=0, items=snapshot.items)
+    again = load_artifact(tmp_path, artifact.id).model
+    allowed_N = np.arange(401) > 0
+    for served in (again, again.with_counts_of(new), indexed.recounted(snapshot)):
+        assert served.index.kind == "quantized"
+        for row in range(0, 300, 30):
+            batch = sequence_batch(snapshot, np.array([row]), 10)
+            found, wanted = served.best(batch, allowed_N, 20), best_by_scores(served, batch, allowed_N, 20)
+            assert found[0].tolist() == wanted[0].tolist()
+    nobody = sequence_batch(snapshot, np.array([0]), 10, end=snapshot.ptr[:1])
+    found, wanted = old.best(nobody, allowed_N, 30), best_by_scores(old, nobody, allowed_N, 30)
+    assert found[0].tolist() == wanted[0].tolist()
 
 
 def test_an_artifact_keeps_its_index_and_serves_without_faiss(snapshot, model, tmp_path, monkeypatch):
