@@ -13,6 +13,9 @@
     ├── MissingExtra          an optional dependency is not installed          (HTTP 501, exit 6)
     ├── BrokenRows            rows of a file could not be believed             (HTTP 422, exit 7)
     ├── ErasureIncomplete     files still hold the id of an erased person      (HTTP 409, exit 8)
+    ├── Unauthorized          no key was sent that opens this server           (HTTP 401, exit 9)
+    ├── Forbidden             the key may not do this                          (HTTP 403, exit 9)
+    ├── TooManyRequests       more requests than the key may send              (HTTP 429, exit 10)
     └── Interrupted           stopped by the user; what is safe is said        (HTTP 499, exit 130)
 
 Every error says what was wrong, the value, and the next step.
@@ -162,6 +165,31 @@ class ErasureIncomplete(PenchantError):
     code = "erasure_incomplete"
     status = 409
     exit_code = 8
+
+
+class Unauthorized(PenchantError):
+    """No key was sent that opens this server. Whether it is unknown, expired or revoked is not told."""
+
+    code = "unauthorized"
+    status = 401
+    exit_code = 9
+
+
+class Forbidden(PenchantError):
+    """The key is known, but may not do this."""
+
+    code = "forbidden"
+    status = 403
+    exit_code = 9
+
+
+class TooManyRequests(PenchantError):
+    """More requests than the key may send; ``after`` says in how many seconds the next one is welcome."""
+
+    code = "too_many_requests"
+    status = 429
+    exit_code = 10
+    after: float = 1.0
 
 
 class Interrupted(PenchantError):

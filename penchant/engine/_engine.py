@@ -14,8 +14,10 @@ from penchant.core import Clock, ErasureReceipt, Progress, Slate, no_progress, n
 from penchant.core.errors import InputError, PenchantError, ShopError
 from penchant.data import Health
 from penchant.engine import _experiment_requests as xr
+from penchant.engine import _govern_requests as gr
 from penchant.engine import _requests as rq
-from penchant.engine._operation import OPERATIONS, Operation, Remote, operation
+from penchant.engine._access import log_access
+from penchant.engine._operation import OPERATIONS, QUICK, Operation, Remote, operation
 from penchant.engine._replay_requests import ReplayReport, ReplayRequest
 
 if TYPE_CHECKING:
@@ -74,11 +76,21 @@ class Engine:
         return cls(path, readonly=readonly, clock=clock, progress=progress)
 
     @classmethod
-    def connect(cls, url: str, *, progress: Progress = no_progress, timeout: float = 30.0) -> Self:
-        """Work on a shop that ``penchant serve`` serves at ``url``."""
+    def connect(
+        cls, url: str, *, key: str | None = None, progress: Progress = no_progress, timeout: float = 30.0
+    ) -> Self:
+        """Work on a shop that ``penchant serve`` serves at ``url``.
+
+        Args:
+            url: Where the server listens.
+            key: An API key of the shop (``keys``), where the server asks for one. It also chooses the shop.
+            progress: Told how jobs stand.
+            timeout: Seconds to wait for an answer.
+        """
         from penchant.engine._remote import HttpRemote
 
-        return cls(None, remote=HttpRemote(url, timeout=timeout, progress=progress), progress=progress)
+        remote = HttpRemote(url, key=key, timeout=timeout, progress=progress)
+        return cls(None, remote=remote, progress=progress)
 
     def __enter__(self) -> Self:
         return self
@@ -113,8 +125,24 @@ class Engine:
 
             raise storage_error(error) from error
         finally:
-            if self._shop is not None and row.scope != "serve":
-                self._shop.log_access(row.name, outcome, time.perf_counter() - started)
+            if self.path is not None and row.scope not in QUICK:
+                log_access(self.path, self.clock, row.name, outcome, time.perf_counter() - started)
+
+    @property
+    def shop_path(self) -> Path:
+        """The shop's folder, for what needs no open store.
+
+        Raises:
+            ShopError: It is none.
+        """
+        from penchant.engine._shop import CONFIG
+
+        if self.path is None:
+            raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
+        if not (self.path / CONFIG).exists():
+            hint = f"run `penchant init {self.path}`"
+            raise ShopError("this folder is not a shop", value=str(self.path), hint=hint)
+        return self.path
 
     @property
     def shop(self) -> Shop:
@@ -191,7 +219,7 @@ class Engine:
 
         return doctor(self.shop, request, self.progress)
 
-    @operation(scope="serve", reads=rq.ObservedRequest)
+    @operation(scope="write", reads=rq.ObservedRequest)
     def observe(self, request: rq.ObserveRequest) -> rq.ObserveReport:
         """Tell the shop what just happened; the very next recommendation knows it.
 
@@ -380,6 +408,27 @@ class Engine:
         return profile(self.shop, self.serving, request)
 
     # -- govern ---------------------------------------------------------------------------------------
+
+    @operation(scope="govern")
+    def keys(self, request: gr.KeysRequest) -> gr.KeysReport:
+        """List, create, rotate or revoke the API keys of the shop.
+
+        A key is shown once, when it is made; the shop keeps a hash of it alone. As soon as there is a key, a
+        server of this shop answers nobody without one. It acts on running servers at once.
+        """
+        from penchant.engine._keys import change_keys
+
+        return change_keys(self.shop_path, request, self.clock)
+
+    @operation(scope="govern")
+    def access_log(self, request: gr.AccessLogRequest) -> gr.AccessLogReport:
+        """Ask who did what: every call of a manage or govern operation, newest first.
+
+        An entry names the operation, the key and how it ended. It holds no data of persons.
+        """
+        from penchant.engine._access import read_access
+
+        return read_access(self.shop_path, request)
 
     @operation(scope="govern")
     def status(self, request: rq.StatusRequest) -> rq.Status:

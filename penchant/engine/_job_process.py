@@ -20,6 +20,7 @@ import msgspec
 
 from penchant.core import Noun
 from penchant.core.errors import Interrupted, PenchantError
+from penchant.engine._access import CALLER, Caller
 from penchant.engine._wire import Problem, error_of, problem_of, trace_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Order(Noun, frozen=True):
     shop: str
     operation: str
     request: dict[str, Any]
+    key: str | None = None  # of whoever submitted it
+    request_id: str | None = None
 
 
 class Message(Noun, frozen=True, omit_defaults=True):
@@ -57,7 +60,13 @@ def run_isolated(shop: Path, job: Job) -> Any:
     Raises:
         PenchantError: The error the job ended with; ``Interrupted`` when it was told to stop.
     """
-    order = Order(shop=str(shop), operation=job.operation.name, request=msgspec.to_builtins(job.request))
+    order = Order(
+        shop=str(shop),
+        operation=job.operation.name,
+        request=msgspec.to_builtins(job.request),
+        key=job.caller.key,
+        request_id=job.caller.request_id,
+    )
     pinned = os.environ.get(PINNED, "").split(",")
     env = {name: value for name, value in os.environ.items() if name not in pinned and name != PINNED}
     with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
@@ -155,6 +164,7 @@ def _run(order: Order, channel: IO[bytes]) -> Any:
             )
             channel.write(msgspec.json.encode(line) + b"\n")
 
+    CALLER.set(Caller(key=order.key, request_id=order.request_id))
     operation = OPERATIONS[order.operation]
     with Engine.open(order.shop, readonly=True, progress=progress) as engine:
         response = getattr(engine, operation.name)(operation.build(**order.request))

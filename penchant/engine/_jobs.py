@@ -26,6 +26,7 @@ import msgspec
 
 from penchant.core import Micros, Noun, Progress, now
 from penchant.core.errors import Interrupted, NotFound, PenchantError, ShopBusy
+from penchant.engine._access import CALLER, Caller
 from penchant.engine._operation import OPERATIONS, Operation
 from penchant.engine._wire import Problem, problem_of, renamed, renamed_problem, trace_of
 from penchant.store import atomic_write
@@ -74,6 +75,7 @@ class Job:
     outputs: dict[str, Path] = field(default_factory=dict)  # output field -> file
     stop: threading.Event = field(default_factory=threading.Event)
     ended: float = 0.0  # monotonic
+    caller: Caller = field(default_factory=CALLER.get)  # who submitted it: the access log names them
     about: frozenset[str] = frozenset()  # ids of the person, once a job about somebody is over
 
     def change(self, **changes: Any) -> None:
@@ -286,6 +288,7 @@ class Jobs:
     def _run(self, job: Job) -> None:
         running = msgspec.structs.replace(job.status, state="running", started=now())
         self._here.job = job
+        CALLER.set(job.caller)
         self._write_if_possible(running)  # the record first: what a caller has seen, a restart must know
         job.status = running
         try:

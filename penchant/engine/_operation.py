@@ -16,7 +16,8 @@ from msgspec import Meta
 from penchant.core.errors import InputError
 from penchant.engine._refusal import refusal
 
-Scope = Literal["serve", "manage", "govern"]
+Scope = Literal["write", "serve", "manage", "govern"]
+QUICK: frozenset[Scope] = frozenset({"write", "serve"})  # what a shop's pages call: answered in milliseconds
 
 # Markers on request fields. A file field is a path in Python and on the command line; over HTTP an input
 # file travels as a multipart part of the field's name, and an output file as the body of the answer.
@@ -235,7 +236,7 @@ def operation(
     """Enter a method of the engine into the table. Its annotations give the request and response types.
 
     Args:
-        scope: Which keys may call it: ``serve``, ``manage`` or ``govern``.
+        scope: Which keys may call it: ``write`` (events), ``serve``, ``manage`` or ``govern``.
         job: Whether it may run long (HTTP answers 202 and a job id).
         creates_shop: Whether it works on a folder that is no shop yet.
         isolated: Whether a server runs the job in its own process, because it only reads the store.

@@ -27,6 +27,7 @@ class HttpRemote:
 
     Args:
         url: Where ``penchant serve`` listens, such as ``http://127.0.0.1:8000``.
+        key: An API key, where the server asks for one.
         timeout: Seconds to wait for an answer. Requests with files may take any time.
         progress: Told how a job stands while it runs there.
         transport: Another way to reach the server (tests).
@@ -39,6 +40,7 @@ class HttpRemote:
         self,
         url: str,
         *,
+        key: str | None = None,
         timeout: float = 30.0,
         progress: Progress = no_progress,
         transport: httpx.BaseTransport | None = None,
@@ -51,9 +53,10 @@ class HttpRemote:
         self.url = url.rstrip("/")
         self.progress = progress
         self._timeout = timeout
-        self._client = httpx.Client(
-            base_url=self.url, timeout=timeout, transport=transport, headers={"Accept": "application/json"}
-        )
+        headers = {"Accept": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key.strip()}"
+        self._client = httpx.Client(base_url=self.url, timeout=timeout, transport=transport, headers=headers)
 
     def close(self) -> None:
         """Close the connections."""

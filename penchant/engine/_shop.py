@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
-import os
-import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,7 +11,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec import Meta
 
-from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule, iso
+from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
@@ -166,7 +164,6 @@ class Shop:
         self.config = config
         self.store = store
         self.clock = clock
-        self._log_lock = threading.Lock()
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False, clock: Clock) -> Self:
@@ -223,26 +220,6 @@ class Shop:
         train = msgspec.structs.replace(config.train, settings={**config.train.settings, kind: settings})
         self.config = msgspec.structs.replace(config, train=train)
         write_config(self.path, self.config)
-
-    def log_access(self, operation: str, outcome: str, seconds: float) -> None:
-        """Note who-did-what for operators: no personal data, one JSON line an operation."""
-        line = {
-            "ts": iso(self.clock()),
-            "operation": operation,
-            "outcome": outcome,
-            "seconds": round(seconds, 4),
-        }
-        with self._log_lock:
-            try:
-                descriptor = os.open(self.path / "access.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            except OSError:
-                return  # a full or read-only disk must not turn an answer into an error
-            try:
-                os.write(descriptor, msgspec.json.encode(line) + b"\n")
-            except OSError:
-                return
-            finally:
-                os.close(descriptor)
 
     def close(self) -> None:
         """Flush and release."""

@@ -10,21 +10,26 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from penchant.core.errors import InputError, PenchantError
+from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.engine import (
+    CALLER,
+    OPERATIONS,
+    QUICK,
     RESPONSE_HEADER,
     Engine,
     Jobs,
+    JobStatus,
     Operation,
     error_of,
     problem_of,
@@ -33,12 +38,11 @@ from penchant.engine import (
     trace_of,
 )
 from penchant.surfaces._body import Limits, Parts, RefusedError, header, read_body, read_parts, safe_name
+from penchant.surfaces._gate import require
+from penchant.surfaces._send import HEADERS, JSON, PROBLEM, send_json, send_problem
 
 log = logging.getLogger("penchant.http")
-
-PROBLEM = "application/problem+json"
-JSON = "application/json"
-_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+T = TypeVar("T")
 
 
 class Server:
@@ -100,6 +104,7 @@ class OperationEndpoint:
             await send_problem(send, error)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        require(self.server.engine, self.operation.scope, self.operation.name)
         kind = header(scope, b"content-type").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
             await self._with_files(scope, receive, send)
@@ -121,9 +126,8 @@ class OperationEndpoint:
         if self.operation.job or any(getattr(request, name) is not None for name in self.outputs):
             await self._answer_files(request, {}, None, send)
             return
-        loop = asyncio.get_running_loop()
-        pool = self.server.quick if self.operation.scope == "serve" else self.server.slow
-        answer = await loop.run_in_executor(pool, self._call_and_encode, request)
+        pool = self.server.quick if self.operation.scope in QUICK else self.server.slow
+        answer = await in_thread(pool, self._call_and_encode, request)
         await send_json(send, answer)
 
     def _call_and_encode(self, request: msgspec.Struct) -> bytes:
@@ -133,8 +137,7 @@ class OperationEndpoint:
         if not self.inputs:
             error = InputError(f"{self.operation.name} takes no files", hint=f"send {JSON}")
             raise RefusedError(415, error)
-        loop = asyncio.get_running_loop()
-        jobs = await loop.run_in_executor(self.server.slow, lambda: self.server.jobs)
+        jobs = await in_thread(self.server.slow, lambda: self.server.jobs)
         spool = jobs.make_spool()
         try:
             parts = await read_parts(
@@ -185,7 +188,6 @@ class OperationEndpoint:
         self, request: msgspec.Struct, names: Mapping[str, str], spool: Path | None, send: Send
     ) -> None:
         """Answer a job, or an operation that reads or writes files."""
-        loop = asyncio.get_running_loop()
         outputs = {
             name: safe_name(given) for name in self.outputs if (given := getattr(request, name)) is not None
         }
@@ -197,7 +199,7 @@ class OperationEndpoint:
                 )
 
             try:
-                status = await loop.run_in_executor(self.server.slow, submit)
+                status = await in_thread(self.server.slow, submit)
             except BaseException:
                 _remove(spool)
                 raise
@@ -205,7 +207,7 @@ class OperationEndpoint:
             await send_json(send, self._encode(status), status=202, headers=(location,))
             return
         perform = partial(self._perform, request, names, outputs, spool)
-        value, written = await loop.run_in_executor(self.server.slow, perform)
+        value, written = await in_thread(self.server.slow, perform)
         if written is None:
             await send_json(send, self._encode(value))
         else:
@@ -242,6 +244,12 @@ class OperationEndpoint:
             _remove(spool)
 
 
+async def in_thread(pool: Executor, function: Callable[..., T], *arguments: Any) -> T:
+    """Run a function in a thread that knows the caller of this request."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(pool, copy_context().run, partial(function, *arguments))
+
+
 def _list_fields(operation: Operation) -> dict[str, bool]:
     from penchant.surfaces._fields import fields_of
 
@@ -260,33 +268,46 @@ class JobEndpoints:
         self.server = server
 
     async def all(self, request: Request) -> Response:
-        """Every job, newest first."""
-        return await self._answer(lambda: _json(self.server.jobs.all()))
+        """Every job that the caller may know of, newest first."""
+        return await self._answer(lambda: _json([one for one in self.server.jobs.all() if _may_see(one)]))
 
     async def one(self, request: Request) -> Response:
         """How a job stands; DELETE stops it."""
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
-            return await self._answer(lambda: _json(self.server.jobs.cancel(job_id)))
-        return await self._answer(lambda: _json(self.server.jobs.status(job_id)))
+            return await self._answer(lambda: _json(self.server.jobs.cancel(self._known(job_id).id)))
+        return await self._answer(lambda: _json(self._known(job_id)))
 
     async def file(self, request: Request) -> Response:
         """A file that a job wrote."""
         job_id, field = request.path_params["job_id"], request.path_params["field"]
 
         def find() -> Response:
-            path = self.server.jobs.output(job_id, field)
+            path = self.server.jobs.output(self._known(job_id).id, field)
             return FileResponse(path, filename=path.name, media_type=_media_type(path))
 
         return await self._answer(find)
 
+    def _known(self, job_id: str) -> JobStatus:
+        """A job the caller may know of; any other is as good as none."""
+        status = self.server.jobs.status(job_id)
+        if not _may_see(status):
+            raise NotFound("there is no such job", value=job_id[:100], hint="see the list of jobs")
+        return status
+
     async def _answer(self, make: Callable[[], Response]) -> Response:
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self.server.slow, make)
+            return await in_thread(self.server.slow, make)
         except PenchantError as error:
             problem = problem_of(error)
             return Response(msgspec.json.encode(problem), problem.status, media_type=PROBLEM)
+
+
+def _may_see(status: JobStatus) -> bool:
+    """Whether the caller's key could have submitted a job: that of its operation."""
+    operation = OPERATIONS.get(status.operation)
+    scopes = CALLER.get().scopes
+    return scopes is None or (operation.scope if operation is not None else "govern") in scopes
 
 
 def _json(value: Any) -> Response:
@@ -299,32 +320,12 @@ def _media_type(path: Path) -> str:
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
-async def send_json(
-    send: Send,
-    body: bytes,
-    *,
-    status: int = 200,
-    media_type: str = JSON,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> None:
-    """Send a JSON answer."""
-    own = ((b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": [*own, *_HEADERS, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def send_problem(send: Send, error: BaseException, *, status: int | None = None) -> None:
-    """Send an error as problem details."""
-    problem = problem_of(error, status=status)
-    await send_json(send, msgspec.json.encode(problem), status=problem.status, media_type=PROBLEM)
-
-
 async def _send_file(send: Send, file: IO[bytes], headers: Mapping[str, str]) -> None:
     """Send an open file as the body of an answer."""
     loop = asyncio.get_running_loop()
     length = str(os.fstat(file.fileno()).st_size).encode()
     media_type = _media_type(Path(file.name)).encode()
-    rows = [(b"content-type", media_type), (b"content-length", length), *_HEADERS]
+    rows = [(b"content-type", media_type), (b"content-length", length), *HEADERS]
     rows += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": rows})
     while chunk := await loop.run_in_executor(None, file.read, 1 << 20):

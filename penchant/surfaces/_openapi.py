@@ -11,6 +11,7 @@ from penchant.engine import OPERATIONS, RESPONSE_HEADER, JobStatus, Operation, P
 
 _REF = "#/components/schemas/{name}"
 _SCOPES = {
+    "write": "What a shop tells: events.",
     "serve": "Answer in milliseconds: what a shop's pages call.",
     "manage": "From a raw export to a promoted model.",
     "govern": "What is kept, and the rights of the people it is about.",
@@ -40,7 +41,15 @@ def openapi() -> dict[str, Any]:
             {"name": "health", "description": "For whatever watches the server."},
         ],
         "paths": paths | _job_paths() | _health_paths(),
-        "components": {"schemas": components, "responses": {"Problem": _problem_response()}},
+        "components": {
+            "schemas": components,
+            "responses": {"Problem": _problem_response()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of the shop."},
+                "basic": {"type": "http", "scheme": "basic", "description": "The key as the user name."},
+            },
+        },
+        "security": [{"bearer": []}, {"basic": []}, {}],
     }
 
 

@@ -31,6 +31,7 @@ from penchant.surfaces._page import curl
 _HEAD = "<!-- Made by docs/build.py from the code: change it there. -->\n\n"
 _SCOPES = {
     "manage": "Manage: from a raw export to a promoted model",
+    "write": "Write: what a shop tells",
     "serve": "Serve: what a shop's pages call",
     "govern": "Govern: what is kept, and people's rights",
 }
@@ -143,8 +144,15 @@ def _http() -> str:
     sending = ", ".join(f"`{row.name}`" for row in OPERATIONS.values() if row.file_fields("in"))
     return f"""# HTTP
 
-`penchant serve --shop DIR` serves one shop. It listens to this machine alone unless `--host` says otherwise;
-there is no authentication in front of it, so put a gateway there before you open it to a network.
+`penchant serve --shop DIR` serves one shop, and with `--shop` repeated several, apart from each other. It listens
+to this machine alone unless `--host` says otherwise.
+
+**Keys.** A shop that has an API key (`penchant keys create --scopes write --shop DIR`) answers nobody without one; a
+server that others can reach, or that has several shops, does not start before each shop has a key. Send it as
+`Authorization: Bearer KEY`, as the user name of Basic authentication, or as `X-Api-Key`; a key in the address is
+refused. The key chooses the shop. Scopes: {_scope_words()}. A job is seen by keys that may call its operation.
+`/healthz`, `/readyz`, `/docs` and `/openapi.json` need no key. Each key has a rate for each operation; above it the
+answer is 429 with `Retry-After`.
 
 {_table(("request", "answer"), rows)}
 **Errors** are problem details (RFC 9457, `application/problem+json`): see [`Problem`](types.md#problem) and
@@ -163,6 +171,13 @@ request asks for a file to be written, that file is the body of the answer and t
 **Limits.** A JSON request has at most 5 MB, one with files at most 4 GB (`--max-upload`); a client may pause
 for 30 seconds at most. Requests from pages of other sites are refused.
 """
+
+
+def _scope_words() -> str:
+    rows = {
+        scope: [f"`{row.name}`" for row in OPERATIONS.values() if row.scope == scope] for scope in _SCOPES
+    }
+    return "; ".join(f"**{scope}** for {', '.join(names)}" for scope, names in rows.items())
 
 
 # -- events, catalogue, settings, errors ----------------------------------------------------------------

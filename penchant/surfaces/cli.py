@@ -32,7 +32,7 @@ _URL = click.Option(
     ["--url"],
     envvar="PENCHANT_URL",
     metavar="URL",
-    help="a server that has the shop, instead of --shop [env PENCHANT_URL]",
+    help="a server that has the shop, instead of --shop [env PENCHANT_URL; its key: env PENCHANT_KEY]",
 )
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="print the answer as JSON")
 _PROGRESS = click.Option(
@@ -57,10 +57,14 @@ class _Commands(click.Group):
         return None if operation is None else _command(operation)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from penchant.engine import OPERATIONS
+        from penchant.engine import OPERATIONS, QUICK
 
         for scope, title in _SECTIONS.items():
-            rows = [(o.name.replace("_", "-"), o.summary) for o in OPERATIONS.values() if o.scope == scope]
+            rows = [
+                (o.name.replace("_", "-"), o.summary)
+                for o in OPERATIONS.values()
+                if ("serve" if o.scope in QUICK else o.scope) == scope
+            ]
             if scope == "serve":
                 rows.append(("serve", _serve.help or ""))
             with formatter.section(title):
@@ -144,7 +148,7 @@ def _engine(context: click.Context, progress: Any) -> Engine:
         raise InputError("give --shop or --url, not both", hint="--url reaches a shop that a server has")
     if typed:
         return Engine.open(context.params["shop"], progress=progress)
-    return Engine.connect(url, progress=progress)
+    return Engine.connect(url, key=os.environ.get("PENCHANT_KEY"), progress=progress)
 
 
 def _print(operation: Operation, response: Any, *, as_json: bool) -> None:
@@ -162,7 +166,15 @@ def _print(operation: Operation, response: Any, *, as_json: bool) -> None:
 
 
 @click.command("serve", help="Serve the shop over HTTP, with OpenAPI and a reference page.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at")
+@click.option(
+    "--shop",
+    multiple=True,
+    type=click.Path(),
+    envvar="PENCHANT_SHOP",
+    metavar="DIR",
+    help="a shop's folder; may be repeated, then the key of a request chooses [env PENCHANT_SHOP; default: .]",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; others need keys")
 @click.option(
     "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one"
 )
@@ -174,17 +186,16 @@ def _print(operation: Operation, response: Any, *, as_json: bool) -> None:
     help="megabytes of a request with files",
 )
 @click.pass_context
-def _serve(context: click.Context, host: str, port: int, max_upload: int, shop: str) -> None:
+def _serve(context: click.Context, host: str, port: int, max_upload: int, shop: tuple[str, ...]) -> None:
     from penchant.surfaces.http import Limits, pin_threads, serve
 
     pin_threads()
     from penchant.engine import Engine
 
     limits = Limits(upload=max_upload * 1_000_000)
-    serve(Engine.open(shop), host=host, port=port, limits=limits, say=click.echo)
+    engines = [Engine.open(path) for path in shop or (".",)]
+    serve(engines, host=host, port=port, limits=limits, say=click.echo)
 
-
-_serve.params.insert(0, _SHOP)
 
 _main = _Commands(
     "penchant",

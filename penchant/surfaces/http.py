@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,15 +18,22 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penchant.core.errors import InputError, NotFound, PenchantError
-from penchant.engine import OPERATIONS, Engine, problem_of
+from penchant.engine import OPERATIONS, Engine, Keyring, problem_of
 from penchant.surfaces._body import Limits, header
-from penchant.surfaces._endpoints import PROBLEM, JobEndpoints, OperationEndpoint, Server, send_problem
+from penchant.surfaces._endpoints import (
+    JobEndpoints,
+    OperationEndpoint,
+    Server,
+    in_thread,
+)
+from penchant.surfaces._gate import Gate, Tenant
 from penchant.surfaces._openapi import openapi
 from penchant.surfaces._page import PAGE_POLICY, reference_html
+from penchant.surfaces._send import PROBLEM, send_problem
 
 __all__ = ["Limits", "create_app", "serve"]
 
@@ -34,19 +41,47 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def create_app(
-    engine: Engine, *, limits: Limits | None = None, hosts: tuple[str, ...] | None = None
+    engines: Engine | Sequence[Engine],
+    *,
+    limits: Limits | None = None,
+    hosts: tuple[str, ...] | None = None,
+    locked: bool = False,
 ) -> Starlette:
-    """Make the ASGI app that serves an engine's shop. It closes the engine when it stops.
+    """Make the ASGI app that serves one shop, or several apart from each other. It closes the engines when it stops.
 
     Args:
-        engine: An embedded engine.
+        engines: An embedded engine, or one for each shop; of several shops the key of a request chooses one.
         limits: Sizes and times a request must keep; None for the usual ones.
         hosts: Host names a request may be addressed to; None for any. A server that listens on this machine
             only needs the list: else a web page could reach it through a name of its own (DNS rebinding).
+        locked: Let nobody in without a key, even while a shop has none. Several shops are always locked.
     """
-    server = Server(engine, limits or Limits())
-    jobs = JobEndpoints(server)
+    shops = list(engines) if isinstance(engines, Sequence) else [engines]
+    servers = [Server(engine, limits or Limits()) for engine in shops]
     routes = [
+        Route("/openapi.json", _fixed(lambda: msgspec.json.encode(openapi()), "application/json")),
+        Route("/docs", _fixed(lambda: reference_html().encode(), "text/html; charset=utf-8")),
+        Route("/healthz", _fixed(lambda: b'{"status":"ok"}', "application/json")),
+        Route("/readyz", _ready(servers)),
+        Route("/", lambda request: RedirectResponse("/docs")),
+        Mount("/", app=Gate([_tenant(server) for server in servers], locked=locked)),
+    ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        for server in servers:
+            server.close()
+
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_problem})
+    app.add_middleware(_OwnPages, hosts=hosts)
+    return app
+
+
+def _tenant(server: Server) -> Tenant:
+    """One shop behind the gate: every operation of the table, and its jobs."""
+    jobs = JobEndpoints(server)
+    routes: list[BaseRoute] = [
         Route(f"/v1/{operation.name}", OperationEndpoint(operation, server), methods=["POST"])
         for operation in OPERATIONS.values()
     ]
@@ -54,21 +89,10 @@ def create_app(
         Route("/v1/jobs", jobs.all),
         Route("/v1/jobs/{job_id}", jobs.one, methods=["GET", "DELETE"]),
         Route("/v1/jobs/{job_id}/files/{field}", jobs.file),
-        Route("/openapi.json", _fixed(lambda: msgspec.json.encode(openapi()), "application/json")),
-        Route("/docs", _fixed(lambda: reference_html().encode(), "text/html; charset=utf-8")),
-        Route("/healthz", _fixed(lambda: b'{"status":"ok"}', "application/json")),
-        Route("/readyz", _ready(server)),
-        Route("/", lambda request: RedirectResponse("/docs")),
     ]
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        server.close()
-
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_problem})
-    app.add_middleware(_OwnPages, hosts=hosts)
-    return app
+    engine = server.engine
+    ring = None if engine.path is None else Keyring(engine.path, engine.clock)
+    return Tenant(engine, ring, Router(routes))
 
 
 def _fixed(make: Callable[[], bytes], media_type: str) -> Callable[[Request], Response]:
@@ -84,16 +108,18 @@ def _fixed(make: Callable[[], bytes], media_type: str) -> Callable[[Request], Re
     return page
 
 
-def _ready(server: Server) -> Callable[[Request], Awaitable[Response]]:
-    """Whether requests can be answered now, and by what."""
+def _ready(servers: Sequence[Server]) -> Callable[[Request], Awaitable[Response]]:
+    """Whether requests of every shop can be answered now, and, of one shop, by what."""
 
     async def ready(request: Request) -> Response:
-        loop = asyncio.get_running_loop()
         try:
-            ranker = await loop.run_in_executor(server.slow, lambda: server.engine.serving.ranker)
+            rankers = [
+                await in_thread(one.slow, lambda one=one: one.engine.serving.ranker) for one in servers
+            ]
         except PenchantError as error:
             return _problem(error, 503)
-        state = {"status": "ready", "model_id": ranker.model_id, "degraded": ranker.degraded}
+        state: dict[str, Any] = {"status": "ready", "degraded": any(ranker.degraded for ranker in rankers)}
+        state |= {"model_id": rankers[0].model_id} if len(rankers) == 1 else {"shops": len(rankers)}
         return Response(msgspec.json.encode(state), media_type="application/json")
 
     return ready
@@ -180,48 +206,45 @@ def _end_quietly() -> None:
 
 
 def serve(
-    engine: Engine,
+    engines: Engine | Sequence[Engine],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve a shop until SIGTERM or Ctrl-C, then finish the running requests and release the shop.
+    """Serve shops until SIGTERM or Ctrl-C, then finish the running requests and release the shops.
 
     Args:
-        engine: An embedded engine; it holds the shop's write lock from here on.
-        host: Address to listen at. Any but this machine's own is open to the network, without authentication.
+        engines: An embedded engine, or one for each shop; it holds the shop's write lock from here on.
+        host: Address to listen at. Any but this machine's own is open to the network and asks for API keys.
         port: 0 for any free one.
         limits: Sizes and times a request must keep.
         say: Where to tell the address and warnings.
 
     Raises:
-        InputError: The address cannot be listened at.
-        PenchantError: The shop cannot be opened.
+        InputError: The address cannot be listened at, or is open to the network while a shop has no keys.
+        PenchantError: A shop cannot be opened.
     """
     import uvicorn
 
-    engine.warm()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    shops = list(engines) if isinstance(engines, Sequence) else [engines]
+    own = _loopback(host)
     try:
-        listener = socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        engine.close()
-        raise InputError(
-            f"cannot listen at this address: {getattr(error, 'strerror', None) or error}",
-            value=f"{host}:{port}",
-            hint="choose another with --host and --port (0 for any free one)",
-        ) from None
-    hosts = (host, "localhost", "127.0.0.1", "::1") if _loopback(host) else None
-    if hosts is None:
-        say(
-            f"warning: {host} is open to the network and nobody is asked who they are; put a gateway in front"
-        )
+        _check_keys(shops, asked=not own or len(shops) > 1)
+        for engine in shops:
+            engine.warm()
+        listener = _listen(host, port)
+    except BaseException:
+        for engine in shops:
+            engine.close()
+        raise
     shown = f"[{host}]" if ":" in host else host
-    say(f"serving {engine.path} at http://{shown}:{listener.getsockname()[1]} (reference page: /docs)")
+    served = ", ".join(str(engine.path) for engine in shops)
+    say(f"serving {served} at http://{shown}:{listener.getsockname()[1]} (reference page: /docs)")
+    hosts = (host, "localhost", "127.0.0.1", "::1") if own else None
     config = uvicorn.Config(
-        create_app(engine, limits=limits, hosts=hosts),
+        create_app(shops, limits=limits, hosts=hosts, locked=not own),
         log_level="warning",
         access_log=False,  # addresses are personal data; the shop keeps a log of operations
         server_header=False,
@@ -234,3 +257,27 @@ def serve(
     _end_quietly()
     uvicorn.Server(config).run(sockets=[listener])
     say("stopped")
+
+
+def _check_keys(shops: Sequence[Engine], *, asked: bool) -> None:
+    """Refuse to open a shop to others while nobody is asked who they are."""
+    for engine in shops if asked else ():
+        if not len(Keyring(engine.shop_path, engine.clock)):
+            raise InputError(
+                "a server that others can reach, or that has several shops, asks for keys, and this shop has none",
+                value=str(engine.path),
+                hint=f"make one with `penchant keys create --scopes serve --shop {engine.path}`, "
+                "or listen at 127.0.0.1",
+            )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"cannot listen at this address: {getattr(error, 'strerror', None) or error}",
+            value=f"{host}:{port}",
+            hint="choose another with --host and --port (0 for any free one)",
+        ) from None

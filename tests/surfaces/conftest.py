@@ -13,7 +13,7 @@ import httpx
 import pytest
 from msgspec import Meta
 
-from penchant.core import Noun, no_progress
+from penchant.core import Noun, no_progress, now
 from penchant.core.errors import ModelError, PenchantError, StorageError, UnknownColumns
 from penchant.engine import OPERATIONS, Jobs
 from penchant.engine._operation import POSITIONAL, InFile, Operation, OutFile, operation
@@ -127,6 +127,7 @@ def make_toy_engine() -> type[Any]:
 
     class ToyEngine:
         shop = None
+        clock = staticmethod(now)
 
         def __init__(self, path: Path) -> None:
             self.path = path

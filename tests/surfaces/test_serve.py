@@ -152,9 +152,27 @@ def test_a_folder_that_is_no_shop_is_told(tmp_path: Path) -> None:
     assert "penchant init" in done.stderr
 
 
-def test_an_open_address_is_warned_about(shop: Path) -> None:
-    with serving(shop, "--host", "0.0.0.0") as (_, said):
-        assert "nobody is asked who they are" in said
+def test_an_open_address_asks_for_keys(shop: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "penchant", "serve", "--shop", str(shop), "--host", "0.0.0.0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "penchant keys create" in done.stderr
+    with Engine.open(shop) as engine:
+        secret = engine.keys(action="create", scopes=["serve", "govern"]).secret
+    try:
+        with serving(shop, "--host", "0.0.0.0") as (_, said):
+            url = url_in(said).replace("0.0.0.0", "127.0.0.1")
+            body = {"user_id": "u3", "k": 3}
+            assert httpx.post(url + "/v1/recommend", json=body).status_code == 401
+            with Engine.connect(url, key=secret) as engine:
+                assert len(engine.recommend(user_id="u3", k=3).items) == 3
+            env = {**os.environ, "PENCHANT_KEY": secret or "", "PENCHANT_URL": url}
+            words = [sys.executable, "-m", "penchant", "status", "--json"]
+            assert subprocess.run(words, capture_output=True, env=env, timeout=60).returncode == 0
+            env["PENCHANT_KEY"] = "pk_wrong"
+            assert subprocess.run(words, capture_output=True, env=env, timeout=60).returncode == 9
+    finally:
+        (shop / "keys.json").unlink()
 
 
 def test_a_killed_server_leaves_its_job_interrupted(shop: Path) -> None:

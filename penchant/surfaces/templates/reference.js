@@ -16,13 +16,15 @@ async function send(form) {
     options = { method: "POST", body: parts };
   }
   try {
+    const key = document.getElementById("key").value.trim();
+    if (key) options.headers = { ...options.headers, Authorization: "Bearer " + key };
     let answer = await fetch("/v1/" + name, options);
     let status = answer.status;
     let body = await read(answer);
     while (status === 202 && ["queued", "running"].includes(body.state)) {
       shown.textContent = JSON.stringify(body, null, 2);
       await new Promise((done) => setTimeout(done, 500));
-      body = await read(await fetch("/v1/jobs/" + body.id));
+      body = await read(await fetch("/v1/jobs/" + body.id, key ? { headers: options.headers } : {}));
     }
     shown.textContent = status + "\n" + (typeof body === "string" ? body : JSON.stringify(body, null, 2));
   } catch (error) {

@@ -1,0 +1,107 @@
+"""Requests and responses of the operations that guard a shop: keys and the access log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from penchant.core import Micros, Noun
+from penchant.core.errors import InputError
+from penchant.engine._operation import POSITIONAL, Scope
+
+
+class KeysRequest(Noun, frozen=True):
+    """List, create, rotate or revoke API keys."""
+
+    action: Annotated[
+        Literal["list", "create", "rotate", "revoke"],
+        Meta(description="what to do", examples=["create"], extra=POSITIONAL),
+    ] = "list"
+    key: Annotated[str, Meta(max_length=100, description="id of the key to rotate or revoke")] | None = None
+    name: Annotated[str, Meta(max_length=100, description="what a new key is for, in the shop's words")] = ""
+    scopes: Annotated[
+        list[Scope],
+        Meta(
+            description="what a new key may call: write (events), serve, manage, govern", examples=[["write"]]
+        ),
+    ] = []
+    days: Annotated[float, Meta(gt=0, le=36_500, description="a new key ends after so many days")] | None = (
+        None
+    )
+    rate: Annotated[
+        float,
+        Meta(gt=0, le=1_000_000, description="requests a second a new key may send to each operation"),
+    ] = 1000.0
+    grace: Annotated[
+        float, Meta(ge=0, le=8760, description="hours that a rotated key is still taken beside the new one")
+    ] = 24.0
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            InputError: A key is made without scopes, or none is named to rotate or revoke.
+        """
+        if self.action == "create" and not self.scopes:
+            raise InputError(
+                "a key needs scopes", hint="choose from write, serve, manage, govern", path="$.scopes"
+            )
+        if self.action in {"rotate", "revoke"} and not self.key:
+            raise InputError(f"{self.action} needs a key", hint="give its id; see the list", path="$.key")
+        if self.action != "create" and (self.scopes or self.days or self.name):
+            raise InputError(
+                f"name, scopes and days are of a new key, not of {self.action}",
+                hint="a rotated key keeps what it may do; make a new one for other scopes",
+                path="$.action",
+            )
+
+
+class Key(Noun, frozen=True):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    rate: float  # requests a second to each operation
+    created: Micros
+    expires: Micros | None
+    state: Literal["active", "expired", "revoked"]
+    replaced_by: str | None = None
+
+
+class KeysReport(Noun, frozen=True):
+    """The keys of the shop, newest first; after create and rotate also the new key, shown only now."""
+
+    keys: list[Key]
+    secret: str | None = None
+    note: str | None = None
+
+
+class AccessLogRequest(Noun, frozen=True):
+    """Ask who did what."""
+
+    k: Annotated[int, Meta(ge=1, le=10_000, description="how many entries at most")] = 100
+    operation: Annotated[str, Meta(max_length=100, description="only calls of this operation")] | None = None
+    key: Annotated[str, Meta(max_length=100, description="only calls with this key")] | None = None
+    since: Annotated[Micros, Meta(description="only calls at or after this moment")] | None = None
+
+
+class Access(Noun, frozen=True):
+    """One call of a manage or govern operation."""
+
+    ts: str  # ISO 8601, UTC
+    operation: str
+    outcome: str  # ok, or the code of the error
+    seconds: float
+    key: str | None = None  # id of the API key; None: somebody at the machine, or a server that asks for none
+    request_id: str | None = None
+
+
+class AccessLogReport(Noun, frozen=True):
+    """Calls, newest first."""
+
+    entries: list[Access]
+
+
+__all__ = ["Access", "AccessLogReport", "AccessLogRequest", "Key", "KeysReport", "KeysRequest"]
