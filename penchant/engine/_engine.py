@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -219,7 +219,11 @@ class Engine:
 
         return doctor(self.shop, request, self.progress)
 
+<<<<<<< HEAD
     @operation(scope="write", reads=rq.ObservedRequest)
+=======
+    @operation(scope="serve", reads=rq.ObservedRequest, together="observe_all")
+>>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
     def observe(self, request: rq.ObserveRequest) -> rq.ObserveReport:
         """Tell the shop what just happened; the very next recommendation knows it.
 
@@ -229,6 +233,12 @@ class Engine:
         from penchant.engine._live import observe
 
         return observe(self.shop, self.serving, request)
+
+    def observe_all(self, requests: Sequence[rq.ObserveRequest]) -> list[rq.ObserveReport | PenchantError]:
+        """Answer several ``observe`` requests with one commit; an error stands in the place of its answer."""
+        from penchant.engine._live import observe_all
+
+        return observe_all(self.shop, self.serving, requests)
 
     @operation(scope="manage", job=True, isolated=True)
     def train(self, request: rq.TrainRequest) -> rq.TrainReport:

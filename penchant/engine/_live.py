@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -29,7 +29,7 @@ from penchant.core import (
     rng,
     subject_of,
 )
-from penchant.core.errors import InputError, NotFound
+from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
 from penchant.engine._explore import scores_of
@@ -53,6 +53,43 @@ _VERBS = {
 
 def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.ObserveReport:
     """Check each event, store the good ones in one fsynced commit, and say what became of each."""
+    checked = _check(shop, request)
+    return _report(serving, checked, shop.store.append(checked.good) if checked.good else [])
+
+
+def observe_all(
+    shop: Shop, serving: Serving, requests: Sequence[rq.ObserveRequest]
+) -> list[rq.ObserveReport | PenchantError]:
+    """Do the same for several requests with one commit."""
+    checked = [_check(shop, request) for request in requests]
+    try:
+        words = shop.store.append([event for one in checked for event in one.good])
+    except InputError:  # an event that cannot be stored: it fails its own request alone
+        return [_or_error(shop, serving, request) for request in requests]
+    except PenchantError as error:
+        return [error for _ in requests]
+    found: list[rq.ObserveReport | PenchantError] = []
+    for one in checked:
+        found.append(_report(serving, one, words[: len(one.good)]))
+        words = words[len(one.good) :]
+    return found
+
+
+def _or_error(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.ObserveReport | PenchantError:
+    try:
+        return observe(shop, serving, request)
+    except PenchantError as error:
+        return error
+
+
+class _Checked(NamedTuple):
+    """The events of a request that may be stored, and a result, or None for those, in the place of each."""
+
+    good: list[Event]
+    results: list[rq.EventResult | None]
+
+
+def _check(shop: Shop, request: rq.ObserveRequest) -> _Checked:
     now = shop.clock()
     good: list[Event] = []
     results: list[rq.EventResult | None] = []
@@ -64,13 +101,17 @@ def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.Obse
             where = f"$.events[{position}]" + (error.path or "").removeprefix("$")
             text = str(InputError(error.message, value=error.value, hint=error.hint, path=where))
             results.append(rq.EventResult(event_id=_own_id(event), status="refused", error=text))
-    words = iter(shop.store.append(good) if good else [])
-    checked = iter(good)
+    return _Checked(good, results)
+
+
+def _report(serving: Serving, checked: _Checked, words: Sequence[str]) -> rq.ObserveReport:
+    """What became of each event, by the store's words for the good ones; the stored ones are learned from."""
     told: list[rq.EventResult] = []
     fresh: list[Event] = []
-    for result in results:
+    good = zip(checked.good, words, strict=True)
+    for result in checked.results:
         if result is None:
-            event, word = next(checked), next(words)
+            event, word = next(good)
             result = rq.EventResult.of(event.event_id, word)
             if word == "stored" and event.item_id is not None:
                 fresh.append(event)

@@ -37,7 +37,7 @@ class Operation:
     ``creates_shop`` marks the one that works on a folder that is no shop yet. ``isolated`` jobs only read the
     store and may load heavy libraries: a server runs them in a process of their own, on a read-only engine.
     ``reads`` is what a request is read as where that is wider than ``request``, because parts of it are judged
-    one by one.
+    one by one. ``together`` names a method of the engine that answers several requests at once, for less.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Operation:
     creates_shop: bool
     isolated: bool = False
     reads: type[msgspec.Struct] | None = None
+    together: str | None = None
 
     def parse(self, body: bytes) -> msgspec.Struct:
         """Read a JSON request strictly; an error names the field.
@@ -232,6 +233,7 @@ def operation(
     creates_shop: bool = False,
     isolated: bool = False,
     reads: type[msgspec.Struct] | None = None,
+    together: str | None = None,
 ) -> Callable[[Callable[[Any, Req], Res]], OperationMethod[Req, Res]]:
     """Enter a method of the engine into the table. Its annotations give the request and response types.
 
@@ -241,6 +243,7 @@ def operation(
         creates_shop: Whether it works on a folder that is no shop yet.
         isolated: Whether a server runs the job in its own process, because it only reads the store.
         reads: A wider kind of the request, in which parts that do not fit are refused one by one.
+        together: The method that takes a list of requests and gives a list of answers, or errors in their place.
     """
 
     def enter(function: Callable[[Any, Req], Res]) -> OperationMethod[Req, Res]:
@@ -260,6 +263,7 @@ def operation(
             creates_shop,
             isolated,
             reads,
+            together,
         )
         OPERATIONS[row.name] = row
         return OperationMethod(function, row)

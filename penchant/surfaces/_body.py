@@ -28,11 +28,16 @@ class Limits:
         body: Bytes of a JSON request.
         upload: Bytes of a request with files.
         seconds: How long a client may pause while it sends.
+        waiting: Requests of visitors that may wait for an answer; the next is refused with 429. Sixteen times as
+            many requests with events may wait, for they share their commits.
+        patience: Seconds after which a visitor's request that still waits is refused instead of answered late.
     """
 
     body: int = 5 * MEGABYTE
     upload: int = 4000 * MEGABYTE
     seconds: float = 30.0
+    waiting: int = 64
+    patience: float = 1.0
 
 
 class RefusedError(Exception):
