@@ -13,13 +13,10 @@
     ├── MissingExtra          an optional dependency is not installed          (HTTP 501, exit 6)
     ├── BrokenRows            rows of a file could not be believed             (HTTP 422, exit 7)
     ├── ErasureIncomplete     files still hold the id of an erased person      (HTTP 409, exit 8)
-<<<<<<< HEAD
     ├── Unauthorized          no key was sent that opens this server           (HTTP 401, exit 9)
     ├── Forbidden             the key may not do this                          (HTTP 403, exit 9)
     ├── TooManyRequests       more requests than the key may send              (HTTP 429, exit 10)
-=======
-    ├── Overloaded            there is no room for the request now             (HTTP 429, exit 9)
->>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
+    ├── Overloaded            there is no room for the request now             (HTTP 429, exit 10)
     └── Interrupted           stopped by the user; what is safe is said        (HTTP 499, exit 130)
 
 Every error says what was wrong, the value, and the next step.
@@ -171,7 +168,6 @@ class ErasureIncomplete(PenchantError):
     exit_code = 8
 
 
-<<<<<<< HEAD
 class Unauthorized(PenchantError):
     """No key was sent that opens this server. Whether it is unknown, expired or revoked is not told."""
 
@@ -195,18 +191,18 @@ class TooManyRequests(PenchantError):
     status = 429
     exit_code = 10
     after: float = 1.0
-=======
+
+
 class Overloaded(PenchantError):
     """There is no room for the request now: nothing was done, and the same request may be sent again.
 
-    Over HTTP the answer's ``Retry-After`` says after how many seconds (``retry_after``).
+    ``after`` says in how many seconds; over HTTP it is ``Retry-After``.
     """
 
     code = "overloaded"
     status = 429
-    exit_code = 9
-    retry_after = 1
->>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
+    exit_code = 10
+    after: float = 1.0
 
 
 class Interrupted(PenchantError):

@@ -219,11 +219,7 @@ class Engine:
 
         return doctor(self.shop, request, self.progress)
 
-<<<<<<< HEAD
-    @operation(scope="write", reads=rq.ObservedRequest)
-=======
-    @operation(scope="serve", reads=rq.ObservedRequest, together="observe_all")
->>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
+    @operation(scope="write", reads=rq.ObservedRequest, together="observe_all")
     def observe(self, request: rq.ObserveRequest) -> rq.ObserveReport:
         """Tell the shop what just happened; the very next recommendation knows it.
 

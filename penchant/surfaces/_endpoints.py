@@ -9,14 +9,9 @@ import mimetypes
 import os
 import shutil
 import threading
-<<<<<<< HEAD
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextvars import copy_context
-=======
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
->>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context, copy_context
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -43,12 +38,9 @@ from penchant.engine import (
     trace_of,
 )
 from penchant.surfaces._body import Limits, Parts, RefusedError, header, read_body, read_parts, safe_name
-<<<<<<< HEAD
 from penchant.surfaces._gate import require
-from penchant.surfaces._send import HEADERS, JSON, PROBLEM, send_json, send_problem
-=======
 from penchant.surfaces._line import Line
->>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
+from penchant.surfaces._send import HEADERS, JSON, PROBLEM, send_json, send_problem
 
 log = logging.getLogger("penchant.http")
 T = TypeVar("T")
@@ -100,10 +92,8 @@ class OperationEndpoint:
         self._in_list = _list_fields(operation)
         self._call: Callable[[Any], Any] = getattr(server.engine, operation.name)
         self._all: Callable[[Any], list[Any]] | None = getattr(server.engine, operation.together or "", None)
-        self._answer_each, self._answer_all = (
-            self._one_by_one,
-            self._together,
-        )  # one object each: lines compare
+        # One object each, however often they are asked for: lines compare them.
+        self._answer_each, self._answer_all = self._one_by_one, self._together
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,25 +133,19 @@ class OperationEndpoint:
         if self.operation.job or any(getattr(request, name) is not None for name in self.outputs):
             await self._answer_files(request, {}, None, send)
             return
-<<<<<<< HEAD
-        pool = self.server.quick if self.operation.scope in QUICK else self.server.slow
-        answer = await in_thread(pool, self._call_and_encode, request)
-=======
         if self._all is not None:
             answer = await self.server.events.ask(self._answer_all, request, len(body))
-        elif self.operation.scope == "serve":
-            answer = await self.server.quick.ask(self._answer_each, request, len(body))
+        elif self.operation.scope in QUICK:
+            answer = await self.server.quick.ask(self._answer_each, (copy_context(), request), len(body))
         else:
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self.server.slow, self._call_and_encode, request)
->>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
+            answer = await in_thread(self.server.slow, self._call_and_encode, request)
         await send_json(send, answer)
 
     def _call_and_encode(self, request: msgspec.Struct) -> bytes:
         return self._encode(self._call(request))
 
-    def _one_by_one(self, requests: Sequence[msgspec.Struct]) -> list[bytes]:
-        return [self._call_and_encode(request) for request in requests]
+    def _one_by_one(self, requests: Sequence[tuple[Context, msgspec.Struct]]) -> list[bytes]:
+        return [context.run(self._call_and_encode, request) for context, request in requests]
 
     def _together(self, requests: Sequence[msgspec.Struct]) -> list[bytes | PenchantError]:
         assert self._all is not None
@@ -354,32 +338,6 @@ def _media_type(path: Path) -> str:
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
-<<<<<<< HEAD
-=======
-async def send_json(
-    send: Send,
-    body: bytes,
-    *,
-    status: int = 200,
-    media_type: str = JSON,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> None:
-    """Send a JSON answer."""
-    own = ((b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": [*own, *_HEADERS, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def send_problem(send: Send, error: BaseException, *, status: int | None = None) -> None:
-    """Send an error as problem details."""
-    problem = problem_of(error, status=status)
-    wait = getattr(error, "retry_after", None)
-    headers = () if wait is None else ((b"retry-after", str(wait).encode()),)
-    body = msgspec.json.encode(problem)
-    await send_json(send, body, status=problem.status, media_type=PROBLEM, headers=headers)
-
-
->>>>>>> ff63849 (feat: bounded lines of requests: full ones refuse at once, events that wait together share a commit)
 async def _send_file(send: Send, file: IO[bytes], headers: Mapping[str, str]) -> None:
     """Send an open file as the body of an answer."""
     loop = asyncio.get_running_loop()

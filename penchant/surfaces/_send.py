@@ -7,7 +7,7 @@ import math
 import msgspec
 from starlette.types import Send
 
-from penchant.core.errors import TooManyRequests, Unauthorized
+from penchant.core.errors import Overloaded, TooManyRequests, Unauthorized
 from penchant.engine import problem_of
 
 PROBLEM = "application/problem+json"
@@ -35,7 +35,7 @@ async def send_problem(send: Send, error: BaseException, *, status: int | None =
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, Unauthorized):
         headers = ((b"www-authenticate", b'Bearer realm="penchant"'),)
-    elif isinstance(error, TooManyRequests):
+    elif isinstance(error, (TooManyRequests, Overloaded)):
         headers = ((b"retry-after", str(math.ceil(error.after)).encode()),)
     body = msgspec.json.encode(problem)
     await send_json(send, body, status=problem.status, media_type=PROBLEM, headers=headers)
