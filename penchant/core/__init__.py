@@ -15,6 +15,7 @@ from penchant.core._arrays import (
 )
 from penchant.core._clock import DAY, SECOND, Clock, iso, micros, now, rng
 from penchant.core._kinds import (
+    ASKED_CODES,
     KIND_CODES,
     KINDS,
     SEQUENCE_CODES,
@@ -22,6 +23,8 @@ from penchant.core._kinds import (
     TARGET_CODES,
     TARGET_KINDS,
     EventKind,
+    Target,
+    TargetKind,
 )
 from penchant.core._lazy import load_on_use
 from penchant.core._protocols import (
@@ -71,6 +74,7 @@ from penchant.core._types import (
 )
 
 __all__ = [
+    "ASKED_CODES",
     "CATALOG_SCHEMA",
     "DAY",
     "EVENT_SCHEMA",
@@ -125,6 +129,8 @@ __all__ = [
     "Snapshot",
     "Store",
     "StoreStatus",
+    "Target",
+    "TargetKind",
     "VectorIndex",
     "Vocabulary",
     "bucket_of",

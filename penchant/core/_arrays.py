@@ -7,7 +7,7 @@ U users, M events. Item numbers run from 1 to N; 0 means "no item". Arrays are r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -132,7 +132,9 @@ class SequenceBatch:
 
     Made by ``penchant.data.sequence_batch`` alone, for training and for a live request alike.
     ``gap_BT`` is log(1 + seconds since the event before); 0 for the first. ``target_BT`` (training only)
-    is the next item to predict after each position, 0 = none.
+    is the next item to predict after each position, 0 = none. Beside it ``later_BT`` (training only) is the item
+    of the next event of kind ``later_kind_BT``, however far ahead: the next purchase, say. ``asked_B`` is the kind of
+    event that each row is asked about, an ``EventKind.code``; 0, or None for all rows, means: whatever comes next.
     """
 
     item_BT: npt.NDArray[np.int64]
@@ -142,11 +144,26 @@ class SequenceBatch:
     mask_BT: Bools
     user_BF: npt.NDArray[np.float32]
     target_BT: npt.NDArray[np.int64] | None = None
+    later_BT: npt.NDArray[np.int64] | None = None
+    later_kind_BT: npt.NDArray[np.int64] | None = None
+    asked_B: npt.NDArray[np.int64] | None = None
 
     @property
     def length_B(self) -> npt.NDArray[np.int64]:
         """Number of real events of each row; may be 0."""
         return self.mask_BT.sum(axis=1)  # type: ignore[no-any-return]
+
+    def rows_asked(self, code: int) -> npt.NDArray[np.intp]:
+        """Numbers of the rows that are asked about one kind of event, 0 = any."""
+        if self.asked_B is None:
+            return np.arange(len(self.item_BT) if code == 0 else 0)
+        return np.flatnonzero(self.asked_B == code)
+
+    def take(self, rows: Ints | slice) -> SequenceBatch:
+        """Some of the rows."""
+        arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        part: dict[str, Any] = {name: None if a is None else a[rows] for name, a in arrays.items()}
+        return SequenceBatch(**part)
 
 
 @dataclass(frozen=True, eq=False)

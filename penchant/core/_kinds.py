@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, get_args
 
 
 class EventKind(StrEnum):
@@ -35,8 +36,12 @@ KINDS: tuple[str, ...] = tuple(kind.value for kind in EventKind)
 KIND_CODES: dict[str, int] = {kind: number for number, kind in enumerate(KINDS, start=1)}
 
 # An event of these kinds says "this person turned to this item": it is what next-item models predict.
-TARGET_KINDS = frozenset({"click", "view", "wishlist", "cart_add", "purchase", "review"})
+TargetKind = Literal["click", "view", "wishlist", "cart_add", "purchase", "review"]
+TARGET_KINDS: frozenset[str] = frozenset(get_args(TargetKind))
 # These enter a person's sequence. An impression is what we showed, not what the person did.
 SEQUENCE_KINDS = TARGET_KINDS | {"cart_remove", "refund", "checkout"}
+# What a model may be asked: what is next of one of these kinds, or of any. The number goes into a batch.
+Target = Literal["any", "click", "view", "wishlist", "cart_add", "purchase", "review"]
+ASKED_CODES: dict[Target, int] = {target: KIND_CODES.get(target, 0) for target in get_args(Target)}
 TARGET_CODES: tuple[int, ...] = tuple(sorted(KIND_CODES[kind] for kind in TARGET_KINDS))
 SEQUENCE_CODES: tuple[int, ...] = tuple(sorted(KIND_CODES[kind] for kind in SEQUENCE_KINDS))

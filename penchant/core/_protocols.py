@@ -29,6 +29,7 @@ from penchant.core._arrays import (
     SequenceBatch,
     Snapshot,
 )
+from penchant.core._kinds import Target
 from penchant.core._types import ErasureReceipt, Event, Slate
 
 Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
@@ -44,14 +45,22 @@ class Run:
     """The facts of one training run that are not part of a model's configuration.
 
     ``checkpoints``: a folder for resumable state, None to keep none. ``validate`` scores a scorer on held
-    out users, higher is better; None when there is nothing to validate on.
+    out users, higher is better; None when there is nothing to validate on. It asks about events of the kind
+    ``target``; ``others`` ask the same people about others, so that one model can settle how it answers each.
     """
 
     seed: int = 0
     device: str = "cpu"
     checkpoints: Path | None = None
     validate: Callable[[Scorer], float] | None = None
+    target: Target = "any"
+    others: Mapping[Target, Callable[[Scorer], float]] = field(default_factory=dict)
     progress: Progress = no_progress
+
+    @property
+    def validations(self) -> dict[Target, Callable[[Scorer], float]]:
+        """Whatever can be validated, by what is asked; empty where nothing can."""
+        return {} if self.validate is None else {self.target: self.validate, **self.others}
 
 
 def leads() -> bool:

@@ -18,6 +18,7 @@ from penchant.data._batch import (
     model_value,
     sequence_batch,
     sequence_length,
+    target_kinds,
     training_windows,
     window_batch,
 )
@@ -62,9 +63,18 @@ if TYPE_CHECKING:
     from penchant.data._settings import Settings, minor_units, settings_from
     from penchant.data._snapshot import SnapshotOptions, drop_snapshots, make_snapshot, open_snapshot
     from penchant.data._source import Source, open_source
-    from penchant.data._splits import Cases, before, leave_one_out, repeat_share, split_time, time_split
+    from penchant.data._splits import (
+        Cases,
+        before,
+        later_cases,
+        leave_one_out,
+        repeat_share,
+        split_time,
+        time_split,
+    )
     from penchant.data._transform import ColumnRule, FeatureTransform
     from penchant.data._users import read_users
+    from penchant.data._values import item_values
 
 # public name -> private module, loaded on first use
 _LAZY = {
@@ -111,6 +121,8 @@ _LAZY = {
     "item_labels": "_labels",
     "item_texts": "_content",
     "joined_content": "_content",
+    "item_values": "_values",
+    "later_cases": "_splits",
     "leave_one_out": "_splits",
     "limits_of": "_rules",
     "make_snapshot": "_snapshot",
@@ -175,7 +187,9 @@ __all__ = [
     "item_images",
     "item_labels",
     "item_texts",
+    "item_values",
     "joined_content",
+    "later_cases",
     "leave_one_out",
     "limits_of",
     "live_sequences",
@@ -197,6 +211,7 @@ __all__ = [
     "sequence_length",
     "settings_from",
     "split_time",
+    "target_kinds",
     "time_split",
     "training_windows",
     "window_batch",

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from penchant.core import (
+    ASKED_CODES,
+    KINDS,
     SECOND,
     SEQUENCE_CODES,
     TARGET_CODES,
@@ -23,6 +25,8 @@ from penchant.core import (
     History,
     Ints,
     SequenceBatch,
+    Target,
+    TargetKind,
     Vocabulary,
 )
 from penchant.core.errors import InputError
@@ -112,11 +116,26 @@ def _flags(codes: Sequence[int]) -> Bools:
 
 _IN_SEQUENCE = _flags(SEQUENCE_CODES)
 _IS_TARGET = _flags(TARGET_CODES)
+_FEWEST = 50  # events of a kind from which something can be learned about it
 
 
-def is_target(kind: npt.NDArray[np.uint8], item: Ints) -> Bools:
-    """Tell which events a next-item model predicts: of a target kind, with a known item."""
-    return _IS_TARGET[kind] & (item > 0)
+def is_target(kind: npt.NDArray[np.uint8], item: Ints, target: Target = "any") -> Bools:
+    """Tell which events a next-item model predicts: of a target kind, or of the one named, with a known item."""
+    wanted = _IS_TARGET[kind] if target == "any" else kind == ASKED_CODES[target]
+    return np.asarray(wanted & (item > 0))
+
+
+def target_kinds(sequences: Sequences) -> tuple[TargetKind, ...]:
+    """The kinds of events that models can be asked about: each happened often enough, and none is the only one.
+
+    Example:
+        >>> from penchant.testing import toy_snapshot
+        >>> target_kinds(toy_snapshot([("u", "tea", 0, "view"), ("u", "tea", 1, "view")]))
+        ()
+    """
+    count_K = np.bincount(sequences.kind[is_target(sequences.kind, sequences.item)], minlength=256)
+    often = tuple(KINDS[code - 1] for code in TARGET_CODES if count_K[code] >= _FEWEST)
+    return cast(tuple[TargetKind, ...], often if np.count_nonzero(count_K) > 1 else ())
 
 
 def model_value(value: Floats) -> npt.NDArray[np.float32]:
@@ -184,6 +203,7 @@ def sequence_batch(
     *,
     end: Ints | None = None,
     targets: bool = False,
+    asked: int = 0,
 ) -> SequenceBatch:
     """Gather the last events of some rows as one padded batch: THE one function for training and live.
 
@@ -198,6 +218,7 @@ def sequence_batch(
         end: (B,) absolute positions where each history stops (exclusive); None = the row's end.
         targets: Fill ``target_BT``: the item of the next kept event where that is of a target kind, 0 where
             it is not or there is none. The target of the last event shown is the one at ``end``, if any.
+        asked: Code of the kind of event that the batch asks about; 0 = whatever comes next.
 
     Example:
         >>> from penchant.testing import toy_snapshot
@@ -212,7 +233,8 @@ def sequence_batch(
     start: Int64s
     stop = last if end is None else np.minimum(np.maximum(kept.place(end), first), last)
     start = np.maximum(first, stop - max_length)
-    return _gather(sequences, kept, row_B, start, stop, first if targets else None)
+    batch = _gather(sequences, kept, row_B, start, stop, first if targets else None)
+    return replace(batch, asked_B=np.full(len(row_B), asked, np.int64)) if asked else batch
 
 
 def _gather(
@@ -365,16 +387,64 @@ def training_windows(
     )
 
 
-def window_batch(sequences: Sequences, windows: Windows, index: Ints) -> SequenceBatch:
+def window_batch(
+    sequences: Sequences, windows: Windows, index: Ints, later: tuple[int, ...] = ()
+) -> SequenceBatch:
     """Gather some training windows, with targets, padded to the longest of them: see ``sequence_batch``.
 
     Args:
         sequences: What ``windows`` was cut from.
         windows: All windows.
         index: (B,) which of them.
+        later: Codes of kinds of events. With some, every position that asks for the next event also asks for the
+            next one of one of these kinds, each in its turn: ``later_BT``, 0 where there is none.
+
+    Example:
+        >>> from penchant.testing import toy_snapshot
+        >>> days = [("u", "a", 0, "view"), ("u", "b", 1, "view"), ("u", "c", 2, "view"), ("u", "a", 3)]
+        >>> toy = toy_snapshot(days)
+        >>> batch = window_batch(toy, training_windows(toy, 4), np.array([0]), (11,))
+        >>> batch.target_BT.tolist(), batch.later_BT.tolist()
+        ([[2, 3, 1]], [[1, 1, 1]])
     """
     kept = _kept(sequences)
+    row_B = windows.row_W[index]
     start, stop, seen = (
         kept.place(positions[index]) for positions in (windows.start_W, windows.end_W, windows.seen_W)
     )
-    return _gather(sequences, kept, windows.row_W[index], start, stop, seen)
+    batch = _gather(sequences, kept, row_B, start, stop, seen)
+    if not later:
+        return batch
+    following_K = _following(sequences, kept, later)
+    place_BT = start[:, None] + np.arange(batch.item_BT.shape[1])
+    asks_BT = batch.mask_BT & (place_BT + 1 >= seen[:, None])
+    place_BT = np.where(asks_BT, place_BT, 0)
+    return replace(
+        batch,
+        later_BT=following_K[place_BT] * asks_BT,
+        later_kind_BT=np.asarray(later, np.int64)[place_BT % len(later)] * asks_BT,
+    )
+
+
+_following_of: WeakKeyDictionary[Sequences, dict[tuple[int, ...], Int64s]] = WeakKeyDictionary()
+
+
+def _following(sequences: Sequences, kept: _Kept, later: tuple[int, ...]) -> Int64s:
+    """The item of the next event of the kind whose turn it is, for each kept event: (K,), 0 = none.
+
+    Found once per object. The kinds take turns, so that many kinds cost no more than one.
+    """
+    known = _following_of.setdefault(sequences, {})
+    if later not in known:
+        position = kept.position(np.arange(int(kept.ptr[-1])))
+        kind, item = sequences.kind[position], np.asarray(sequences.item[position], np.int64)
+        last = np.repeat(kept.ptr[1:], np.diff(kept.ptr))
+        found = np.zeros(len(kind), np.int64)
+        for turn, code in enumerate(later):
+            mine = np.arange(turn, len(kind), len(later))
+            place = np.append(np.flatnonzero(kind == code), len(kind))
+            ahead = place[np.searchsorted(place, mine, side="right").clip(max=len(place) - 1)]
+            inside = ahead < last[mine]
+            found[mine[inside]] = item[ahead[inside]]
+        known[later] = found
+    return known[later]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penchant.core import Bools, Ints, SequenceBatch, Snapshot, iso, rng
+from penchant.core import ASKED_CODES, Bools, Ints, SequenceBatch, Snapshot, Target, iso, rng
 from penchant.core.errors import InputError
 from penchant.data._batch import is_target, sequence_batch, sequence_length
 from penchant.data._features import with_features
@@ -34,6 +34,7 @@ class Cases:
     target_ptr: Int64s  # (C + 1,)
     target_item: npt.NDArray[np.int32]
     name: str = ""  # how the cases were made
+    target: Target = "any"  # the kind of event that is asked about
 
     def __len__(self) -> int:
         return len(self.user_C)
@@ -59,7 +60,10 @@ class Cases:
 
     def batch(self, index: Ints, max_length: int) -> SequenceBatch:
         """What a scorer may see of some cases; ``index`` (B,) numbers cases."""
-        return sequence_batch(self.history, self.user_C[index], max_length, end=self.end_C[index])
+        asked = ASKED_CODES[self.target]
+        return sequence_batch(
+            self.history, self.user_C[index], max_length, end=self.end_C[index], asked=asked
+        )
 
     def seen(self, index: Ints) -> tuple[Int64s, npt.NDArray[np.int32]]:
         """Items that some cases had turned to before, as (ptr (B + 1,), item numbers); may repeat."""
@@ -142,11 +146,11 @@ def before(snapshot: Snapshot, as_of: int) -> Snapshot:
     return keep_events(snapshot, np.asarray(snapshot.ts) < as_of, f"before {as_of}", as_of=as_of)
 
 
-def split_time(snapshot: Snapshot, share: float) -> int:
+def split_time(snapshot: Snapshot, share: float, target: Target = "any") -> int:
     """The time that leaves about ``share`` of the target events at or after it; no tie is cut apart."""
     if not 0 < share < 1:
         raise InputError("share must lie between 0 and 1", value=share)
-    ts = np.asarray(snapshot.ts)[is_target(snapshot.kind, snapshot.item)]
+    ts = np.asarray(snapshot.ts)[is_target(snapshot.kind, snapshot.item, target)]
     if not len(ts) or ts.min() == ts.max():
         raise InputError(
             "a time split needs events at two different times at least",
@@ -169,6 +173,7 @@ def time_split(
     horizon: int | None = None,
     max_users: int | None = None,
     seed: int = 0,
+    target: Target = "any",
 ) -> tuple[Snapshot, Cases]:
     """Split by one global time, as a shop lives it: train before it, ask what comes after it.
 
@@ -179,15 +184,33 @@ def time_split(
         horizon: Count as relevant what happens within so many microseconds; None = all that is known.
         max_users: Ask about so many people at most, drawn at random; None = all.
         seed: Of that draw.
+        target: Ask about events of this kind; any = about all by which people turn to items.
 
     Returns:
         The training snapshot, and a case for everyone with at least one target event in the time after it.
     """
-    at = split_time(snapshot, share) if at is None else at
+    train = before(snapshot, split_time(snapshot, share, target) if at is None else at)
+    return train, later_cases(snapshot, train, horizon=horizon, max_users=max_users, seed=seed, target=target)
+
+
+def later_cases(
+    snapshot: Snapshot,
+    train: Snapshot,
+    *,
+    horizon: int | None = None,
+    max_users: int | None = None,
+    seed: int = 0,
+    target: Target = "any",
+) -> Cases:
+    """What came after the moment of ``train``, a case for everyone with a target event then; see ``time_split``.
+
+    Raises:
+        InputError: Nobody has one.
+    """
+    at = train.as_of
     stop = snapshot.as_of if horizon is None else min(at + horizon, snapshot.as_of)
-    train = before(snapshot, at)
     ts = np.asarray(snapshot.ts)
-    wanted = np.flatnonzero((ts >= at) & (ts < stop) & is_target(snapshot.kind, snapshot.item))
+    wanted = np.flatnonzero((ts >= at) & (ts < stop) & is_target(snapshot.kind, snapshot.item, target))
     row = np.searchsorted(snapshot.ptr, wanted, side="right") - 1
     if not len(wanted):
         raise InputError("nobody turned to an item after the split", value=iso(at), hint="split earlier")
@@ -197,13 +220,14 @@ def time_split(
         chosen = np.isin(row, users)
         wanted, row = wanted[chosen], row[chosen]
     target_ptr, target_item = _distinct(row, snapshot.item[wanted], users, snapshot.num_items)
-    return train, Cases(
+    return Cases(
         history=train,
         user_C=users,
         end_C=train.ptr[users + 1],
         target_ptr=target_ptr,
         target_item=target_item,
-        name=f"time split at {iso(at)}",
+        name=f"time split at {iso(at)}" + ("" if target == "any" else f", next {target}"),
+        target=target,
     )
 
 
@@ -268,10 +292,11 @@ def _until(snapshot: Snapshot, users: Ints, end: Ints) -> Bools:
     return np.arange(snapshot.num_events) < np.repeat(stop, np.diff(snapshot.ptr))
 
 
-def repeat_share(snapshot: Snapshot, *, block: int = 4_000_000) -> float:
+def repeat_share(snapshot: Snapshot, *, target: Target = "any", block: int = 4_000_000) -> float:
     """Share of target events whose item the person had turned to before: high for groceries, 0 for books.
 
-    Says whether items already seen should be recommended again.
+    Says whether items already seen should be recommended again. Asked about purchases, what was only looked at
+    before counts as seen too: most of what people buy they looked at first.
 
     Example:
         >>> from penchant.testing import toy_snapshot
@@ -281,10 +306,11 @@ def repeat_share(snapshot: Snapshot, *, block: int = 4_000_000) -> float:
     total = repeats = 0
     for first, last in user_blocks(snapshot.ptr, block):
         events = slice(int(snapshot.ptr[first]), int(snapshot.ptr[last]))
-        target = is_target(snapshot.kind[events], snapshot.item[events])
-        row = np.repeat(np.arange(last - first), np.diff(snapshot.ptr[first : last + 1]))[target]
-        key = row * (snapshot.num_items + 1) + snapshot.item[events][target]
-        key.sort()
-        total += len(key)
-        repeats += int(np.count_nonzero(key[1:] == key[:-1]))
+        turned = is_target(snapshot.kind[events], snapshot.item[events])
+        row = np.repeat(np.arange(last - first), np.diff(snapshot.ptr[first : last + 1]))[turned]
+        key = row * (snapshot.num_items + 1) + snapshot.item[events][turned]
+        asked = is_target(snapshot.kind[events], snapshot.item[events], target)[turned]
+        first_time = np.unique(key, return_index=True)[1]
+        total += int(np.count_nonzero(asked))
+        repeats += int(np.count_nonzero(asked) - np.count_nonzero(asked[first_time]))
     return repeats / total if total else 0.0

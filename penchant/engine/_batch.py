@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, micros, rng
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
-from penchant.engine._live import allowed, drop_seen, reasons
+from penchant.engine._live import allowed, drop_seen, question, reasons
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._serving import Ranker, Serving
 from penchant.store import kept_in_histories
@@ -204,18 +204,24 @@ def _answer(
     personal = request.purpose == "personalise"
     blank = [History(h.subject, h.ts[:0], h.kind[:0], [], h.value[:0], []) for h in histories]
     people = histories if personal else blank
-    scores_BN = [None] * len(people) if ranker.searches else ranker.scores(people)
+    target, by_value = question(shop, ranker, request)
+    rule = ranker.answering[target].seen if request.seen == "auto" else request.seen
+    scores_BN = [None] * len(people) if ranker.searches else ranker.scores(people, target)
     shared_N = allowed(ranker, request)
     ids = ranker.items.ids
     columns: dict[str, list[object]] = {name: [] for name in ANSWER_SCHEMA.names}
     for history, score_N in zip(people, scores_BN, strict=True):
         allowed_N = shared_N.copy()
-        drop_seen(ranker, history, allowed_N, request.seen)
+        drop_seen(ranker, history, allowed_N, rule)
         limit = max(shop.config.serve.candidates, request.k)
-        candidates = ranker.candidates(history, allowed_N, limit, score_N)
+        candidates = ranker.candidates(history, allowed_N, limit, target, by_value, score_N)
         query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
         drawn = ranker.exploration.choose(
-            candidates, query, rng(seed, history.subject), allowed=request.explore == "auto"
+            candidates,
+            query,
+            rng(seed, history.subject),
+            allowed=request.explore == "auto",
+            by_value=by_value,
         )
         choice = drawn.choice
         chosen_K = candidates.item_N[choice.index_K]
@@ -225,7 +231,7 @@ def _answer(
         columns["rank"] += range(1, k + 1)
         columns["item_id"] += [ids[n - 1] for n in chosen_K]
         columns["score"] += candidates.mean_N[choice.index_K].tolist()
-        columns["probability"] += ranker.probabilities(score_N, chosen_K)
+        columns["probability"] += ranker.probabilities(score_N, chosen_K, target)
         columns["odds"] += choice.odds_K.tolist()
         columns["explored"] += choice.explored_K.tolist()
         columns["reason"] += [texts[0].text if texts else None for texts in why]

@@ -10,7 +10,7 @@ import msgspec
 from penchant.core import Artifact, Progress, leads
 from penchant.engine import _requests as rq
 from penchant.engine._content import with_content
-from penchant.engine._promotion import read_promoted
+from penchant.engine._promotion import read_promoted, seen_rule
 from penchant.engine._protocol import (
     DEFAULT_KINDS,
     check_settings,
@@ -54,8 +54,9 @@ def _measure(
 ) -> rq.LeaderboardReport:
     """Measure with the size and the rule on seen items that the promoted model was trained with."""
     seen = request.seen
+    target = request.target or shop.config.target
     if promoted is not None and seen == shop.config.seen == "auto":
-        seen = promoted.facts.get("seen", "auto")
+        seen = seen_rule(promoted.facts, target, "auto")
     size = "auto" if promoted is None else promoted.config.get("size", "auto")
     kinds = chosen_kinds(asked)
     check_settings(shop, size)
@@ -70,6 +71,7 @@ def _measure(
         device="auto",
         by=request.by,
         progress=progress,
+        target=target,
     )
     if request.html is not None and leads():
         atomic_write(Path(request.html), leaderboard_html(shop, outcome).encode())

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
+BY_VALUE = f"value/1+{Best().id}"  # the policy where expected value ranks
 _OPEN = 200_000  # answers whose outcomes are waited for
 _MOST_PAIRS = 2_000_000  # pairs of person and item that item vectors are made from
 _WIDTH = 4  # of item vectors
@@ -135,7 +136,13 @@ class Exploration:
         self._lock = threading.Lock()
 
     def choose(
-        self, candidates: Candidates, query: Query, rng: np.random.Generator, *, allowed: bool
+        self,
+        candidates: Candidates,
+        query: Query,
+        rng: np.random.Generator,
+        *,
+        allowed: bool,
+        by_value: bool = False,
     ) -> Drawn:
         """Draw a slate; with exploring refused, the best by expectation.
 
@@ -144,7 +151,10 @@ class Exploration:
             query: Whom it is for and when.
             rng: Of this request.
             allowed: Whether the request leaves exploring to the shop.
+            by_value: The means are what items bring: the best of them, for certain.
         """
+        if by_value:
+            return _dearest(candidates, query, rng)
         with self._lock:
             self._settle(query.now)
             standing_N = standing_of(candidates.mean_N, candidates.source)
@@ -199,8 +209,8 @@ class Exploration:
 
     def answered(self, slate: Slate) -> None:
         """Wait for the outcomes of a logged answer."""
-        if slate.candidates is None or not slate.candidates.score:
-            return
+        if slate.candidates is None or not slate.candidates.score or slate.policy_id == BY_VALUE:
+            return  # what an item brings does not say how the model's score stood
         standing_N = standing_of(np.array(slate.candidates.score), slate.model_id)
         standing = dict(zip(slate.candidates.item_ids, standing_N.tolist(), strict=True))
         with self._lock:
@@ -262,6 +272,19 @@ class Exploration:
                 row = rows[at]
                 if row["item_id"] is not None:
                     self._one(kind[at], row["recommendation_id"], row["item_id"], row["ts"])
+
+
+def _dearest(candidates: Candidates, query: Query, rng: np.random.Generator) -> Drawn:
+    """The items that bring most, for certain: chances of outcomes alone say nothing of that."""
+    return Drawn(
+        choice=draw_slate(Best(), candidates, query.k, 0.0, rng, 0),
+        mean_N=candidates.mean_N,
+        std_N=candidates.std_N,
+        policy_id=BY_VALUE,
+        updates=0,
+        explore=False,
+        reason="off: value ranks",
+    )
 
 
 def standing_of(score_N: Floats, source: str) -> Floats:

@@ -25,6 +25,7 @@ from penchant.core import (
     SeenRule,
     Slate,
     SlateItem,
+    Target,
     micros,
     rng,
     subject_of,
@@ -150,18 +151,32 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
         subject = subject_of(request.user_id, request.anonymous_id)
     ranker = serving.ranker
     history = _history(shop, subject, request)
+    target, by_value = question(shop, ranker, request)
     allowed_N = allowed(ranker, request)
     note = ranker.note
     if not allowed_N.any():
         note = "nothing in the catalogue meets the filters, allow and deny"
-    drop_seen(ranker, history, allowed_N, request.seen)
-    score_N = None if ranker.searches else ranker.scores([history])[0]
+    rule = ranker.answering[target].seen if request.seen == "auto" else request.seen
+    drop_seen(ranker, history, allowed_N, rule)
+    score_N = None if ranker.searches else ranker.scores([history], target)[0]
     limit = max(shop.config.serve.candidates, request.k)
-    candidates = ranker.candidates(history, allowed_N, limit, score_N)
-    slate = make_slate(shop, ranker, request, history, candidates, score_N, note)
+    candidates = ranker.candidates(history, allowed_N, limit, target, by_value, score_N)
+    slate = make_slate(shop, ranker, request, history, candidates, target, by_value, score_N, note)
     shop.store.log_decision(slate)
     ranker.exploration.answered(slate)
     return msgspec.structs.replace(slate, candidates=None)
+
+
+def question(shop: Shop, ranker: Ranker, request: rq.RecommendRequest) -> tuple[Target, bool]:
+    """What a request asks for: events of which kind, and whether value ranks.
+
+    Raises:
+        InputError: Value is to rank, and the catalogue has no prices.
+    """
+    by_value = (request.objective or shop.config.serve.objective) == "value"
+    if by_value:
+        ranker.check_prices()
+    return request.target or shop.config.target, by_value
 
 
 def _history(shop: Shop, subject: str, request: rq.RecommendRequest) -> History:
@@ -188,7 +203,7 @@ def allowed(ranker: Ranker, request: rq.RecommendRequest) -> npt.NDArray[np.bool
 
 def drop_seen(ranker: Ranker, history: History, allowed_N: npt.NDArray[np.bool_], rule: SeenRule) -> None:
     """Take the person's earlier items out of ``allowed_N``, where the rule says so."""
-    if (ranker.seen if rule == "auto" else rule) == "exclude":
+    if rule == "exclude":
         allowed_N[seen_numbers(ranker, history)] = False
 
 
@@ -198,6 +213,8 @@ def make_slate(
     request: rq.RecommendRequest,
     history: History,
     candidates: Candidates,
+    target: Target,
+    by_value: bool,
     score_N: Floats | None,
     note: str | None,
 ) -> Slate:
@@ -206,14 +223,14 @@ def make_slate(
     now = shop.clock() if request.now is None else micros(request.now)
     query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
     drawn = ranker.exploration.choose(
-        candidates, query, rng(seed, history.subject), allowed=request.explore == "auto"
+        candidates, query, rng(seed, history.subject), allowed=request.explore == "auto", by_value=by_value
     )
     choice = drawn.choice
     chosen_K = candidates.item_N[choice.index_K]
     reasons_K = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
     shown = candidates.mean_N[choice.index_K]
     candidate_ids = ranker.items.array.take(pa.array(candidates.item_N - 1)).to_pylist()
-    chances = ranker.probabilities(score_N, chosen_K)
+    chances = ranker.probabilities(score_N, chosen_K, target)
     items = [
         SlateItem(
             item_id=ranker.items.id(int(number)),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from penchant.core import Noun
+from penchant.core import ASKED_CODES, Noun, SeenRule, Target
 from penchant.core.errors import ArtifactError
+from penchant.models import RankChance
 from penchant.store import atomic_write
 
+if TYPE_CHECKING:
+    from penchant.evaluation import Calibration
+
 _NAME = "promoted.json"
+# Facts of an artifact, each by what is asked for: what makes probabilities of its scores, how likely what stands at a
+# rank is to be next, and whether answers may repeat what the person had.
+CALIBRATION, RANK_CHANCE, SEEN_FOR = "calibration", "rank_chance", "seen_for"
 
 Read = TypeVar("Read")
 
@@ -58,6 +66,43 @@ def write_pointer(artifacts: Path, pointer: Pointer) -> None:
     """Replace the pointer atomically."""
     artifacts.mkdir(parents=True, exist_ok=True)
     atomic_write(artifacts / _NAME, msgspec.json.encode(pointer))
+
+
+def seen_rule(facts: Mapping[str, Any], target: Target, unknown: SeenRule) -> SeenRule:
+    """What an artifact's facts say of repeats when asked for a kind of event: as trained, else as for any kind."""
+    rule: SeenRule = facts.get(SEEN_FOR, {}).get(target, facts.get("seen", unknown))
+    return rule
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How one question is answered, as training found it.
+
+    ``seen``: may answers repeat what the person had. ``chance``: that what stands at a rank is next. ``calibration``:
+    what makes probabilities of scores; None where too few people could be asked.
+    """
+
+    seen: SeenRule
+    chance: RankChance
+    calibration: Calibration | None
+
+
+def answering(facts: Mapping[str, Any], rule: SeenRule) -> dict[Target, Answering]:
+    """How each question is answered, by an artifact's facts and the shop's rule on repeats."""
+    return {target: _answering(facts, target, rule) for target in ASKED_CODES}
+
+
+def _answering(facts: Mapping[str, Any], target: Target, rule: SeenRule) -> Answering:
+    found, calibration = facts.get(CALIBRATION, {}).get(target), None
+    if found is not None:
+        from penchant.evaluation import Calibration
+
+        calibration = msgspec.convert(found, Calibration)
+    return Answering(
+        seen=seen_rule(facts, target, "allow") if rule == "auto" else rule,
+        chance=msgspec.convert(facts.get(RANK_CHANCE, {}).get(target, {}), RankChance),
+        calibration=calibration,
+    )
 
 
 def switch(artifacts: Path, to: str) -> tuple[Pointer, str | None]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from penchant.core import Model, Progress, Run, Scorer, SeenRule, Snapshot, iso, leads, rng
+from penchant.core import Model, Progress, Run, Scorer, SeenRule, Snapshot, Target, iso, leads, rng
 from penchant.core.errors import InputError, MissingExtra, ModelError
 from penchant.data import (
     Cases,
@@ -27,9 +27,11 @@ from penchant.data import (
     basket_size,
     bot_subjects,
     is_target,
+    later_cases,
     make_snapshot,
     next_baskets,
     repeat_share,
+    target_kinds,
     time_split,
 )
 from penchant.engine import _requests as rq
@@ -58,6 +60,7 @@ MEASURE = "NDCG@10"
 _CHOICE_CASES, _FEWEST_CASES, _CHOICE_CELLS = 3000, 400, 40_000_000
 _BASKET = 2.0  # items bought at one visit on average that make a shop one of baskets
 _BASKET_KS = (10, 20)
+_FEWEST_OTHERS = 20  # people from whom something can be learned about a further question
 _REPEATS = 0.2  # a shop where more than this share of events repeats an earlier item is one of habits
 
 
@@ -83,7 +86,7 @@ class Outcome:
 
     full: Snapshot
     train: Snapshot
-    chosen: Cases
+    halves: Halves
     held_out: Cases
     seen: SeenRule
     fitted: list[Fitted]
@@ -135,7 +138,9 @@ def chosen_kinds(asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((*BASELINES, *(asked or DEFAULT_KINDS))))
 
 
-def split_cases(snapshot: Snapshot, share: float, *, seed: int) -> tuple[Snapshot, Cases]:
+def split_cases(
+    snapshot: Snapshot, share: float, *, seed: int, target: Target = "any"
+) -> tuple[Snapshot, Cases]:
     """Split by time, where there is enough to learn from and to ask about. The doctor asks the same.
 
     Raises:
@@ -147,7 +152,13 @@ def split_cases(snapshot: Snapshot, share: float, *, seed: int) -> tuple[Snapsho
             "no event turns to an item: there is nothing to learn from",
             hint="ingest views, cart additions, purchases or reviews with their item_id",
         )
-    train, cases = time_split(snapshot, share=share, seed=seed)
+    if not is_target(snapshot.kind, snapshot.item, target).any():
+        raise ModelError(
+            "no event is of the kind that is asked about",
+            value=target,
+            hint="ask about another with target, here or in shop.toml; any = whatever people turn to",
+        )
+    train, cases = time_split(snapshot, share=share, seed=seed, target=target)
     if len(cases) < 2:
         raise ModelError(
             "too few people have events on both sides of a moment in time",
@@ -166,26 +177,46 @@ class Halves:
     held_out: Cases  # they may not
     few: Cases  # as many of those who choose as tell settings apart
     seen: SeenRule  # decided: exclude or allow
+    seen_for: dict[Target, SeenRule]  # the same for everything that the models can be asked about
     measure: Callable[[Scorer], float]  # on the few
+    others: dict[Target, Cases]  # of further questions, to those who choose
+
+    @property
+    def measures(self) -> dict[Target, Callable[[Scorer], float]]:
+        """A measure for each further question."""
+        return {
+            target: validation_metric(cases, measure=MEASURE, seen=self.seen_for[target])
+            for target, cases in self.others.items()
+        }
 
 
-def split_people(shop: Shop, snapshot: Snapshot, *, share: float, seen: SeenRule, seed: int) -> Halves:
+def split_people(
+    shop: Shop,
+    snapshot: Snapshot,
+    *,
+    share: float,
+    seen: SeenRule,
+    seed: int,
+    target: Target | None = None,
+) -> Halves:
     """Split by time, draw the halves, and decide whether answers may repeat what people had.
+
+    ``target`` None means: ask what the shop says.
 
     Raises:
         ModelError: No event turns to an item, or nobody has events on both sides of any moment.
     """
-    train, cases = split_cases(snapshot, share, seed=seed)
-    rule: SeenRule = seen if seen != "auto" else shop.config.seen
-    if rule == "auto":
-        rule = "allow" if repeat_share(train) > _REPEATS else "exclude"
+    target = target or shop.config.target
+    train, cases = split_cases(snapshot, share, seed=seed, target=target)
+    rules = _seen_rules(train, target, seen if seen != "auto" else shop.config.seen)
     order = rng(seed, "halves").permutation(len(cases))
     half = np.sort(order[: len(cases) // 2])
     chosen, held_out = cases.take(half), cases.take(np.sort(order[len(cases) // 2 :]))
     enough = max(_FEWEST_CASES, min(_CHOICE_CASES, _CHOICE_CELLS // snapshot.num_items))
     few = chosen.take(np.sort(rng(seed, "choice").permutation(len(chosen))[:enough]))
-    measure = validation_metric(few, measure=MEASURE, seen=rule)
-    return Halves(train, chosen, held_out, few, rule, measure)
+    measure = validation_metric(few, measure=MEASURE, seen=rules[target])
+    others = _other_cases(snapshot, train, held_out, [t for t in rules if t != target], seed)
+    return Halves(train, chosen, held_out, few, rules[target], rules, measure, others)
 
 
 def run_protocol(
@@ -201,6 +232,7 @@ def run_protocol(
     by: Sequence[str],
     progress: Progress,
     asked: Sequence[str] = (),
+    target: Target | None = None,
 ) -> Outcome:
     """Split by time, fit every kind on the earlier part, choose on one half of the cases, measure on the other.
 
@@ -209,8 +241,8 @@ def run_protocol(
         InputError: ``by`` names an unknown user attribute, or there is no such device.
         MissingExtra: A kind in ``asked`` cannot be fitted with what is installed; others are left out, with a note.
     """
-    pick_device(device)  # what cannot be is said before anything is fitted
-    halves = split_people(shop, snapshot, share=share, seen=seen, seed=seed)
+    device = pick_device(device)  # what cannot be is said before anything is fitted
+    halves = split_people(shop, snapshot, share=share, seen=seen, seed=seed, target=target)
     train, held_out, rule = halves.train, halves.held_out, halves.seen
     unknown = [name for name in by if name not in held_out.groups]
     if unknown:
@@ -222,6 +254,13 @@ def run_protocol(
         )
     if rule == "allow":  # where people come back to what they had, that alone is a strong baseline
         kinds = list(dict.fromkeys((*kinds, *HABITS)))
+    run = Run(
+        seed=seed,
+        device=device,
+        validate=halves.measure,
+        target=held_out.target,
+        others=halves.measures,
+    )
     fitted: list[Fitted] = []
     for kind in kinds:
         progress(f"fitting {kind}", len(fitted), len(kinds), {})
@@ -230,10 +269,9 @@ def run_protocol(
                 shop,
                 kind,
                 halves,
+                run,
                 by,
-                seed=seed,
                 size=size,
-                device=device,
                 progress=progress,
                 asked=kind in asked,
             )
@@ -246,7 +284,7 @@ def run_protocol(
             )
     rows = {f.kind: f.evaluation for f in fitted if f.evaluation is not None}
     board = leaderboard(rows, measure=MEASURE)
-    outcome = Outcome(snapshot, train, halves.chosen, held_out, rule, fitted, board, baskets)
+    outcome = Outcome(snapshot, train, halves, held_out, rule, fitted, board, baskets)
     outcome.board = replace(board, verdict=board.verdict + _preference(outcome))
     return outcome
 
@@ -259,6 +297,30 @@ def _baskets(snapshot: Snapshot, train: Snapshot, held_out: Cases) -> Cases | No
         return next_baskets(snapshot, held_out)
     except InputError:  # they looked, and bought nothing
         return None
+
+
+def _seen_rules(train: Snapshot, target: Target, seen: SeenRule) -> dict[Target, SeenRule]:
+    """May answers repeat what the person turned to before? For each question, as the shop says or its data do."""
+    asked: list[Target] = list(dict.fromkeys((target, "any", *target_kinds(train))))
+    if seen != "auto":
+        return dict.fromkeys(asked, seen)
+    return {t: "allow" if repeat_share(train, target=t) > _REPEATS else "exclude" for t in asked}
+
+
+def _other_cases(
+    snapshot: Snapshot, train: Snapshot, held_out: Cases, targets: Sequence[Target], seed: int
+) -> dict[Target, Cases]:
+    """Each further question, to people who are not held out; none where too few can be asked."""
+    found: dict[Target, Cases] = {}
+    for target in targets:
+        if not is_target(snapshot.kind, snapshot.item, target)[np.asarray(snapshot.ts) >= train.as_of].any():
+            continue
+        cases = later_cases(snapshot, train, target=target)
+        free = np.flatnonzero(~np.isin(cases.user_C, held_out.user_C))
+        few = np.sort(rng(seed, f"choice of {target}").permutation(free)[:_FEWEST_CASES])
+        if len(few) >= _FEWEST_OTHERS:
+            found[target] = cases.take(few)
+    return found
 
 
 def _preference(outcome: Outcome) -> str:
@@ -279,11 +341,10 @@ def _fit(
     shop: Shop,
     kind: str,
     halves: Halves,
+    run: Run,
     by: Sequence[str],
     *,
-    seed: int,
     size: str,
-    device: str,
     progress: Progress,
     asked: bool,
 ) -> Fitted:
@@ -296,16 +357,10 @@ def _fit(
         progress(task, done, total, figures)
 
     config = model_config(shop, kind, size)
-    folder = run_folder(shop, halves.train, kind, config, seed, validated=halves.seen)
-    run = Run(
-        seed=seed,
-        device=pick_device(device),
-        checkpoints=folder,
-        validate=halves.measure,
-        progress=listen,
-    )
+    asks = halves.seen if run.target == "any" else f"{halves.seen} {run.target}"
+    folder = run_folder(shop, halves.train, kind, config, run.seed, validated=asks)
     try:
-        model = fit_model(kind, halves.train, config, run)
+        model = fit_model(kind, halves.train, config, replace(run, checkpoints=folder, progress=listen))
         choice = halves.measure(model)
     except (MissingExtra, ModelError) as error:
         if asked and isinstance(error, MissingExtra):
@@ -488,11 +543,16 @@ def protocol_words(outcome: Outcome) -> str:
     """What was done, in one paragraph that goes above every table."""
     seen = "items a person had before are excluded" if outcome.seen == "exclude" else "repeats are allowed"
     return (
-        f"Time split at {iso(outcome.train.as_of)}: every model learned from earlier events only. "
-        f"{len(outcome.chosen):,} people chose (stopping, blending, which model to promote), "
+        f"Time split at {iso(outcome.train.as_of)}{_question(outcome)}: every model learned from earlier events only. "
+        f"{len(outcome.halves.chosen):,} people chose (stopping, blending, which model to promote), "
         f"{_measured(outcome):,} others are measured here. Full ranking over {outcome.train.num_items:,} items, "
         f"{seen}, equal scores count as a random order."
     )
+
+
+def _question(outcome: Outcome) -> str:
+    target = outcome.held_out.target
+    return "" if target == "any" else f", asked for the next {target}"
 
 
 def _measured(outcome: Outcome) -> int:

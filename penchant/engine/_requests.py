@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, subject_of
+from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, Target, subject_of
 from penchant.core.errors import InputError
 from penchant.engine._operation import POSITIONAL, InFile, OutFile
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
 ItemIds = list[Id]
+Objective = Literal["interest", "value"]
 _MOST_EVENTS = 10_000  # in one request
 
 
@@ -420,6 +421,9 @@ class EvaluateRequest(Noun, frozen=True):
     share: Annotated[
         float, Meta(gt=0, lt=0.9, description="share of the target events in the test window")
     ] = 0.1
+    target: Annotated[
+        Target | None, Meta(description="ask what people do next of this kind; none: as `shop.toml` says")
+    ] = None
     by: Annotated[list[str], Meta(description="user attributes to report by")] = []
     seen: Annotated[
         SeenRule, Meta(description="may answers repeat items the person had? auto: as it was trained")
@@ -453,6 +457,19 @@ class RecommendRequest(Noun, frozen=True):
     filters: Annotated[
         list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
     ] = []
+    target: Annotated[
+        Target | None,
+        Meta(
+            description="predict the next event of this kind, any = of whichever; none: as `shop.toml` says"
+        ),
+    ] = None
+    objective: Annotated[
+        Objective | None,
+        Meta(
+            description="interest ranks by what is most likely wanted, value by chance times price less cost; "
+            "none: as `shop.toml` says"
+        ),
+    ] = None
     seen: Annotated[SeenRule, Meta(description="may answers repeat items the person had?")] = "auto"
     explore: Annotated[
         Literal["auto", "off"],

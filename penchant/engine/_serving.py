@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import (
+    ASKED_CODES,
     TARGET_KINDS,
-    Artifact,
     Bools,
     Candidates,
     Event,
@@ -27,24 +26,22 @@ from penchant.core import (
     Ints,
     Model,
     Searcher,
-    SeenRule,
     SequenceBatch,
+    Target,
     Vocabulary,
 )
-from penchant.core.errors import ArtifactError
-from penchant.data import live_sequences, sequence_batch
+from penchant.core.errors import ArtifactError, InputError
+from penchant.data import item_values, live_sequences, sequence_batch
 from penchant.engine._explore import Exploration, gather_facts
 from penchant.engine._filters import filter_mask
 from penchant.engine._index import index_note
-from penchant.engine._promotion import Pointer, read_pointer
-from penchant.models import INDEX_ITEMS, best_of
+from penchant.engine._promotion import Answering, Pointer, answering, read_pointer
+from penchant.models import INDEX_ITEMS, best_of, expected_value
 from penchant.policy import Popularity
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
-    from penchant.evaluation import Calibration
 
-CALIBRATION = "calibration"  # the fact of an artifact: what makes probabilities of its scores
 _SEARCHED_ITEMS = (
     20_000  # from here on one person's best are searched for; below, a score for every item costs no more
 )
@@ -102,26 +99,41 @@ class Ranker:
     shelf: Shelf
     popularity: Popularity | None  # counts, where there is no model
     exploration: Exploration
-    seen: SeenRule
+    answering: Mapping[Target, Answering]
     degraded: bool
     note: str | None
     max_history: int
-    calibration: Calibration | None = None
 
-    def probabilities(self, score_N: Floats | None, item_K: Ints) -> list[float | None]:
+    def probabilities(self, score_N: Floats | None, item_K: Ints, target: Target) -> list[float | None]:
         """Chance of some items to be what the person turns to next, by all scores; None where nobody knows."""
-        if self.calibration is None or score_N is None or not len(item_K):
+        calibration = self.answering[target].calibration
+        if calibration is None or score_N is None or not len(item_K):
             return [None] * len(item_K)
-        return self.calibration.of_items(score_N, item_K).tolist()  # type: ignore[no-any-return]
+        return calibration.of_items(score_N, item_K).tolist()  # type: ignore[no-any-return]
 
-    def scores(self, histories: Sequence[History]) -> Floats:
-        """Score all items for some people: (B, N + 1) float32."""
+    @cached_property
+    def value_N(self) -> Floats | None:
+        """What each item brings, (N + 1,); None where the catalogue has no prices."""
+        return item_values(self.shelf.table, self.items)
+
+    def check_prices(self) -> None:
+        """Can value rank?
+
+        Raises:
+            InputError: The catalogue has no prices.
+        """
+        if self.value_N is None:
+            hint = "read a catalogue with price, and cost where known, or ask with objective=interest"
+            raise InputError("value needs prices, and the catalogue has none", hint=hint, path="$.objective")
+
+    def scores(self, histories: Sequence[History], target: Target) -> Floats:
+        """Score all items for some people, asked for one kind of event: (B, N + 1) float32."""
         if self.model is None:
             assert self.popularity is not None
             scores_BN = np.tile(self.popularity.count_N.astype(np.float32), (len(histories), 1))
             scores_BN[:, 0] = -np.inf
             return scores_BN
-        return self.model.scores(self._batch(histories))
+        return self.model.scores(self._batch(histories, target))
 
     @property
     def searches(self) -> bool:
@@ -129,22 +141,36 @@ class Ranker:
         return isinstance(self.model, Searcher) and len(self.items) >= INDEX_ITEMS
 
     def candidates(
-        self, history: History, allowed_N: Bools, limit: int, score_N: Floats | None = None
+        self,
+        history: History,
+        allowed_N: Bools,
+        limit: int,
+        target: Target,
+        by_value: bool,
+        score_N: Floats | None = None,
     ) -> Candidates:
-        """One person's best allowed items, at most ``limit``, in item order; ``score_N``: where they are known."""
+        """One person's best allowed items, at most ``limit``, in item order; ``score_N``: where they are known.
+
+        ``by_value`` ranks them by what they are expected to bring.
+        """
         if score_N is None and self.searches:
             assert isinstance(self.model, Searcher)
-            item_K, mean_K = self.model.best(self._batch([history]), allowed_N, limit)
+            item_K, mean_K = self.model.best(self._batch([history], target), allowed_N, limit)
         else:
-            score_N = self.scores([history])[0] if score_N is None else score_N
-            item_N = np.flatnonzero(allowed_N & np.isfinite(score_N))
-            item_K, mean_K = best_of(item_N, score_N[item_N], limit)
+            score_N = self.scores([history], target)[0] if score_N is None else score_N
+            item_K = np.flatnonzero(allowed_N & np.isfinite(score_N))
+            mean_K = score_N[item_K].astype(np.float32)
+        if by_value:
+            assert self.value_N is not None, "check_prices() first"
+            mean_K = expected_value(mean_K, self.value_N[item_K], self.answering[target].chance)
+        item_K, mean_K = best_of(item_K, mean_K, limit)
         return Candidates(item_K, mean_K, np.zeros_like(mean_K), self.model_id)
 
-    def _batch(self, histories: Sequence[History]) -> SequenceBatch:
+    def _batch(self, histories: Sequence[History], target: Target) -> SequenceBatch:
         features = np.zeros((len(histories), 0), np.float32)
         sequences = live_sequences(histories, self.items, features)
-        return sequence_batch(sequences, np.arange(len(histories)), self.max_history)
+        rows = np.arange(len(histories))
+        return sequence_batch(sequences, rows, self.max_history, asked=ASKED_CODES[target])
 
 
 class Serving:
@@ -223,11 +249,10 @@ class Serving:
             shelf=shelve(items, catalog, out_of_stock=config.serve.out_of_stock),
             popularity=None,
             exploration=exploration or self._explore(items, catalog, vectors=True),
-            seen=config.seen if config.seen != "auto" else loaded.artifact.facts.get("seen", "allow"),
+            answering=answering(loaded.artifact.facts, config.seen),
             degraded=degraded,
             note=note or index_note(loaded.model, loaded.artifact.facts),
             max_history=config.serve.max_history,
-            calibration=_calibration(loaded.artifact),
         )
 
     def _explore(self, items: Vocabulary, catalog: pa.Table, *, vectors: bool) -> Exploration:
@@ -256,7 +281,7 @@ class Serving:
             shelf=shelve(popularity.items, catalog, out_of_stock=self.shop.config.serve.out_of_stock),
             popularity=popularity,
             exploration=self._explore(popularity.items, catalog, vectors=False),
-            seen="allow",
+            answering=answering({}, "allow"),
             degraded=True,
             note=note,
             max_history=self.shop.config.serve.max_history,
@@ -310,13 +335,6 @@ class Serving:
             assert ranker.popularity is not None
             if event.recommendation_id is None:
                 ranker.popularity.count_N[number] += 1
-
-
-def _calibration(artifact: Artifact) -> Calibration | None:
-    from penchant.evaluation import Calibration
-
-    found = artifact.facts.get(CALIBRATION)
-    return None if found is None else msgspec.convert(found, Calibration)
 
 
 def _stamp_of(shop: Shop) -> tuple[tuple[str, int, int], ...]:

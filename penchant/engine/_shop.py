@@ -11,11 +11,11 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec import Meta
 
-from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule
+from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule, Target
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
-from penchant.engine._requests import InitReport, InitRequest
+from penchant.engine._requests import InitReport, InitRequest, Objective
 from penchant.store import ShopStore, atomic_write, open_store
 
 CONFIG = "shop.toml"
@@ -30,6 +30,9 @@ class ServeSettings(Noun, frozen=True):
     candidates: Annotated[int, Meta(ge=10, le=5000, description="best items handed to the policy")] = 500
     out_of_stock: Annotated[bool, Meta(description="may items that are out of stock be shown")] = False
     reasons: Annotated[int, Meta(ge=0, le=5, description="reasons per item")] = 1
+    objective: Annotated[
+        Objective, Meta(description="rank by interest alone, or by value: chance times price less cost")
+    ] = "interest"
     recount: Annotated[bool, Meta(description="count new events before answering many people")] = True
 
 
@@ -64,6 +67,9 @@ class ShopConfig(Noun, frozen=True):
     name: str
     version: int = 1
     seen: SeenRule = "auto"
+    target: Annotated[
+        Target, Meta(description="kind of event that training chooses by and `recommend` predicts")
+    ] = "any"
     data: Settings = msgspec.field(default_factory=Settings)
     serve: ServeSettings = msgspec.field(default_factory=ServeSettings)
     train: TrainSettings = msgspec.field(default_factory=TrainSettings)

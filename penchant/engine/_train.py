@@ -13,7 +13,14 @@ from penchant.engine import _requests as rq
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, serving_model
 from penchant.engine._index import with_index
-from penchant.engine._promotion import Pointer, read_pointer, write_pointer
+from penchant.engine._promotion import (
+    CALIBRATION,
+    RANK_CHANCE,
+    SEEN_FOR,
+    Pointer,
+    read_pointer,
+    write_pointer,
+)
 from penchant.engine._protocol import (
     Fitted,
     Outcome,
@@ -26,10 +33,11 @@ from penchant.engine._protocol import (
     take_snapshot,
 )
 from penchant.engine._reporting import write_training_report
-from penchant.engine._serving import CALIBRATION
 from penchant.engine._tags import train_tags
 from penchant.engine._tidy import tidy
 from penchant.engine._update import update
+from penchant.evaluation import fit_calibration, target_ranks
+from penchant.models import RankChance
 from penchant.training import fit_model, save_artifact
 
 if TYPE_CHECKING:
@@ -64,6 +72,8 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     notes: list[str | None] = []
     facts = {
         "seen": outcome.seen,
+        SEEN_FOR: outcome.halves.seen_for,
+        "target": outcome.held_out.target,
         "seed": request.seed,
         "events": shop.store.status().events,
         LEARNED: snapshot.as_of,
@@ -104,6 +114,15 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
     return report
 
 
+def _rank_chances(outcome: Outcome, model: Model) -> dict[str, Any]:
+    """How likely what stands at a rank is to be next, for each question: as JSON."""
+    halves = outcome.halves
+    asked = {outcome.held_out.target: halves.few, **halves.others}
+    ranks = {t: target_ranks(model, cases, seen=halves.seen_for[t]) for t, cases in asked.items()}
+    laws = {t: RankChance.fit(rank_P, outcome.full.num_items) for t, rank_P in ranks.items()}
+    return {target: msgspec.to_builtins(law) for target, law in laws.items()}
+
+
 def _refit(
     shop: Shop,
     outcome: Outcome,
@@ -118,7 +137,9 @@ def _refit(
     folder = run_folder(shop, outcome.full, fitted.kind, fitted.model.config, request.seed)
     fitted.runs.append(folder)
     if fitted.calibration is not None:
-        facts = {**facts, CALIBRATION: msgspec.to_builtins(fitted.calibration)}
+        found = {t: fit_calibration(fitted.model, cases) for t, cases in outcome.halves.others.items()}
+        found[outcome.held_out.target] = fitted.calibration
+        facts = {**facts, CALIBRATION: msgspec.to_builtins(found)}
     model = _fit_again(outcome.full, fitted.kind, fitted.model.config, request, folder, progress)
     indexed = with_index(model, outcome.full, request.seed)
     artifact = save_artifact(
@@ -127,7 +148,7 @@ def _refit(
         kind=fitted.kind,
         as_of=outcome.full.as_of,
         metrics=fitted.evaluation.metrics | indexed.metrics,
-        facts=facts | indexed.facts,
+        facts=facts | indexed.facts | {RANK_CHANCE: _rank_chances(outcome, fitted.model)},
         parents=[],
         fingerprint=outcome.full.fingerprint,
         items=outcome.full.items,

@@ -56,6 +56,8 @@ def tune(shop: Shop, request: rq.TuneRequest, progress: Progress) -> rq.TuneRepo
             device=device,
             checkpoints=folder,
             validate=halves.measure,
+            target=halves.held_out.target,
+            others=halves.measures,
             progress=progress,
         ),
         deadline=deadline,

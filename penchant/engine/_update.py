@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penchant.core import Artifact, Model, Progress, Run, SeenRule, Snapshot, leads
+from penchant.core import Artifact, Model, Progress, Run, Snapshot, Target, leads
 from penchant.core.errors import ModelError
 from penchant.data import Cases, is_target, time_split
 from penchant.engine import _requests as rq
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, learned_until
 from penchant.engine._index import INDEX, with_index
-from penchant.engine._promotion import Pointer, read_pointer, switch
+from penchant.engine._promotion import Pointer, read_pointer, seen_rule, switch
 from penchant.engine._protocol import pick_device, take_snapshot
 from penchant.engine._recount import RECOUNTED
 from penchant.engine._tidy import tidy
@@ -39,8 +39,9 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
     loaded = load_artifact(shop.artifacts, pointer.promoted)
     learned = learned_until(loaded.artifact)
     snapshot = with_content(shop, take_snapshot(shop, progress), progress)
-    seen: SeenRule = loaded.artifact.facts.get("seen", "allow")
-    train, cases = _newest(snapshot, learned)
+    target = shop.config.target
+    seen = seen_rule(loaded.artifact.facts, target, "allow")
+    train, cases = _newest(snapshot, learned, target)
     run = Run(seed=request.seed, device=pick_device(request.device), progress=progress)
 
     def updated(on: Snapshot) -> Model:
@@ -110,17 +111,17 @@ def _let_serve(shop: Shop, new: str, before: Artifact) -> None:
     tidy(shop, shop.config.train.keep)
 
 
-def _newest(snapshot: Snapshot, learned: int) -> tuple[Snapshot, Cases]:
+def _newest(snapshot: Snapshot, learned: int, target: Target) -> tuple[Snapshot, Cases]:
     """Split what came since a moment: the last part of it is asked about.
 
     Raises:
         ModelError: Too little came.
     """
     ts = np.asarray(snapshot.ts)
-    new = np.sort(ts[(ts >= learned) & is_target(snapshot.kind, snapshot.item)])
+    new = np.sort(ts[(ts >= learned) & is_target(snapshot.kind, snapshot.item, target)])
     if len(new) and new[0] < new[-1]:
         at = int(new[int((1 - _TESTED) * (len(new) - 1))])
-        train, cases = time_split(snapshot, at=max(at, int(new[0]) + 1))
+        train, cases = time_split(snapshot, at=max(at, int(new[0]) + 1), target=target)
         if len(cases) >= 2:
             return train, cases
     raise ModelError(

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from penchant.evaluation._gates import SupportGate, effective_size, refusal, support_gates
     from penchant.evaluation._intervals import Interval, anytime_factor, half_width, interval_of
     from penchant.evaluation._judge import Judgement, Replay, Verdict, judge
-    from penchant.evaluation._metrics import Evaluation, RankProtocol, rank_metrics, validation_metric
+    from penchant.evaluation._metrics import (
+        Evaluation,
+        RankProtocol,
+        rank_metrics,
+        target_ranks,
+        validation_metric,
+    )
     from penchant.evaluation._ope import (
         Feedback,
         Terms,
@@ -119,6 +125,7 @@ _LAZY = {
     "spent": "_experiments",
     "support_gates": "_gates",
     "switch_dr": "_ope",
+    "target_ranks": "_metrics",
     "tuned": "_slope",
     "tuned_estimators": "_slope",
     "validation_metric": "_metrics",
@@ -190,6 +197,7 @@ __all__ = [
     "spent",
     "support_gates",
     "switch_dr",
+    "target_ranks",
     "tuned",
     "tuned_estimators",
     "validation_metric",

@@ -10,7 +10,7 @@ import numpy as np
 
 from penchant.core import Estimate
 from penchant.core.errors import InputError
-from penchant.evaluation._estimate import FEW, bootstrap_means, proportion
+from penchant.evaluation._estimate import FEW, UNBOUNDED, bootstrap_means, proportion
 from penchant.evaluation._metrics import Evaluation
 
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
@@ -61,7 +61,7 @@ def _cautious(name: str, gap: Estimate) -> Estimate:
     A difference of shares lies between -1 and 1: half of it above the middle is a share again, for which
     Wilson's interval is never too narrow. Novelty has no bounds and keeps its bootstrap.
     """
-    if name.startswith("novelty"):
+    if name.startswith(UNBOUNDED):
         return gap
     share = proportion((gap.value + 1) / 2 * gap.n, gap.n, level=gap.level)
     return msgspec.structs.replace(

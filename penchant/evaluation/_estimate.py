@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from penchant.core import Estimate, Floats, Ints, rng
 
+UNBOUNDED = ("novelty", "value@")  # how metrics begin that have no upper bound
 LEVEL = 0.95
 RESAMPLES = 1000
 FEW = 10  # with fewer people a bootstrap pretends to know too much

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from penchant.core import HISTORY_EVENTS, Bools, Estimate, Ints, Noun, Progress, Scorer, SeenRule, no_progress
 from penchant.core.errors import InputError, ModelError, NotFound
-from penchant.data import Cases
+from penchant.data import Cases, item_values
 from penchant.evaluation import _ranks
 from penchant.evaluation._beyond import Shelf, coverage
 from penchant.evaluation._calibration import Calibration, Reliability, Witness
-from penchant.evaluation._estimate import bootstrap_means, proportion
+from penchant.evaluation._estimate import UNBOUNDED, bootstrap_means, proportion
 
 KS = (5, 10, 20, 50)
 BLOCK_CELLS = 8_000_000  # scores held at once: 32 MB of float32
@@ -74,7 +74,9 @@ class Evaluation:
     ``popularity_share@k`` (share of slots held by the most popular hundredth of items). With ``repeats`` also
     ``repeat_recall@k`` and ``new_recall@k`` (share of the targets that the person had before, and had not, among the
     first k; over the cases that ask for such), ``repeat_share@k`` (share of slots held by items the person had) and
-    ``repeat_share`` (of the targets). ``by_group`` and
+    ``repeat_share`` (of the targets). Where the catalogue has prices also ``value@k`` (what the targets among the first
+    k bring a case, in minor units, see ``penchant.data.item_values``) and ``value_NDCG@k`` (the gain of a target is
+    what it brings). ``by_group`` and
     ``by_length`` hold the same for parts of the cases; ``by_popularity`` holds the ``recall@10`` of targets
     that so many people had turned to before. ``reliability``: whether its probabilities come true.
     ``per_case`` (C,) is what paired comparisons need.
@@ -141,7 +143,10 @@ def rank_metrics(
     shelf = Shelf.of(cases.history)
     parts, tops, kept, pairs = [], [], [], []
     witness = None if calibration is None else Witness.of(calibration, cases)
-    for block in _blocks(scorer, cases, ks, seen == "exclude", batch_size, max_length, witness, repeats):
+    value_N = item_values(cases.history.catalog.table, cases.history.items)
+    for block in _blocks(
+        scorer, cases, ks, seen == "exclude", batch_size, max_length, witness, repeats, value_N
+    ):
         index, values = block.index, block.values
         top = _ranks.top_items(block.scores, max(ks))
         kept.append(index)
@@ -230,6 +235,38 @@ class _Block:
     pairs: tuple[Ints, Ints, npt.NDArray[np.float64]]  # case, target, chance to be among the first ten
 
 
+def _asked_of(
+    scorer: Scorer,
+    cases: Cases,
+    index: Ints,
+    exclude: bool,
+    told: bool,
+    max_length: int,
+    witness: Witness | None = None,
+) -> tuple[npt.NDArray[np.floating[Any]], Ints, Ints, Bools]:
+    """Masked scores of some cases, and each target that may be asked for: its row there, its item, whether it is new.
+
+    What is new is told where it is asked or seen items are excluded; else everything counts as new. A witness sees
+    the scores before they are masked.
+    """
+    width = cases.history.num_items + 1
+    scores = _scores(scorer, cases, index, max_length, width - 1)
+    if witness is not None:
+        witness.look(index, scores)
+    first, last = cases.target_ptr[index[0]], cases.target_ptr[index[-1] + 1]
+    owner = np.repeat(np.arange(len(index)), np.diff(cases.target_ptr)[index])
+    target = cases.target_item[first:last].astype(np.int64)
+    new = np.ones(len(target), np.bool_)
+    if exclude or told:
+        ptr, seen = cases.seen(index)
+        seen_owner = np.repeat(np.arange(len(index)), np.diff(ptr))
+        new = ~np.isin(owner * width + target, seen_owner * width + seen)
+    if exclude:
+        owner, target, new = owner[new], target[new], new[new]
+        scores[seen_owner, seen] = -np.inf
+    return scores, owner, target, new
+
+
 def _blocks(
     scorer: Scorer,
     cases: Cases,
@@ -239,26 +276,14 @@ def _blocks(
     max_length: int = HISTORY_EVENTS,
     witness: Witness | None = None,
     repeats: bool = False,
+    value_N: npt.NDArray[np.float64] | None = None,
 ) -> Iterator[_Block]:
-    """Measure block by block; a witness sees the scores before they are masked."""
-    num_items = cases.history.num_items
-    width = num_items + 1
+    """Measure block by block."""
+    width = cases.history.num_items + 1
     size = batch_size or max(1, min(LARGEST_BATCH, BLOCK_CELLS // width))
     for begin in range(0, len(cases), size):
         index = np.arange(begin, min(begin + size, len(cases)))
-        scores = _scores(scorer, cases, index, max_length, num_items)
-        if witness is not None:
-            witness.look(index, scores)
-        first, last = cases.target_ptr[index[0]], cases.target_ptr[index[-1] + 1]
-        owner = np.repeat(np.arange(len(index)), np.diff(cases.target_ptr)[index])
-        target = cases.target_item[first:last].astype(np.int64)
-        if exclude or repeats:
-            ptr, seen = cases.seen(index)
-            seen_owner = np.repeat(np.arange(len(index)), np.diff(ptr))
-            new = ~np.isin(owner * width + target, seen_owner * width + seen)
-        if exclude:
-            owner, target, new = owner[new], target[new], new[new]
-            scores[seen_owner, seen] = -np.inf
+        scores, owner, target, new = _asked_of(scorer, cases, index, exclude, repeats, max_length, witness)
         asked = np.bincount(owner, minlength=len(index)) > 0
         if not asked.all():
             scores, owner = scores[asked], (np.cumsum(asked) - 1)[owner]
@@ -267,6 +292,8 @@ def _blocks(
         values = _case_metrics(owner, better, tied, len(scores), ks)
         if repeats:
             values |= _told_apart(owner, better, tied, new, len(scores), ks)
+        if value_N is not None:
+            values |= _value_metrics(owner, better, tied, np.maximum(value_N[target], 0.0), len(scores), ks)
         yield _Block(index, values, scores, (index[owner], target, _ranks.chance_within(better, tied, FIRST)))
 
 
@@ -311,6 +338,42 @@ def _shown_again(
     return {f"repeat_share@{k}": again_BK[:, :k].mean(axis=1) for k in ks}
 
 
+def _value_metrics(
+    owner: Ints,
+    better: _ranks.Reals,
+    tied: _ranks.Reals,
+    value: _ranks.Reals,
+    num_cases: int,
+    ks: Sequence[int],
+) -> dict[str, npt.NDArray[np.float64]]:
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    dearest = np.lexsort((-value, owner))  # the best order of each case's targets
+    ideal_better = (np.arange(len(owner)) - np.searchsorted(owner, owner)).astype(np.float64)
+    for k in ks:
+        hits = _ranks.chance_within(better, tied, k) * value
+        found[f"value@{k}"] = np.bincount(owner, hits, minlength=num_cases).astype(np.float64)
+        gain = np.bincount(owner, _ranks.gain_within(better, tied, k) * value, minlength=num_cases)
+        best = _ranks.gain_within(ideal_better, np.ones(len(owner)), k) * value[dearest]
+        most = np.bincount(owner, best, minlength=num_cases)
+        found[f"value_NDCG@{k}"] = np.divide(gain, most, out=np.zeros(num_cases), where=most > 0)
+    return found
+
+
+def target_ranks(
+    scorer: Scorer, cases: Cases, *, seen: SeenRule = "exclude", max_length: int = HISTORY_EVENTS
+) -> npt.NDArray[np.float64]:
+    """Mean rank of every target that may be asked for, from 1, infinite where the scorer cannot rank it: (P,)."""
+    found = []
+    num_items = cases.history.num_items
+    size = max(1, min(LARGEST_BATCH, BLOCK_CELLS // (num_items + 1)))
+    for begin in range(0, len(cases), size):
+        index = np.arange(begin, min(begin + size, len(cases)))
+        scores, owner, target, _ = _asked_of(scorer, cases, index, seen == "exclude", False, max_length)
+        better, tied = _ranks.place_targets(scores, owner, target)
+        found.append(better + (tied + 1) / 2)
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True, eq=False)
 class _Result:
     """Per-case figures, ready to be summed up over any part of the cases."""
@@ -328,7 +391,7 @@ class _Result:
         names = [name for name in self.per_case if name not in partial]
         values_CV = np.stack([self.per_case[name][part] for name in names], axis=1)
         users = self.user_C[part]
-        bounded = np.array([not name.startswith("novelty") for name in names])
+        bounded = np.array([not name.startswith(UNBOUNDED) for name in names])
         found = dict(
             zip(names, bootstrap_means(values_CV, users, seed=self.seed, bounded=bounded), strict=True)
         )

@@ -12,7 +12,7 @@ from penchant.evaluation._classification import Classification
 from penchant.evaluation._metrics import Evaluation
 from penchant.evaluation._template import render_page
 
-SHOWN = ("HR@10", "NDCG@10", "MRR", "recall@50", "coverage@10", "novelty@10")
+SHOWN = ("HR@10", "NDCG@10", "MRR", "recall@50", "coverage@10", "novelty@10", "value@10")
 MOST_CLASSES = 15  # of the tags' classes, the most frequent ones
 
 

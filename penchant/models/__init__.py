@@ -36,14 +36,16 @@ if TYPE_CHECKING:
         RecentPopularityConfig,
         log_trend,
     )
+    from penchant.models._readings import Reading, kinds_in, uphill
     from penchant.models._sequence import Sequence
-    from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SIZES, SequenceConfig, Size
+    from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, SIZES, Blend, SequenceConfig, Size
     from penchant.models._sequence_costs import SequenceCosts, sequence_costs
     from penchant.models._tags import BehaviourView, TagEvidence, Tags, TagsConfig
     from penchant.models._tags_fit import fit_tags
     from penchant.models._tags_labels import labels_from_users, next_period_labels
     from penchant.models._tags_train import TrainedTags, train_tags
     from penchant.models._transitions import Transitions, TransitionsConfig
+    from penchant.models._value import RankChance, expected_value
 
 _LAZY = {
     "EASE": "_ease",
@@ -56,6 +58,7 @@ _LAZY = {
     "IALS": "_ials",
     "IALSConfig": "_ials",
     "BehaviourView": "_tags",
+    "Blend": "_sequence_config",
     "Content": "_content",
     "ContentNeighbours": "_content",
     "ExactIndex": "_index",
@@ -71,8 +74,10 @@ _LAZY = {
     "NeighbourModel": "_counts",
     "Popularity": "_popularity",
     "PopularityConfig": "_popularity",
+    "RankChance": "_value",
     "RecentPopularity": "_popularity",
     "RecentPopularityConfig": "_popularity",
+    "Reading": "_readings",
     "Sequence": "_sequence",
     "SequenceConfig": "_sequence_config",
     "SequenceCosts": "_sequence_costs",
@@ -86,7 +91,9 @@ _LAZY = {
     "TransitionsConfig": "_transitions",
     "encoder_installed": "_encoders",
     "encoder_kinds": "_encoders",
+    "expected_value": "_value",
     "fit_tags": "_tags_fit",
+    "kinds_in": "_readings",
     "labels_from_users": "_tags_labels",
     "load_encoder": "_encoders",
     "beginnings": "_counts",
@@ -95,6 +102,7 @@ _LAZY = {
     "sequence_costs": "_sequence_costs",
     "target_counts": "_counts",
     "train_tags": "_tags_train",
+    "uphill": "_readings",
 }
 
 __all__ = [
@@ -104,6 +112,7 @@ __all__ = [
     "INDEX_ITEMS",
     "SIZES",
     "BehaviourView",
+    "Blend",
     "Content",
     "ContentNeighbours",
     "EASEConfig",
@@ -122,6 +131,8 @@ __all__ = [
     "Popularity",
     "PopularityConfig",
     "QuantizedIndex",
+    "RankChance",
+    "Reading",
     "RecentPopularity",
     "RecentPopularityConfig",
     "Sequence",
@@ -139,7 +150,9 @@ __all__ = [
     "choose_index",
     "encoder_installed",
     "encoder_kinds",
+    "expected_value",
     "fit_tags",
+    "kinds_in",
     "labels_from_users",
     "load_encoder",
     "log_trend",
@@ -148,6 +161,7 @@ __all__ = [
     "sequence_costs",
     "target_counts",
     "train_tags",
+    "uphill",
 ]
 
 

@@ -7,7 +7,7 @@ E stored pairs. Item numbers run from 1 to N; rows and columns of a matrix are i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from penchant.core import Bools, Floats, Ints, Run, Scorer, SequenceBatch, Snapshot
+from penchant.core import ASKED_CODES, Bools, Floats, Ints, Run, Scorer, SequenceBatch, Snapshot, Target
 from penchant.data import is_target
+from penchant.models._readings import DECAYS, Reading, Readings, kinds_in, search_reading
 
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
 CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
-DECAYS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.99, 0.995, 1.0)  # from 'only the newest event' to 'all alike'
 _BEGINNING, _BELIEVED = 10, 20.0  # first events of a person; events that popularity is worth beside them
+_DRAWN = 5  # usual events that every item is given, so that one purchase proves little
 NEGLIGIBLE = 1e-6  # history weights below this share of the newest event's are left out
 
 
@@ -88,16 +89,24 @@ def history_weights(batch: SequenceBatch, decay: float) -> npt.NDArray[np.float6
     return age_weights(positive_events(batch), decay)
 
 
+def read_weights(batch: SequenceBatch, reading: Reading) -> npt.NDArray[np.float64]:
+    """Weigh each event of a batch by its kind and age: (B, T); as ``history_weights`` for a plain reading."""
+    named_BT = batch.mask_BT & (batch.item_BT > 0)
+    weight_BT = age_weights(positive_events(batch), reading.decay, named_BT)
+    weight_BT *= reading.weight_K[batch.kind_BT]
+    return weight_BT
+
+
 def positive_events(batch: SequenceBatch) -> Bools:
     """Which events of a batch speak for their item: (B, T)."""
     return is_target(batch.kind_BT.astype(np.uint8), batch.item_BT) & batch.mask_BT
 
 
-def age_weights(counted_BT: Bools, decay: float) -> npt.NDArray[np.float64]:
-    """``decay ** (number of newer counted events)`` for counted events, 0 for others: (B, T)."""
+def age_weights(counted_BT: Bools, decay: float, weighed_BT: Bools | None = None) -> npt.NDArray[np.float64]:
+    """``decay ** (number of newer counted events)`` for weighed events, else 0: (B, T). None weighs the counted."""
     newer_BT = counted_BT[:, ::-1].cumsum(axis=1)[:, ::-1] - counted_BT
     weight_BT: npt.NDArray[np.float64] = np.power(float(decay), newer_BT)
-    weight_BT[~counted_BT | (weight_BT < NEGLIGIBLE)] = 0.0
+    weight_BT[~(counted_BT if weighed_BT is None else weighed_BT) | (weight_BT < NEGLIGIBLE)] = 0.0
     return weight_BT
 
 
@@ -137,6 +146,27 @@ def popularity_prior(found: Positives, num_items: int) -> npt.NDArray[np.float32
     counts = np.bincount(found.item, minlength=num_items + 1).astype(np.float64)
     share: npt.NDArray[np.float64] = counts / max(counts.max(initial=0.0), 1.0)
     return share.astype(np.float32)
+
+
+def kind_share(found: Positives, num_items: int, target: Target) -> npt.NDArray[np.float32]:
+    """How much of each item's events are of one kind, (N + 1,); 1 = as usual in the shop, drawn to it where few."""
+    if target == "any":
+        return np.ones(num_items + 1, np.float32)
+    event_N = np.bincount(found.item, minlength=num_items + 1)
+    mine_N = np.bincount(found.item[found.kind == ASKED_CODES[target]], minlength=num_items + 1)
+    usual = max(int(mine_N.sum()), 1) / max(1, int(event_N.sum()))
+    share_N: npt.NDArray[np.float32] = ((mine_N / usual + _DRAWN) / (event_N + _DRAWN)).astype(np.float32)
+    return share_N
+
+
+def named_shares(share_AN: Mapping[Target, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[np.float32]]:
+    """Arrays by what is asked for, under the names by which they are kept."""
+    return {f"share.{target}": share_N for target, share_N in share_AN.items()}
+
+
+def shares_named(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[Target, npt.NDArray[np.float32]]:
+    """The same, back from their names."""
+    return {target: arrays[f"share.{target}"] for target in ASKED_CODES if f"share.{target}" in arrays}
 
 
 def item_blocks(cost_I: Ints | Floats, budget: float) -> Iterator[tuple[int, int]]:
@@ -199,17 +229,20 @@ class NeighbourModel:
 
     ``M`` is a sparse (N + 1, N + 1) matrix in CSR form (``indptr``, ``indices``, ``data``), open to models
     that want to carry it as an item-to-item bias. ``popular`` (N + 1,) in [0, 1], times ``config.prior``,
-    decides where the history is silent, so that somebody new gets the popular items.
+    decides where the history is silent, so that somebody new gets the popular items. Asked for one kind of
+    event, the history is read as ``config.readings`` says for it.
     """
 
     Config: ClassVar[type[msgspec.Struct]]
     usual_decay: ClassVar[float]  # where nobody asked for one and there is no validation
 
-    config: Any  # has `decay` and `prior`
+    config: Any  # has `decay` and `prior`, and `readings` where it can tell kinds apart
     indptr: npt.NDArray[np.int64]  # (N + 2,)
     indices: npt.NDArray[np.int32]  # (E,)
     data: npt.NDArray[np.float32]  # (E,)
     popular: npt.NDArray[np.float32]  # (N + 1,)
+    # What ``kind_share`` says, by what is asked for, where a reading has a lift.
+    share_AN: Mapping[Target, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for array in (self.indptr, self.indices, self.data, self.popular):
@@ -241,6 +274,32 @@ class NeighbourModel:
             return self.with_decay(decay)
         return best_by_validation(self.with_decay, DECAYS, self.usual_decay, run)
 
+    def by_kinds(self, run: Run, snapshot: Snapshot, found: Positives) -> Self:
+        """The same with a reading for each question that ``run`` can validate, unless the config has them.
+
+        Args:
+            run: What validates, and for which questions.
+            snapshot: What was learned from: where it holds one kind of event only, there is one way to read.
+            found: Its positive events.
+        """
+        if self.config.readings is not None:
+            return self._with_readings(self.config.readings, found)
+        kinds = kinds_in(snapshot)
+        plain, readings = Reading(self.config.decay), {}
+        for target, validate in run.validations.items() if len(kinds) > 1 else ():
+
+            def measure(
+                reading: Reading, target: Target = target, validate: Callable[[Scorer], float] = validate
+            ) -> float:
+                return validate(self._with_readings({target: reading}, found))
+
+            readings[target] = search_reading(measure, plain, kinds)
+        return self._with_readings({t: r for t, r in readings.items() if r != plain}, found)
+
+    def _with_readings(self, readings: Readings, found: Positives) -> Self:
+        shares = {t: kind_share(found, self.num_items, t) for t, reading in readings.items() if reading.lift}
+        return replace(self, config=msgspec.structs.replace(self.config, readings=readings), share_AN=shares)
+
     @property
     def num_items(self) -> int:
         """N."""
@@ -259,16 +318,38 @@ class NeighbourModel:
             self,
             indptr=np.r_[self.indptr, np.full(more, self.indptr[-1])],
             popular=np.r_[self.popular, np.zeros(more, np.float32)],
+            share_AN={t: np.r_[share_N, np.ones(more, np.float32)] for t, share_N in self.share_AN.items()},
         )
 
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """Score every item for every row: (B, N + 1) float32, column 0 is -inf."""
+        return self._read(batch, self.config.prior * self.popular)
+
+    def _read(self, batch: SequenceBatch, prior: Floats | None = None) -> npt.NDArray[np.float32]:
+        """Score by the history alone, plus a prior: (B, N + 1) float32, column 0 is -inf."""
+        weight_BT, lifted = self._weights(batch)
+        out_BN = self.weighted_rows(batch.item_BT, weight_BT, prior)
+        for rows, lift_N in lifted:
+            out_BN[rows] *= lift_N
+        return out_BN
+
+    def _weights(
+        self, batch: SequenceBatch
+    ) -> tuple[npt.NDArray[np.float64], list[tuple[npt.NDArray[np.intp], Floats]]]:
+        """The weight of every event, (B, T), and what multiplies the scores of some rows: their numbers, (N + 1,)."""
         weight_BT = history_weights(batch, self.config.decay)
-        return self.weighted_rows(batch.item_BT, weight_BT, self.config.prior * self.popular)
+        lifted: list[tuple[npt.NDArray[np.intp], Floats]] = []
+        for target, reading in (getattr(self.config, "readings", None) or {}).items():
+            rows = batch.rows_asked(ASKED_CODES[target])
+            if len(rows):
+                weight_BT[rows] = read_weights(batch.take(rows), reading)
+                if reading.lift:
+                    lifted.append((rows, self.share_AN[target] ** reading.lift))
+        return weight_BT, lifted
 
     def evidence(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the history alone says: (B, N + 1), column 0 is 0."""
-        found_BN = self.weighted_rows(batch.item_BT, history_weights(batch, self.config.decay))
+        found_BN = self._read(batch)
         found_BN[:, 0] = 0.0
         return found_BN
 
@@ -318,11 +399,13 @@ class NeighbourModel:
 
     def sparse_evidence(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """``evidence`` of a batch of one row without its zeros: items in order (K,), and the same bits (K,)."""
-        weight_T = history_weights(batch, self.config.decay)[0]
-        cell_E, amount_E = self._entries(batch.item_BT[0], weight_T)
+        weight_BT, lifted = self._weights(batch)
+        cell_E, amount_E = self._entries(batch.item_BT[0], weight_BT[0])
         item_K, place_E = np.unique(cell_E, return_inverse=True)
-        amount_K = np.bincount(place_E, amount_E, minlength=len(item_K))
-        return item_K.astype(np.int64), amount_K.astype(np.float32)
+        amount_K = np.bincount(place_E, amount_E, minlength=len(item_K)).astype(np.float32)
+        for _, lift_N in lifted:
+            amount_K *= lift_N[item_K]
+        return item_K.astype(np.int64), amount_K
 
     def _entries(
         self, item_P: Ints, weight_P: Floats
@@ -346,8 +429,9 @@ class NeighbourModel:
         return flat.reshape(len(item_BT), width).astype(np.float64, copy=False)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """All that was learned: ``indptr``, ``indices``, ``data``, ``popular``, ``decay``."""
+        """All that was learned: ``indptr``, ``indices``, ``data``, ``popular``, ``decay``, and ``share.KIND``."""
         return {
+            **named_shares(self.share_AN),
             "decay": np.array([self.config.decay], np.float64),
             "indptr": self.indptr,
             "indices": self.indices,
@@ -364,4 +448,5 @@ class NeighbourModel:
             indices=arrays["indices"],
             data=arrays["data"],
             popular=arrays["popular"],
+            share_AN=shares_named(arrays),
         )

@@ -20,6 +20,7 @@ from penchant.models._counts import (
     strongest,
     user_item_matrix,
 )
+from penchant.models._readings import Readings
 
 BLOCK_ROWS = 512
 
@@ -33,12 +34,15 @@ class EASEConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     item. ``decay``: weight of a history event for each newer one; None lets validation decide, 0.7 without.
     ``max_history``: most recent distinct items that count of one person. ``prior``: weight of popularity
     beside the evidence.
+    ``readings``: how a history is read when asked for one kind of event, see ``Reading``; None lets validation
+    decide where there are several kinds.
     """
 
     reg: Annotated[float, Meta(gt=0)] = 100.0
     max_items: Annotated[int, Meta(ge=2, le=40_000)] = 8_000
     neighbours: Annotated[int, Meta(ge=1)] = 200
     decay: Annotated[float, Meta(gt=0, le=1)] | None = None
+    readings: Readings | None = None
     max_history: Annotated[int, Meta(ge=2)] = 300
     prior: Annotated[float, Meta(ge=0)] = 0.001
 
@@ -79,7 +83,7 @@ class EASE(NeighbourModel):
             places = (small.data, (chosen[small.coords[0]], chosen[small.coords[1]]))
             matrix = sparse.coo_array(places, shape=(width, width)).tocsr()
         model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
-        return model.settled(config.decay, run)
+        return model.settled(config.decay, run).by_kinds(run, snapshot, found)
 
 
 def _gram(who: sparse.csr_array) -> npt.NDArray[np.float32]:

@@ -26,6 +26,7 @@ from penchant.models._counts import (
     positive_events,
     positives,
 )
+from penchant.models._readings import Readings
 
 FACTS = ("constant", "often", "lately", "fading", "returns", "trend", "known")
 Weights = tuple[float, float, float, float, float, float, float]  # of FACTS
@@ -50,9 +51,12 @@ class FrequencyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     ``decay``: weight of a history event for each newer one, 1 = plain frequency; None lets validation decide,
     0.97 without. ``prior``: weight of popularity beside the own history.
+    ``readings``: how a history is read when asked for one kind of event, see ``Reading``; None lets validation
+    decide where there are several kinds.
     """
 
     decay: Annotated[float, Meta(gt=0, le=1)] | None = None
+    readings: Readings | None = None
     prior: Annotated[float, Meta(ge=0)] = 0.001
 
 
@@ -80,9 +84,10 @@ class Frequency(NeighbourModel):
     @classmethod
     def fit(cls, snapshot: Snapshot, config: FrequencyConfig, run: Run) -> Self:
         """Learned are how fast a habit fades, and popularity."""
+        found = positives(snapshot)
         itself = sparse.eye_array(snapshot.num_items + 1, format="csr", dtype=np.float32)
-        model = cls.from_matrix(config, itself, popularity_prior(positives(snapshot), snapshot.num_items))
-        return model.settled(config.decay, run)
+        model = cls.from_matrix(config, itself, popularity_prior(found, snapshot.num_items))
+        return model.settled(config.decay, run).by_kinds(run, snapshot, found)
 
 
 class HabitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,6 @@ from msgspec import Meta
 from penchant.core import Floats, Ints, Run, SequenceBatch, Snapshot
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.models._counts import (
-    DECAYS,
     age_weights,
     best_by_validation,
     history_weights,
@@ -23,6 +22,7 @@ from penchant.models._counts import (
     positives,
     user_item_matrix,
 )
+from penchant.models._readings import DECAYS
 
 USUAL_DECAY = 0.8
 _WORST_CONDITION = 1e13  # of the equations, in doubles

@@ -20,6 +20,7 @@ from penchant.models._counts import (
     strongest,
     user_item_matrix,
 )
+from penchant.models._readings import Readings
 
 BLOCK_PAIRS = 2_000_000  # multiplications per block: what is made of them stays near the cache
 
@@ -31,11 +32,14 @@ class ItemKNNConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ``neighbours``: pairs kept per item. ``decay``: weight of a history event for each newer one; None
     lets validation decide, 0.7 without. ``max_history``: most recent distinct items that count of one
     person. ``prior``: weight of popularity beside the evidence.
+    ``readings``: how a history is read when asked for one kind of event, see ``Reading``; None lets validation
+    decide where there are several kinds.
     """
 
     shrink: Annotated[float, Meta(ge=0)] = 10.0
     neighbours: Annotated[int, Meta(ge=1)] = 200
     decay: Annotated[float, Meta(gt=0, le=1)] | None = None
+    readings: Readings | None = None
     max_history: Annotated[int, Meta(ge=2)] = 300
     prior: Annotated[float, Meta(ge=0)] = 0.001
 
@@ -77,4 +81,4 @@ class ItemKNN(NeighbourModel):
             run.progress("item_knn", end, width, {})
         matrix = sparse.vstack(blocks, format="csr")
         model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
-        return model.settled(config.decay, run)
+        return model.settled(config.decay, run).by_kinds(run, snapshot, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
@@ -11,13 +11,26 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from penchant.core import DAY, KIND_CODES, TARGET_KINDS, Floats, Ints, Run, SequenceBatch, Snapshot
+from penchant.core import (
+    ASKED_CODES,
+    DAY,
+    KIND_CODES,
+    TARGET_KINDS,
+    Floats,
+    Ints,
+    Run,
+    SequenceBatch,
+    Snapshot,
+    Target,
+)
 from penchant.core.errors import InputError
-from penchant.models._counts import Positives, best_by_validation, positives
+from penchant.data import target_kinds
+from penchant.models._counts import Positives, best_by_validation, named_shares, positives, shares_named
 
 Weight = Annotated[float, Meta(ge=0)]
 USUAL_DAYS = 7.0
 _EXPECTED = 2.0  # events as expected that every item is given, so that one event of late proves little
+_REST = 1e-3  # weight of all events beside those of the kind asked for
 DAYS = (1.0, 3.0, USUAL_DAYS, 14.0, 30.0, 90.0)
 
 
@@ -45,18 +58,24 @@ class RecentPopularityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_u
 
 @dataclass(frozen=True, eq=False)
 class _Counted:
-    """One score an item, the same for everybody: its share of all weighted events."""
+    """One score an item, the same for everybody: its share of all weighted events, or of the kind asked for."""
 
     config: Any
     share: npt.NDArray[np.float32]  # (N + 1,)
+    # The same of each kind that happens often.
+    share_AN: Mapping[Target, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.share.flags.owndata:
             self.share.flags.writeable = False
 
     def scores(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
-        """Score every item for every row, all rows alike: (B, N + 1) float32, column 0 is -inf."""
-        return self._rows(len(batch.item_BT))
+        """Score every item for every row, all rows with one question alike: (B, N + 1) float32, column 0 is -inf."""
+        out = self._rows(len(batch.item_BT))
+        for target, share_N in self.share_AN.items():
+            out[batch.rows_asked(ASKED_CODES[target])] = share_N
+        out[:, 0] = -np.inf
+        return out
 
     def related(self, items_Q: Ints) -> npt.NDArray[np.float32]:
         """The popular items, whatever the item: (Q, N + 1) float32, column 0 is -inf."""
@@ -72,13 +91,13 @@ class _Counted:
         return out
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """All that was learned: ``share``."""
-        return {"share": self.share}
+        """All that was learned: ``share``, and ``share.KIND``."""
+        return {"share": self.share, **named_shares(self.share_AN)}
 
     @classmethod
     def restore(cls, config: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
         """Rebuild from ``arrays()``."""
-        return cls(config=config, share=arrays["share"])
+        return cls(config=config, share=arrays["share"], share_AN=shares_named(arrays))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +118,7 @@ class Popularity(_Counted):
     def fit(cls, snapshot: Snapshot, config: PopularityConfig, run: Run) -> Self:
         """Count; raises ``InputError`` for a weight of a kind that cannot count."""
         found = positives(snapshot)
-        return cls(config=config, share=_share(found, snapshot, _weights(found, config.kind_weights)))
+        return cls(config, *_shares(found, snapshot, _weights(found, config.kind_weights)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +153,7 @@ class RecentPopularity(_Counted):
     def _fading(cls, found: Positives, snapshot: Snapshot, config: RecentPopularityConfig) -> Self:
         age = (found.ts.max(initial=0) - found.ts) / DAY
         weights = _weights(found, config.kind_weights) * np.exp2(-age / (config.half_life_days or USUAL_DAYS))
-        return cls(config=config, share=_share(found, snapshot, weights))
+        return cls(config, *_shares(found, snapshot, weights))
 
 
 def _weights(found: Positives, kind_weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
@@ -147,9 +166,21 @@ def _weights(found: Positives, kind_weights: Mapping[str, float]) -> npt.NDArray
     return by_code[found.kind]
 
 
-def _share(found: Positives, snapshot: Snapshot, weights: Floats) -> npt.NDArray[np.float32]:
-    counts = np.bincount(found.item, weights, minlength=snapshot.num_items + 1)
-    return (counts / max(float(counts.sum()), 1e-12)).astype(np.float32)
+def _shares(
+    found: Positives, snapshot: Snapshot, weights: Floats
+) -> tuple[npt.NDArray[np.float32], dict[Target, npt.NDArray[np.float32]]]:
+    """Of all events, and of each kind's own, where all events order the items that have none of it."""
+
+    def share(weights: Floats) -> npt.NDArray[np.float64]:
+        counts = np.bincount(found.item, weights, minlength=snapshot.num_items + 1)
+        return counts / max(float(counts.sum()), 1e-12)
+
+    whole_N = share(weights)
+    kinds = {kind: share(weights * (found.kind == ASKED_CODES[kind])) for kind in target_kinds(snapshot)}
+    mixed: dict[Target, npt.NDArray[np.float32]] = {
+        kind: (share_N + _REST * whole_N).astype(np.float32) for kind, share_N in kinds.items()
+    }
+    return whole_N.astype(np.float32), mixed
 
 
 def log_trend(snapshot: Snapshot, half_life_days: float | None) -> npt.NDArray[np.float32]:

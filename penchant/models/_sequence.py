@@ -14,23 +14,24 @@ from typing import Any, ClassVar, Self
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
-from penchant.core import Bools, Floats, Ints, Run, SequenceBatch, Snapshot, VectorIndex
+from penchant.core import ASKED_CODES, Bools, Floats, Ints, Run, SequenceBatch, Snapshot, Target, VectorIndex
 from penchant.core.errors import ArtifactError, MissingExtra
 from penchant.models._content import Content
 from penchant.models._counts import NeighbourModel, beginnings
-from penchant.models._habits import Habits, HabitsConfig
+from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
 from penchant.models._index import ExactIndex, QuantizedIndex, best_of, distinct, scores_of
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
 from penchant.models._popularity import log_trend
-from penchant.models._sequence_config import SequenceConfig, Size
+from penchant.models._sequence_config import Blend, SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig
 
 ENCODER, INDEX = "file:encoder.onnx", "file:items.faiss"
 _ENCODER_CELLS = 8_000_000  # cells of the largest array within one run of the encoder: 32 MB
 _COMPANION_WEIGHT = 4.0  # of the counts beside the cosine, for items alone
 _INPUTS = ("vec_BTD", "kind_BT", "gap_BT", "value_BT", "length_B")
-_COUNTED = ("transitions", "neighbours", "habits")
+_COUNTED = ("transitions", "neighbours", "habits", "own")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,10 @@ class Sequence:
     """Score = best dot product of an item's vector with the R interests + what was counted.
 
     The counted part is ``counts_weight * log(1 + (transitions + neighbours_weight * neighbours +
-    repeats_weight * habits) / counts_floor) + trend_weight * trend``, where ``habits`` is the chance that the next
-    visit brings an item of the own history back, and ``trend`` how much more people turn to the item of late than over
-    all time, which the network cannot know. The weights are found on validation; a weight of 0 leaves the part out.
+    repeats_weight * habits + own_weight * own) / counts_floor) + trend_weight * trend``, where ``habits`` is the chance
+    that the next visit brings an item of the own history back, ``own`` what the kinds of events in it say for the event
+    asked for, and ``trend`` how much more people turn to the item of late than over all time, which the network cannot
+    know. The weights are found on validation, but for the trend's for each question; a weight of 0 leaves the part out.
     Where the catalogue's content was encoded, ``content_weight * content neighbours`` joins the sum, and an item
     that nobody has met gets the share ``lending`` of what is counted for the items nearest to it in content.
     """
@@ -57,6 +59,7 @@ class Sequence:
     transitions: Transitions
     neighbours: ItemKNN
     habits: Habits
+    own: Frequency  # the own history by kinds of events
     weights: Mapping[str, npt.NDArray[Any]]  # of the torch network but for the item vectors: to learn on from
     content: Content | None = None  # None: nothing of the items was encoded
     approximate: QuantizedIndex | None = field(default=None, kw_only=True)  # where that was found faster
@@ -73,7 +76,7 @@ class Sequence:
         except Exception as error:  # onnxruntime raises its own, unrelated classes
             raise ArtifactError("the encoder is no usable ONNX graph", value=type(error).__name__) from None
         found = [entry.name for entry in session.get_inputs()]
-        if set(found) != set(_INPUTS):
+        if set(found) != {*_INPUTS, *(["asked_B"] if self.config.asked else [])}:
             raise ArtifactError(
                 "the encoder was made by another version of Penchant",
                 value=", ".join(found),
@@ -97,6 +100,8 @@ class Sequence:
             "value_BT": part.value_BT,
             "length_B": part.length_B.astype(np.int64),
         }
+        if self.config.asked:
+            feed["asked_B"] = np.zeros(len(part.item_BT), np.int64) if part.asked_B is None else part.asked_B
         mean_BRD, spread_BR = self._session.run(None, feed)
         return mean_BRD, spread_BR
 
@@ -109,15 +114,7 @@ class Sequence:
             yield cut
             return
         for start in range(0, rows, step):
-            part = slice(start, start + step)
-            yield SequenceBatch(
-                item_BT=cut.item_BT[part],
-                kind_BT=cut.kind_BT[part],
-                gap_BT=cut.gap_BT[part],
-                value_BT=cut.value_BT[part],
-                mask_BT=cut.mask_BT[part],
-                user_BF=cut.user_BF[part],
-            )
+            yield cut.take(slice(start, start + step))
 
     def cut(self, batch: SequenceBatch) -> SequenceBatch:
         """The part of a batch that the encoder reads: the last ``length`` events of every row."""
@@ -135,13 +132,16 @@ class Sequence:
             np.maximum(out_BN, mean_BRD[:, r] @ self.item_ND.T, out=out_BN)
         silent_B = batch.length_B == 0
         out_BN[silent_B] = self.prior_N
-        weight = self.config.counts_weight or 0.0
-        if self.config.counts and weight:
-            counted_BN = self.counted(batch)
-            counted_BN *= 1.0 / self.config.counts_floor_or_default
+        for target, code in ASKED_CODES.items() if self.config.counts else ():
+            blend, rows = self.config.blend(target), batch.rows_asked(code)
+            if not len(rows) or not blend.counts_weight:
+                continue
+            whole = len(rows) == len(out_BN)
+            counted_BN = self.counted(batch if whole else batch.take(rows), blend)
+            counted_BN *= 1.0 / blend.counts_floor
             np.log1p(counted_BN, out=counted_BN)
-            counted_BN *= weight
-            out_BN += counted_BN
+            counted_BN *= blend.counts_weight
+            out_BN[slice(None) if whole else rows] += counted_BN
         if self.bias_N is not None:
             out_BN += self.bias_N
         out_BN[:, 0] = -np.inf
@@ -167,18 +167,18 @@ class Sequence:
             return self._best_for_nobody(allowed_N, limit)
         mean_RD = self.interests(batch)[0][0]
         item_K, score_K = self.index.search(mean_RD, limit, allowed_N)
-        weight = self.config.counts_weight or 0.0
-        if not self.config.counts or not weight:
+        blend = self.config.blend(_asked(batch))
+        if not self.config.counts or not blend.counts_weight:
             return item_K, score_K
-        counted_J, amount_J = self._counted_items(batch)
+        counted_J, amount_J = self._counted_items(batch, blend)
         shown_J = allowed_N[counted_J]
         counted_J, amount_J = counted_J[shown_J], amount_J[shown_J]
         item_K = distinct(item_K, counted_J)
         score_K = scores_of(
             self.item_ND[item_K], mean_RD, None if self.bias_N is None else self.bias_N[item_K]
         )
-        amount_J *= 1.0 / self.config.counts_floor_or_default
-        score_K[np.searchsorted(item_K, counted_J)] += weight * np.log1p(amount_J)
+        amount_J *= 1.0 / blend.counts_floor
+        score_K[np.searchsorted(item_K, counted_J)] += blend.counts_weight * np.log1p(amount_J)
         return best_of(item_K, score_K, limit)
 
     @cached_property
@@ -208,12 +208,17 @@ class Sequence:
                 return item_K, self._newcomers_N[item_K]
             read *= 8
 
-    def _counted_items(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def _counted_items(
+        self, batch: SequenceBatch, blend: Blend
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """``counted`` of one person without its zeros: items in order, and the same figures for each."""
         parts: list[tuple[NeighbourModel | Habits, float]] = [(self.transitions, 1.0)]
-        parts += [(self.neighbours, self.config.neighbours_weight or 0.0)]
-        parts += [(self.habits, self.config.repeats_weight or 0.0)]
-        found = _added([(*model.sparse_evidence(batch), weight) for model, weight in parts if weight])
+        parts += [(self.neighbours, blend.neighbours_weight), (self.habits, blend.repeats_weight)]
+        parts += [(self.own, blend.own_weight)]
+        item_J, amount_J = _added(
+            [(*model.sparse_evidence(batch), weight) for model, weight in parts if weight]
+        )
+        found = item_J, np.maximum(amount_J, np.float32(0.0))
         if self.content is not None and self.config.lending:
             own_N = np.zeros(len(self.item_ND), np.float32)
             own_N[found[0]] = found[1]
@@ -225,13 +230,16 @@ class Sequence:
             found = _added([(*found, 1.0), (*near, self.config.content_weight)])
         return found
 
-    def counted(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
+    def counted(self, batch: SequenceBatch, blend: Blend) -> npt.NDArray[np.float32]:
         """What the counts say, before the logarithm: (B, N + 1), at least 0; column 0 is 0."""
         found_BN = self.rows(self.transitions, batch)
-        if self.config.neighbours_weight:
-            found_BN += self.config.neighbours_weight * self.rows(self.neighbours, batch)
-        if self.config.repeats_weight:
-            found_BN += self.config.repeats_weight * self.rows(self.habits, batch)
+        if blend.neighbours_weight:
+            found_BN += blend.neighbours_weight * self.rows(self.neighbours, batch)
+        if blend.repeats_weight:
+            found_BN += blend.repeats_weight * self.rows(self.habits, batch)
+        if blend.own_weight:
+            found_BN += blend.own_weight * self.rows(self.own, batch)
+        np.maximum(found_BN, 0.0, out=found_BN)  # what was sent back may speak against an item
         if self.content is not None and self.config.lending:
             found_BN += self.config.lending * self.content.lend(found_BN.T).T
         if self.content is not None and self.config.content_weight:
@@ -276,6 +284,8 @@ class Sequence:
             out_TK = out_TK + self.config.content_weight * self.content.neighbours.affinity(
                 history_T, items_K
             )
+        if self.config.own_weight:
+            out_TK = out_TK + self.config.own_weight * self.own.affinity(history_T, items_K)
         out_TK[history_T == 0] = 0.0
         return np.asarray(out_TK, np.float32)
 
@@ -294,6 +304,7 @@ class Sequence:
             transitions=transitions,
             neighbours=ItemKNN.fit(snapshot, self.neighbours.config, Run()),
             habits=Habits.fit(snapshot, self.habits.config, Run()),
+            own=Frequency.fit(snapshot, self.own.config, Run()),
         )
 
     def with_counts_of(self, other: Sequence) -> Self:
@@ -342,6 +353,7 @@ class Sequence:
             transitions=self.transitions.widened(width - 1),
             neighbours=self.neighbours.widened(width - 1),
             habits=self.habits.widened(width - 1),
+            own=self.own.widened(width - 1),
             content=content,
             approximate=self.approximate and self.approximate.extended(item_ND[known:]),
         )
@@ -373,15 +385,21 @@ class Sequence:
             return {k.removeprefix(name + "."): a for k, a in arrays.items() if k.startswith(name + ".")}
 
         item_ND = arrays["item_ND"]
-        transitions = Transitions.restore(TransitionsConfig(), part("transitions"))
-        neighbours = ItemKNN.restore(ItemKNNConfig(), part("neighbours"))
+        transitions = Transitions.restore(
+            TransitionsConfig(readings=config.transitions_readings), part("transitions")
+        )
+        neighbours = ItemKNN.restore(ItemKNNConfig(readings=config.neighbours_readings), part("neighbours"))
         habits = Habits.restore(HabitsConfig(), part("habits"))
-        counted = (transitions, neighbours, habits)
+        own = Frequency.restore(
+            FrequencyConfig(readings=config.own_readings),
+            part("own") or _own_history(len(item_ND)),  # earlier models have none
+        )
+        counted = (transitions, neighbours, habits, own)
         said = part("content")
         content = Content.restore(said) if said else None
         trend_N = arrays.get("trend_N", np.zeros_like(arrays["prior_N"]))  # earlier models have none
-        own = {len(item_ND), len(arrays["prior_N"]), len(trend_N)}
-        sizes = own | {model.num_items + 1 for model in counted}
+        learned = {len(item_ND), len(arrays["prior_N"]), len(trend_N)}
+        sizes = learned | {model.num_items + 1 for model in counted}
         if content is not None:
             sizes.add(content.neighbours.num_items + 1)
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
@@ -394,6 +412,19 @@ class Sequence:
                 codes = QuantizedIndex.load(item_ND, arrays[INDEX], depth, model.bias_N)
                 return replace(model, approximate=codes)
         return model
+
+
+def _own_history(width: int) -> dict[str, np.ndarray[Any, Any]]:
+    """What ``Frequency`` has learned when it has learned nothing: each item speaks for itself."""
+    return Frequency.from_matrix(
+        FrequencyConfig(decay=1.0), sparse.eye_array(width, format="csr", dtype=np.float32), np.zeros(width)
+    ).arrays()
+
+
+def _asked(batch: SequenceBatch) -> Target:
+    """What the first row of a batch is asked for."""
+    code = 0 if batch.asked_B is None else int(batch.asked_B[0])
+    return next(target for target, known in ASKED_CODES.items() if known == code)
 
 
 def _added(
@@ -435,4 +466,5 @@ def _last_events(batch: SequenceBatch, length: int) -> SequenceBatch:
         value_BT=take(batch.value_BT).astype(np.float32),
         mask_BT=mask_BT,
         user_BF=batch.user_BF,
+        asked_B=batch.asked_B,
     )

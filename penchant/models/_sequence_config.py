@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from penchant.core import Ints
+from penchant.core import KIND_CODES, Ints, Target, TargetKind
 from penchant.core.errors import InputError
 from penchant.models._habits import Weights
+from penchant.models._readings import Readings
 
 Count = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -54,6 +55,16 @@ _LONG_SHARE, _LONG, _MANY_TARGETS = 0.25, 200, 300_000
 _DENSE, _DENSE_DROPOUT, _DROPOUT = 100, 0.2, 0.4
 
 
+class Blend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the counts weigh beside the network, for one question; the names are those of ``SequenceConfig``."""
+
+    counts_weight: NotNegative
+    neighbours_weight: NotNegative
+    counts_floor: Annotated[float, Meta(gt=0)]
+    repeats_weight: NotNegative
+    own_weight: NotNegative
+
+
 class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the sequence model; None lets the size, the data or validation decide.
 
@@ -81,10 +92,12 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     targets: Count | None = None  # horizon
     epochs: Annotated[float, Meta(ge=1)] | None = None  # None: the horizon, or where validation was best
     patience: Count = 4  # validations without a new best before stopping
+    asked: tuple[TargetKind, ...] | None = None  # kinds it can be asked about; None: all that happen often
     attributes: bool = True  # item vectors take in brand, category and labels, where the catalogue has them
     counts: bool = True  # add transitions, neighbours and the own history to the score
     transitions_decay: Share | None = None
     neighbours_decay: Share | None = None
+    own_decay: Share | None = None
     habits: Weights | None = None  # of the facts that habits weigh; None learns them from the log
     trend_days: Annotated[float, Meta(gt=0)] | None = None  # half-life of what counts as of late
     counts_weight: NotNegative | None = None
@@ -97,11 +110,32 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content_weight: NotNegative | None = None
     # The share of what is counted for the items nearest in content that an item nobody has met gets.
     lending: Annotated[float, Meta(ge=0, le=1)] | None = None
+    own_weight: NotNegative | None = None  # None: found where the log has several kinds of events
+    transitions_readings: Readings | None = None
+    neighbours_readings: Readings | None = None
+    own_readings: Readings | None = None
+    blends: dict[Target, Blend] = {}  # of questions that have one of their own
 
     @property
     def counts_floor_or_default(self) -> float:
         """Where the logarithm of the counts begins to bend."""
         return 0.1 if self.counts_floor is None else self.counts_floor
+
+    def blend(self, target: Target) -> Blend:
+        """What the counts weigh when asked for one kind of event."""
+        plain = Blend(
+            self.counts_weight or 0.0,
+            self.neighbours_weight or 0.0,
+            self.counts_floor_or_default,
+            self.repeats_weight or 0.0,
+            self.own_weight or 0.0,
+        )
+        return self.blends.get(target, plain)
+
+    @property
+    def asked_codes(self) -> tuple[int, ...]:
+        """Codes of the kinds that it can be asked about."""
+        return tuple(KIND_CODES[kind] for kind in self.asked or ())
 
     @property
     def dropout_or_default(self) -> float:

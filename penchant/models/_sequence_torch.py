@@ -5,7 +5,8 @@ L labels of an item at most, M real targets. A causal pre-norm transformer (Vasw
 McAuley 2018) over the sum of item, event kind, time gap and value; distances between events enter as a learned bias
 of the attention; item vectors, shared by input and output, are the item's own plus those of its labels (brand,
 category, labels: what items with few events have in common with others); R linear heads give R interests (Li et
-al. 2019, MIND), and an item's score is its best dot product with them.
+al. 2019, MIND), and an item's score is its best dot product with them. Asked about one kind of event, such as the next
+purchase, the last state is scaled and shifted as that kind has learned to (FiLM, Perez et al. 2018).
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class SequenceTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(size, config.dropout_or_default) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width)
         self.heads = nn.Linear(size.width, config.interests * size.width, bias=False)
+        self.asked: nn.Parameter | None = None
+        if config.asked:
+            self.asked = nn.Parameter(torch.zeros(len(KINDS) + 1, 2, size.width))
         self._initialise(size.width)
 
     def _initialise(self, width: int) -> None:
@@ -92,12 +96,22 @@ class SequenceTransformer(nn.Module):
         state_BTD: Tensor = self.norm(x_BTD)
         return state_BTD
 
-    def _interests(self, state_MD: Tensor) -> Tensor:
+    def _interests(self, state_MD: Tensor, asked_M: Tensor | None) -> Tensor:
+        """Interests in what is asked for: each kind scales and shifts the state in its own way (FiLM)."""
+        if self.asked is not None and asked_M is not None:
+            scale_MD, shift_MD = self.asked[asked_M].unbind(1)
+            state_MD = state_MD * (1 + scale_MD) + shift_MD
         mean_MRD: Tensor = self.heads(state_MD).view(-1, self.num_interests, state_MD.shape[-1])
         return mean_MRD
 
     def encode(
-        self, vec_BTD: Tensor, kind_BT: Tensor, gap_BT: Tensor, value_BT: Tensor, length_B: Tensor
+        self,
+        vec_BTD: Tensor,
+        kind_BT: Tensor,
+        gap_BT: Tensor,
+        value_BT: Tensor,
+        length_B: Tensor,
+        asked_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Interests after the last event of each row: mean (B, R, D), spread (B, R); what is exported.
 
@@ -108,12 +122,13 @@ class SequenceTransformer(nn.Module):
         """
         x_BTD = self(vec_BTD, kind_BT, gap_BT, value_BT)
         last_B11 = (length_B - 1).clamp(min=0)[:, None, None].expand(-1, 1, x_BTD.shape[-1])
-        mean_BRD = self._interests(x_BTD.gather(1, last_B11)[:, 0])
+        mean_BRD = self._interests(x_BTD.gather(1, last_B11)[:, 0], asked_B)
         return mean_BRD, (1 + mean_BRD.norm(dim=-1)).rsqrt()
 
     def interests(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """What each person wants after their last event: mean (B, R, D) and spread (B, R)."""
-        return self.encode(*self._inputs(batch), self._tensor(batch.length_B))
+        asked = None if batch.asked_B is None else self._tensor(batch.asked_B)
+        return self.encode(*self._inputs(batch), self._tensor(batch.length_B), asked)
 
     def vectors(self, item: Tensor) -> Tensor:
         """Vectors of some items: one more dimension, D, than ``item`` has."""
@@ -139,11 +154,24 @@ class SequenceTransformer(nn.Module):
         return copied
 
     def loss(self, batch: SequenceBatch, negatives: Negatives | None = None) -> Tensor:
-        """Mean cross-entropy over the real targets of the batch, ()."""
+        """Cross-entropy summed over all questions of the batch, divided by the number of its real targets, ().
+
+        Every position is asked what comes next; with ``later_BT`` also what the next event of one kind will be.
+        """
         assert batch.target_BT is not None, "a batch without targets has no loss"
         target_BT = self._tensor(batch.target_BT)
         real_BT = target_BT > 0
-        mean_MRD, target_M = self._interests(self(*self._inputs(batch))[real_BT]), target_BT[real_BT]
+        num_targets = max(1, int(real_BT.sum()))
+        state_BTD = self(*self._inputs(batch))
+        state_MD, target_M, asked_M = state_BTD[real_BT], target_BT[real_BT], None
+        if batch.later_BT is not None and batch.later_kind_BT is not None:
+            later_BT = self._tensor(batch.later_BT)
+            comes_BT = later_BT > 0
+            kind_L = self._tensor(batch.later_kind_BT)[comes_BT]
+            asked_M = torch.cat([kind_L.new_zeros(len(target_M)), kind_L])
+            state_MD = torch.cat([state_MD, state_BTD[comes_BT]])
+            target_M = torch.cat([target_M, later_BT[comes_BT]])
+        mean_MRD = self._interests(state_MD, asked_M)
         if negatives is None:
             total = fused_softmax_loss(mean_MRD, self.items()[1:], target_M - 1)
         else:
@@ -155,7 +183,7 @@ class SequenceTransformer(nn.Module):
                 self._tensor(negatives.log_chance_K),
                 target_M[:, None] == negative_K,
             )
-        return total / max(1, len(target_M))
+        return total / num_targets
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.item.weight.device)

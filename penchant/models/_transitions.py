@@ -19,6 +19,7 @@ from penchant.models._counts import (
     positives,
     strongest,
 )
+from penchant.models._readings import Readings
 
 BLOCK_PAIRS = 8_000_000  # pairs counted at once: about 200 MB while they are summed
 
@@ -30,11 +31,14 @@ class TransitionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     1 / distance. ``shrink``: added to a row's sum, so that items seen rarely say less. ``decay``: weight of a
     history event for each newer one; None lets validation decide, 0.6 without. ``neighbours``: pairs kept
     per item. ``prior``: weight of popularity beside the evidence.
+    ``readings``: how a history is read when asked for one kind of event, see ``Reading``; None lets validation
+    decide where there are several kinds.
     """
 
     window: Annotated[int, Meta(ge=1, le=50)] = 5
     shrink: Annotated[float, Meta(ge=0)] = 1.0
     decay: Annotated[float, Meta(gt=0, le=1)] | None = None
+    readings: Readings | None = None
     neighbours: Annotated[int, Meta(ge=1)] = 500
     prior: Annotated[float, Meta(ge=0)] = 0.001
 
@@ -66,7 +70,7 @@ class Transitions(NeighbourModel):
             run.progress("transitions", end, width, {})
         matrix = sparse.vstack(blocks, format="csr")
         model = cls.from_matrix(config, matrix, popularity_prior(found, snapshot.num_items))
-        return model.settled(config.decay, run)
+        return model.settled(config.decay, run).by_kinds(run, snapshot, found)
 
 
 def _block(found: Positives, start: int, end: int, width: int, config: TransitionsConfig) -> sparse.csr_array:

@@ -264,7 +264,7 @@ def _stack(first: SequenceBatch, second: SequenceBatch) -> SequenceBatch:
     joined = {
         f.name: np.concatenate([getattr(part, f.name) for part in parts])
         for f in fields(SequenceBatch)
-        if f.name != "target_BT"
+        if getattr(first, f.name) is not None
     }
     return SequenceBatch(**joined)
 
@@ -273,7 +273,7 @@ def _widened(batch: SequenceBatch, columns: int) -> SequenceBatch:
     padded = {
         f.name: np.pad(getattr(batch, f.name), ((0, 0), (0, columns)))
         for f in fields(SequenceBatch)
-        if f.name.endswith("_BT") and f.name != "target_BT"
+        if f.name.endswith("_BT") and getattr(batch, f.name) is not None
     }
     return replace(batch, **padded)
 

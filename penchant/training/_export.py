@@ -79,10 +79,11 @@ def with_weights(graph: _Graph, weights: Mapping[str, npt.NDArray[Any]]) -> _Gra
     return np.frombuffer(model.SerializeToString(deterministic=True), np.uint8)
 
 
-def sample_batch(num_items: int, length: int) -> SequenceBatch:
-    """A few made-up histories of different lengths, one of them empty."""
+def sample_batch(num_items: int, config: SequenceConfig) -> SequenceBatch:
+    """A few made-up histories of different lengths, one of them empty, asked about different kinds of events."""
     rng = np.random.default_rng(0)
-    width = max(3, min(length, 9))
+    width = max(3, min(config.build().length, 9))
+    codes = (0, *config.asked_codes)
     mask = np.arange(width) < np.array([[0], [1], [width]])
     return SequenceBatch(
         item_BT=rng.integers(1, num_items + 1, (3, width)) * mask,
@@ -91,6 +92,7 @@ def sample_batch(num_items: int, length: int) -> SequenceBatch:
         value_BT=(rng.random((3, width)) * 8 * mask).astype(np.float32),
         mask_BT=mask,
         user_BF=np.zeros((3, 0), np.float32),
+        asked_B=np.array([0, codes[-1], codes[len(codes) // 2]], np.int64),
     )
 
 
@@ -103,17 +105,22 @@ def _draw(network: nn.Module, config: SequenceConfig) -> _Graph:
             super().__init__()
             self.network = network
 
-        def forward(self, vec_BTD: Any, kind_BT: Any, gap_BT: Any, value_BT: Any, length_B: Any) -> Any:
-            return self.network.encode(vec_BTD, kind_BT, gap_BT, value_BT, length_B)  # type: ignore[operator]
+        def forward(
+            self, vec_BTD: Any, kind_BT: Any, gap_BT: Any, value_BT: Any, length_B: Any, asked_B: Any = None
+        ) -> Any:
+            return self.network.encode(vec_BTD, kind_BT, gap_BT, value_BT, length_B, asked_B)  # type: ignore[operator]
 
     item_ND = network.items().detach()  # type: ignore[operator]
-    batch = sample_batch(len(item_ND) - 1, config.build().length)
-    arrays = (batch.kind_BT, batch.gap_BT, batch.value_BT, batch.length_B.astype(np.int64))
+    batch = sample_batch(len(item_ND) - 1, config)
+    of_rows = {"length_B": batch.length_B.astype(np.int64), "asked_B": batch.asked_B}
+    if not config.asked:
+        del of_rows["asked_B"]
+    arrays = (batch.kind_BT, batch.gap_BT, batch.value_BT, *of_rows.values())
     vec_BTD = item_ND[torch.from_numpy(batch.item_BT).to(item_ND.device)]
     example = (vec_BTD, *(torch.from_numpy(np.ascontiguousarray(a)).to(item_ND.device) for a in arrays))
     rows, width = torch.export.Dim("rows"), torch.export.Dim("width", min=1, max=config.build().length)
     shapes = {name: {0: rows, 1: width} for name in ("vec_BTD", "kind_BT", "gap_BT", "value_BT")}
-    shapes["length_B"] = {0: rows}
+    shapes |= {name: {0: rows} for name in of_rows}
     network.eval()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals

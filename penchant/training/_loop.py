@@ -239,7 +239,7 @@ class Job:
         return float(total) * len(target_M), len(target_M)
 
     def _batch(self, index: Ints) -> SequenceBatch:
-        return window_batch(self.snapshot, self.windows, index)
+        return window_batch(self.snapshot, self.windows, index, self.config.asked_codes)
 
     def _share_gradients(self) -> None:
         """Add up the gradients of all processes, each weighed by its share of the targets."""

@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from penchant.core import Run, Scorer, SequenceBatch, Snapshot, Vocabulary, no_progress, rng
+from penchant.core import Run, Scorer, SequenceBatch, Snapshot, Target, Vocabulary, no_progress, rng
 from penchant.core.errors import MissingExtra, ModelError
-from penchant.data import item_content, item_labels, sequence_length, training_windows
+from penchant.data import item_content, item_labels, sequence_length, target_kinds, training_windows
 from penchant.models import (
+    Blend,
     Content,
+    Frequency,
+    FrequencyConfig,
     Habits,
     HabitsConfig,
     ItemKNN,
@@ -29,7 +32,9 @@ from penchant.models import (
     Transitions,
     TransitionsConfig,
     beginnings,
+    kinds_in,
     log_trend,
+    uphill,
 )
 from penchant.training._export import ITEM_WEIGHT, encoder_graphs, encoder_weights, sample_batch
 
@@ -47,6 +52,7 @@ _FIRST_BLEND = {
     "neighbours_weight": 0.5,
     "counts_floor": 0.1,
     "repeats_weight": 0.0,
+    "own_weight": 0.0,
     "trend_weight": 0.0,
 }
 _FIRST_CONTENT = {"content_weight": 0.3, "lending": 1.0}  # and where content joins it
@@ -56,12 +62,14 @@ _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _Grid = tuple[tuple[str, tuple[float, ...]], ...]
 _REPEATS = ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0))
 _NEIGHBOURS = ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
+_OWN = ("own_weight", (0.0, 0.1, 1.0, 10.0, 100.0))
 _CONTENT = ("content_weight", (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0))
 _TREND = ("trend_weight", (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
-_MIX: _Grid = (_REPEATS, _NEIGHBOURS, _REPEATS, _CONTENT, _TREND)
+_MIX: _Grid = (_REPEATS, _OWN, _NEIGHBOURS, _REPEATS, _CONTENT, _TREND)
 _BLEND: _Grid = (
     ("counts_weight", _WEIGHTS),
     _REPEATS,
+    _OWN,
     ("counts_floor", (0.03, 0.1, 0.3, 1.0, 3.0)),
     _NEIGHBOURS,
     _CONTENT,
@@ -94,11 +102,17 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     from penchant.training._loop import train_network
 
     validate, world = run.validate, join(run.device)
-    decided: Callable[[Scorer], float] | None = None
-    if validate is not None:
-        decided = lambda scorer: world.decide(lambda: validate(scorer))  # noqa: E731
+
+    def together(measure: Callable[[Scorer], float]) -> Callable[[Scorer], float]:
+        return lambda scorer: world.decide(lambda: measure(scorer))
+
+    decided = None if validate is None else together(validate)
+    others = {target: together(measure) for target, measure in run.others.items()}
     config = config.for_histories(sequence_length(snapshot), snapshot.num_items)
-    shell, config = _count(snapshot, config, replace(run, validate=decided, progress=no_progress))
+    if config.asked is None:
+        config = msgspec.structs.replace(config, asked=target_kinds(snapshot))
+    counting = replace(run, validate=decided, others=others, progress=no_progress)
+    shell, config = _count(snapshot, config, counting)
     first = _FIRST_BLEND if shell.content is None else _FIRST_BLEND | _FIRST_CONTENT
     open_ = {name: start for name, start in first.items() if config.counts and getattr(config, name) is None}
     mix, blend = (tuple(part for part in grid if part[0] in open_) for grid in (_MIX, _BLEND))
@@ -120,7 +134,22 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
     if decided is not None and blend:
         live = shell.live(trained.network, found)
         found = search_blend(lambda trial: decided(replace(live, config=trial)), found, blend, run)
+        own = tuple(part for part in blend if part[0] in Blend.__struct_fields__)
+        found = _with_other_blends(shell.live(trained.network, found), others, own, run)
     return shell.exported(trained.network, found)
+
+
+def _with_other_blends(
+    live: Sequence, others: Mapping[Target, Callable[[Scorer], float]], grid: _Grid, run: Run
+) -> SequenceConfig:
+    """The config of a model with a blend of its own for each further question, searched from its first one."""
+    found = live.config
+    for target, measure in others.items():
+        if target in live.config.blends:  # what is set is not searched
+            continue
+        one = search_blend(lambda trial: measure(replace(live, config=trial)), live.config, grid, run)  # noqa: B023
+        found = msgspec.structs.replace(found, blends={**found.blends, target: one.blend(target)})
+    return found
 
 
 def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, since: int, run: Run) -> Sequence:
@@ -217,17 +246,28 @@ def _best_blended(validate: Callable[[Scorer], float], live: Sequence, search: b
 
 
 def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell, SequenceConfig]:
-    """Count; how fast histories fade, what habits weigh and what counts as of late go into the config."""
-    transitions = Transitions.fit(snapshot, TransitionsConfig(decay=config.transitions_decay), run)
-    neighbours = ItemKNN.fit(snapshot, ItemKNNConfig(decay=config.neighbours_decay), run)
+    """Count; how histories fade and are read, what habits weigh and what counts as of late go into the config."""
+    of_transitions = TransitionsConfig(decay=config.transitions_decay, readings=config.transitions_readings)
+    of_neighbours = ItemKNNConfig(decay=config.neighbours_decay, readings=config.neighbours_readings)
+    of_own, own_run = FrequencyConfig(decay=config.own_decay, readings=config.own_readings), run
+    transitions = Transitions.fit(snapshot, of_transitions, run)
+    neighbours = ItemKNN.fit(snapshot, of_neighbours, run)
     habits = Habits.fit(snapshot, HabitsConfig(weights=config.habits), run)
     recent = RecentPopularity.fit(snapshot, RecentPopularityConfig(half_life_days=config.trend_days), run)
+    if len(kinds_in(snapshot)) < 2:  # habits say all of it
+        of_own, own_run = FrequencyConfig(decay=1.0), Run()
+        config = _with(config, {"own_weight": 0.0})
+    own = Frequency.fit(snapshot, of_own, own_run)
     config = msgspec.structs.replace(
         config,
         transitions_decay=transitions.config.decay,
         neighbours_decay=neighbours.config.decay,
         habits=habits.weights,
         trend_days=recent.config.half_life_days,
+        own_decay=own.config.decay,
+        transitions_readings=transitions.config.readings,
+        neighbours_readings=neighbours.config.readings,
+        own_readings=own.config.readings,
     )
     content_NC = item_content(snapshot) if config.content else None
     content = None
@@ -237,7 +277,7 @@ def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell
         content = replace(content, neighbours=fading)
         config = msgspec.structs.replace(config, content_decay=fading.config.decay)
     trend_N = log_trend(snapshot, recent.config.half_life_days)
-    return _Shell((transitions, neighbours, habits), beginnings(snapshot), trend_N, content), config
+    return _Shell((transitions, neighbours, habits, own), beginnings(snapshot), trend_N, content), config
 
 
 def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig:
@@ -248,21 +288,12 @@ def search_blend(
     measure: Callable[[SequenceConfig], float], config: SequenceConfig, grid: _Grid, run: Run
 ) -> SequenceConfig:
     """Find the weights of the counted part on validation: one after the other, uphill from where they stand."""
-    best, value = config, measure(config)
-    for done, (name, choices) in enumerate(grid):
-        place = choices.index(getattr(best, name))
-        for step in (1, -1):
-            before = best
-            for choice in choices[place + step :: step] if place + step >= 0 else ():
-                trial = _with(best, {name: choice})
-                result = measure(trial)
-                if result <= value:
-                    break
-                best, value = trial, result
-            if best is not before:
-                break
-        run.progress("sequence model: blending counts", done + 1, len(grid), {"validation": value})
-    return best
+
+    def told(done: int, value: float) -> None:
+        run.progress("sequence model: blending counts", done, len(grid), {"validation": value})
+
+    start = {name: getattr(config, name) for name, _ in grid}
+    return _with(config, uphill(lambda values: measure(_with(config, values)), start, grid, told))
 
 
 class _Shell:
@@ -270,7 +301,7 @@ class _Shell:
 
     def __init__(
         self,
-        counted: tuple[Transitions, ItemKNN, Habits],
+        counted: tuple[Transitions, ItemKNN, Habits, Frequency],
         prior_N: npt.NDArray[np.float32],
         trend_N: npt.NDArray[np.float32],
         content: Content | None,
@@ -319,7 +350,7 @@ class _Shell:
         item_ND = self.vectors(network).copy()
         network.load_state_dict({ITEM_WEIGHT: torch.from_numpy(item_ND)}, strict=False)
         weights = encoder_weights(network)
-        batch = sample_batch(len(item_ND) - 1, config.build().length)
+        batch = sample_batch(len(item_ND) - 1, config)
         wanted = self.live(network, config).interests(batch)[0]
         error = np.inf
         for graph in encoder_graphs(network, config, weights, like):
@@ -394,5 +425,6 @@ class _Memory:
 
 
 def _key(batch: SequenceBatch) -> bytes:
-    arrays = (batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT)
+    arrays: list[np.ndarray[Any, Any]] = [batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT]
+    arrays += [] if batch.asked_B is None else [batch.asked_B]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()

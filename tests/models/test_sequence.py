@@ -161,9 +161,8 @@ def test_the_exported_encoder_agrees_with_the_network(shape):
     network = SequenceTransformer(config, 20).eval()
     graph = next(encoder_graphs(network, config, encoder_weights(network)))
     empty = fit_model("transitions", markov_snapshot(users=3, items=20), {}, Run())
-    served = Sequence(
-        config, graph, network.items().detach().numpy(), np.zeros(21), np.zeros(21), empty, empty, empty, {}
-    )
+    nothing = np.zeros(21)
+    served = Sequence(config, graph, network.items().detach().numpy(), nothing, nothing, *[empty] * 4, {})
     people = markov_snapshot(users=9, items=20, length=30)
     for rows, length in [(1, 1), (1, 5), (9, 30), (4, config.build().length)]:
         batch = sequence_batch(people, np.arange(rows), length)
@@ -322,9 +321,8 @@ def test_labels_are_folded_into_what_serves():
     torch.testing.assert_close(folded.items(), network.items())
     graph = next(encoder_graphs(folded, config, encoder_weights(folded)))
     empty = fit_model("transitions", snapshot, {}, Run())
-    served = Sequence(
-        config, graph, folded.items().detach().numpy(), np.zeros(21), np.zeros(21), empty, empty, empty, {}
-    )
+    nothing = np.zeros(21)
+    served = Sequence(config, graph, folded.items().detach().numpy(), nothing, nothing, *[empty] * 4, {})
     batch = batch_of(snapshot)
     with torch.inference_mode():
         expected = network.interests(batch)[0]
