@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -58,6 +59,8 @@ class Engine:
         self._serving: Serving | None = None
         self._watch: Watch | None = None
         self._opening = threading.RLock()
+        self.tally: Counter[str] = Counter()  # what became of the events told to this engine
+        self._tallying = threading.Lock()
 
     @classmethod
     def open(
@@ -228,7 +231,10 @@ class Engine:
         """
         from penchant.engine._live import observe
 
-        return observe(self.shop, self.serving, request)
+        report = observe(self.shop, self.serving, request)
+        with self._tallying:
+            self.tally.update(result.status for result in report.results)
+        return report
 
     def observe_all(self, requests: Sequence[rq.ObserveRequest]) -> list[rq.ObserveReport | PenchantError]:
         """Answer several ``observe`` requests with one commit; an error stands in the place of its answer."""
@@ -376,6 +382,21 @@ class Engine:
         report = rollback(self.shop, request)
         self._look()
         return report
+
+    @operation(scope="manage")
+    def reload(self, request: gr.ReloadRequest) -> gr.ReloadReport:
+        """Read ``shop.toml`` anew without a restart.
+
+        Settings of serving, exploring and consent act from the next request on. Wrong settings are refused by
+        name, and the old ones stay. A server does the same when it gets SIGHUP.
+        """
+        from penchant.engine._shop import read_config
+
+        config = read_config(self.shop_path)
+        changed = self.shop.reload(config)
+        if self._serving is not None:
+            self._serving.forget()
+        return gr.ReloadReport(changed=changed)
 
     # -- serve ----------------------------------------------------------------------------------------
 

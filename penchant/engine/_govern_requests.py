@@ -104,4 +104,16 @@ class AccessLogReport(Noun, frozen=True):
     entries: list[Access]
 
 
-__all__ = ["Access", "AccessLogReport", "AccessLogRequest", "Key", "KeysReport", "KeysRequest"]
+class ReloadRequest(Noun, frozen=True):
+    """Read the settings anew."""
+
+
+class ReloadReport(Noun, frozen=True):
+    """Which tables of ``shop.toml`` are other than before."""
+
+    changed: list[str]
+
+
+__all__ = [
+    name for name, thing in list(globals().items()) if isinstance(thing, type) and issubclass(thing, Noun)
+]

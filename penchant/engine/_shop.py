@@ -227,6 +227,11 @@ class Shop:
         self.config = msgspec.structs.replace(config, train=train)
         write_config(self.path, self.config)
 
+    def reload(self, config: ShopConfig) -> list[str]:
+        """Work with other settings from now on; returns the names of the tables that differ."""
+        old, self.config = self.config, config
+        return [name for name in config.__struct_fields__ if getattr(old, name) != getattr(config, name)]
+
     def close(self) -> None:
         """Flush and release."""
         self.store.close()

@@ -40,6 +40,7 @@ from penchant.engine import (
 from penchant.surfaces._body import Limits, Parts, RefusedError, header, read_body, read_parts, safe_name
 from penchant.surfaces._gate import require
 from penchant.surfaces._line import Line
+from penchant.surfaces._metrics import Metrics
 from penchant.surfaces._send import HEADERS, JSON, PROBLEM, send_json, send_problem
 
 log = logging.getLogger("penchant.http")
@@ -62,6 +63,7 @@ class Server:
         self.slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
         self._jobs: Jobs | None = None
         self._making = threading.Lock()
+        self.metrics = Metrics(engine, lambda: self._jobs)
 
     @property
     def jobs(self) -> Jobs:

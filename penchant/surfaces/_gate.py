@@ -11,14 +11,17 @@ import binascii
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import parse_qsl
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
 
 from penchant.core.errors import Forbidden, PenchantError, TooManyRequests, Unauthorized
 from penchant.engine import CALLER, KEY_PATTERN, QUICK, Caller, Engine, Grant, Keyring, log_access
 from penchant.engine import Scope as KeyScope
 from penchant.surfaces._body import header
+from penchant.surfaces._metrics import Metrics
 from penchant.surfaces._send import send_problem
 
 KEYS_IN_QUERY: Mapping[str, str] = {}
@@ -31,7 +34,19 @@ class Tenant:
 
     engine: Engine
     ring: Keyring | None  # None: an engine without a folder, which has no keys
-    app: ASGIApp
+    app: Router
+    metrics: Metrics
+
+    @cached_property
+    def routes(self) -> frozenset[str]:
+        """The paths that have no parameters."""
+        return frozenset(route.path for route in self.app.routes if isinstance(route, Route))
+
+    def route(self, path: str) -> str:
+        """The name of a request's route in numbers and logs: as many as there are routes, and ``other``."""
+        if path in self.routes:
+            return path
+        return "/v1/jobs/{job_id}" if path.startswith("/v1/jobs/") else "other"
 
 
 class Gate:
@@ -58,10 +73,12 @@ class Gate:
 
     def _enter(self, scope: Scope) -> Tenant:
         tenant, grant = self.admit(token_of(scope))
+        scope["penchant.metrics"], scope["penchant.route"] = tenant.metrics, tenant.route(scope["path"])
         request_id = scope.get("penchant.request_id")
         if grant is None:
             CALLER.set(Caller(request_id=request_id))
             return tenant
+        scope["penchant.key"] = grant.key
         wait = self._buckets.take((grant.key, scope["path"]), grant.rate)
         if wait > 0:
             error = TooManyRequests(

@@ -178,4 +178,12 @@ def _health_paths() -> dict[str, Any]:
         "/readyz": {
             "get": _get("readyz", "health", "Whether requests can be answered, and by which model.", state)
         },
+        "/metrics": {
+            "get": _get(
+                "metrics",
+                "health",
+                "Numbers of the shop's server for Prometheus.",
+                {"text/plain": {"schema": {"type": "string"}}},
+            )
+        },
     }

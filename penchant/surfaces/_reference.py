@@ -138,6 +138,7 @@ def _http() -> str:
         ("`DELETE /v1/jobs/<id>`", "stop a job"),
         ("`GET /openapi.json`", "OpenAPI 3.1"),
         ("`GET /docs`", "a reference page with forms to try the operations"),
+        ("`GET /metrics`", "numbers of the shop's server for Prometheus; scope govern"),
         ("`GET /healthz`, `GET /readyz`", "whether the process lives; whether requests can be answered"),
     ]
     jobs = ", ".join(f"`{row.name}`" for row in OPERATIONS.values() if row.job)

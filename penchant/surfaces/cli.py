@@ -185,16 +185,48 @@ def _print(operation: Operation, response: Any, *, as_json: bool) -> None:
     type=click.IntRange(1),
     help="megabytes of a request with files",
 )
-@click.pass_context
-def _serve(context: click.Context, host: str, port: int, max_upload: int, shop: tuple[str, ...]) -> None:
+@click.option(
+    "--log",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="text: warnings; json: every request too, a JSON object a line, with its id",
+)
+@click.option(
+    "--tls-cert", type=click.Path(), metavar="FILE", help="certificate chain (PEM), to answer by HTTPS"
+)
+@click.option("--tls-key", type=click.Path(), metavar="FILE", help="the certificate's private key (PEM)")
+def _serve(**given: Any) -> None:
     from penchant.surfaces.http import Limits, pin_threads, serve
 
     pin_threads()
     from penchant.engine import Engine
 
-    limits = Limits(upload=max_upload * 1_000_000)
-    engines = [Engine.open(path) for path in shop or (".",)]
-    serve(engines, host=host, port=port, limits=limits, say=click.echo)
+    serve(
+        [Engine.open(path) for path in given["shop"] or (".",)],
+        host=given["host"],
+        port=given["port"],
+        limits=Limits(upload=given["max_upload"] * 1_000_000),
+        logs=given["log"],
+        tls=_tls(given["tls_cert"], given["tls_key"]),
+        say=click.echo,
+    )
+
+
+def _tls(certificate: str | None, key: str | None) -> tuple[str, str] | None:
+    """Both files, or none.
+
+    Raises:
+        InputError: One is missing, or cannot be read.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InputError("HTTPS needs a certificate and its key", hint="give both --tls-cert and --tls-key")
+    for path in (certificate, key):
+        if not os.access(path, os.R_OK):
+            raise InputError("this file cannot be read", value=path, hint="give a PEM file")
+    return certificate, key
 
 
 _main = _Commands(

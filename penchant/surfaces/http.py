@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -11,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,21 +19,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.engine import OPERATIONS, Engine, Keyring, problem_of
-from penchant.surfaces._body import Limits, header
+from penchant.surfaces._body import Limits
 from penchant.surfaces._endpoints import (
     JobEndpoints,
     OperationEndpoint,
     Server,
     in_thread,
 )
-from penchant.surfaces._gate import Gate, Tenant
+from penchant.surfaces._front import Front
+from penchant.surfaces._gate import Gate, Tenant, require
+from penchant.surfaces._logs import LogKind, configure
 from penchant.surfaces._openapi import openapi
 from penchant.surfaces._page import PAGE_POLICY, reference_html
-from penchant.surfaces._send import PROBLEM, send_problem
+from penchant.surfaces._send import PROBLEM
+from penchant.surfaces._traces import Traces, traces_from_environment
 
 __all__ = ["Limits", "create_app", "serve"]
 
@@ -46,6 +48,7 @@ def create_app(
     limits: Limits | None = None,
     hosts: tuple[str, ...] | None = None,
     locked: bool = False,
+    traces: Traces | None = None,
 ) -> Starlette:
     """Make the ASGI app that serves one shop, or several apart from each other. It closes the engines when it stops.
 
@@ -55,6 +58,7 @@ def create_app(
         hosts: Host names a request may be addressed to; None for any. A server that listens on this machine
             only needs the list: else a web page could reach it through a name of its own (DNS rebinding).
         locked: Let nobody in without a key, even while a shop has none. Several shops are always locked.
+        traces: Where requests are traced; None for nowhere.
     """
     shops = list(engines) if isinstance(engines, Sequence) else [engines]
     servers = [Server(engine, limits or Limits()) for engine in shops]
@@ -72,9 +76,11 @@ def create_app(
         yield
         for server in servers:
             server.close()
+        if traces is not None:
+            traces.close()
 
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_problem})
-    app.add_middleware(_OwnPages, hosts=hosts)
+    app.add_middleware(Front, hosts=hosts, traces=traces)
     return app
 
 
@@ -89,10 +95,25 @@ def _tenant(server: Server) -> Tenant:
         Route("/v1/jobs", jobs.all),
         Route("/v1/jobs/{job_id}", jobs.one, methods=["GET", "DELETE"]),
         Route("/v1/jobs/{job_id}/files/{field}", jobs.file),
+        Route("/metrics", _metrics(server)),
     ]
     engine = server.engine
     ring = None if engine.path is None else Keyring(engine.path, engine.clock)
-    return Tenant(engine, ring, Router(routes))
+    return Tenant(engine, ring, Router(routes), server.metrics)
+
+
+def _metrics(server: Server) -> Callable[[Request], Awaitable[Response]]:
+    """The numbers of one shop; with a key of the scope govern, where keys are asked for."""
+
+    async def metrics(request: Request) -> Response:
+        try:
+            require(server.engine, "govern", "metrics")
+        except PenchantError as error:
+            return _problem(error, error.status)
+        page = await in_thread(server.slow, server.metrics.page)
+        return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return metrics
 
 
 def _fixed(make: Callable[[], bytes], media_type: str) -> Callable[[Request], Response]:
@@ -141,44 +162,6 @@ def _http_problem(request: Request, error: Exception) -> Response:
     return answer
 
 
-class _OwnPages:
-    """Lets no page of another site speak to the server through a visitor's browser.
-
-    A request that says it comes from another origin is refused, and, where ``hosts`` are given, one that is
-    addressed to another name.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None) -> None:
-        self.app = app
-        self.hosts = None if hosts is None else frozenset(hosts)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        if scope["type"] == "http":
-            host = header(scope, b"host")
-            if self.hosts is not None and _address(f"//{host}")[0] not in self.hosts:
-                error = InputError(
-                    "this server does not answer to that name", value=host[:100], hint="use localhost"
-                )
-                await send_problem(send, error, status=421)
-                return
-            origin = header(scope, b"origin")
-            if origin and _address(origin)[1] != host:
-                error = InputError("requests from pages of other sites are refused", value=origin[:100])
-                await send_problem(send, error, status=403)
-                return
-        await self.app(scope, receive, send)
-
-
-def _address(url: str) -> tuple[str | None, str | None]:
-    """Name, and name with port, that a header speaks of; None where it is no address at all."""
-    try:
-        parts = urlsplit(url)
-        return parts.hostname, parts.netloc
-    except ValueError:
-        return None, None
-
-
 def _loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -211,6 +194,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
+    logs: LogKind = "text",
+    tls: tuple[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve shops until SIGTERM or Ctrl-C, then finish the running requests and release the shops.
@@ -220,6 +205,8 @@ def serve(
         host: Address to listen at. Any but this machine's own is open to the network and asks for API keys.
         port: 0 for any free one.
         limits: Sizes and times a request must keep.
+        logs: ``text`` tells warnings; ``json`` tells every request too, a JSON object a line.
+        tls: Files of a certificate and its key, to answer by HTTPS.
         say: Where to tell the address and warnings.
 
     Raises:
@@ -228,6 +215,8 @@ def serve(
     """
     import uvicorn
 
+    configure(logs)
+    traces = traces_from_environment()
     shops = list(engines) if isinstance(engines, Sequence) else [engines]
     own = _loopback(host)
     try:
@@ -241,11 +230,12 @@ def serve(
         raise
     shown = f"[{host}]" if ":" in host else host
     served = ", ".join(str(engine.path) for engine in shops)
-    say(f"serving {served} at http://{shown}:{listener.getsockname()[1]} (reference page: /docs)")
+    scheme = "http" if tls is None else "https"
+    say(f"serving {served} at {scheme}://{shown}:{listener.getsockname()[1]} (reference page: /docs)")
     hosts = (host, "localhost", "127.0.0.1", "::1") if own else None
     config = uvicorn.Config(
-        create_app(shops, limits=limits, hosts=hosts, locked=not own),
-        log_level="warning",
+        create_app(shops, limits=limits, hosts=hosts, locked=not own, traces=traces),
+        log_config=None,  # ours stays
         access_log=False,  # addresses are personal data; the shop keeps a log of operations
         server_header=False,
         ws="none",
@@ -253,10 +243,30 @@ def serve(
         timeout_graceful_shutdown=20,
         limit_concurrency=1000,
         h11_max_incomplete_event_size=64 * 1024,
+        ssl_certfile=None if tls is None else tls[0],
+        ssl_keyfile=None if tls is None else tls[1],
     )
     _end_quietly()
+    _reload_on_hangup(shops)
     uvicorn.Server(config).run(sockets=[listener])
     say("stopped")
+
+
+def _reload_on_hangup(shops: Sequence[Engine]) -> None:
+    """Read the settings anew at SIGHUP; wrong ones are told, and the old ones stay."""
+
+    def reload() -> None:
+        for engine in shops:
+            try:
+                engine.reload()
+            except PenchantError as error:
+                logging.getLogger("penchant.http").error("the settings stay as they were: %s", error)
+
+    def start(*_: object) -> None:
+        threading.Thread(target=reload, name="penchant-reload", daemon=True).start()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, start)
 
 
 def _check_keys(shops: Sequence[Engine], *, asked: bool) -> None:

@@ -22,7 +22,12 @@ def running_server(app: Starlette) -> Iterator[str]:
     import uvicorn
 
     listener = socket.create_server(("127.0.0.1", 0))
-    quiet: dict[str, Any] = {"log_level": "critical", "access_log": False, "ws": "none"}
+    quiet: dict[str, Any] = {
+        "log_level": "critical",
+        "access_log": False,
+        "ws": "none",
+        "server_header": False,
+    }
     config = uvicorn.Config(app, timeout_graceful_shutdown=5, **quiet)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

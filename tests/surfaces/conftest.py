@@ -133,6 +133,7 @@ def make_toy_engine() -> type[Any]:
             self.path = path
             self.progress: Any = no_progress
             self.closed = False
+            self.tally: Any = {}
             self.hold = threading.Event()  # jobs wait for it
             self.hold.set()
 
