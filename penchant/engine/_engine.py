@@ -232,15 +232,21 @@ class Engine:
         from penchant.engine._live import observe
 
         report = observe(self.shop, self.serving, request)
-        with self._tallying:
-            self.tally.update(result.status for result in report.results)
+        self._count([report])
         return report
 
     def observe_all(self, requests: Sequence[rq.ObserveRequest]) -> list[rq.ObserveReport | PenchantError]:
         """Answer several ``observe`` requests with one commit; an error stands in the place of its answer."""
         from penchant.engine._live import observe_all
 
-        return observe_all(self.shop, self.serving, requests)
+        reports = observe_all(self.shop, self.serving, requests)
+        self._count([report for report in reports if isinstance(report, rq.ObserveReport)])
+        return reports
+
+    def _count(self, reports: Sequence[rq.ObserveReport]) -> None:
+        """Keep count of what became of events."""
+        with self._tallying:
+            self.tally.update(result.status for report in reports for result in report.results)
 
     @operation(scope="manage", job=True, isolated=True)
     def train(self, request: rq.TrainRequest) -> rq.TrainReport:

@@ -115,5 +115,7 @@ class ReloadReport(Noun, frozen=True):
 
 
 __all__ = [
-    name for name, thing in list(globals().items()) if isinstance(thing, type) and issubclass(thing, Noun)
+    name
+    for name, thing in list(globals().items())
+    if isinstance(thing, type) and issubclass(thing, Noun) and thing is not Noun
 ]
