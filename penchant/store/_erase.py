@@ -72,13 +72,14 @@ class Eraser:
         """Commit the tombstone, and remove the person from journal and decision log."""
         self._decisions.drop(target.person)
         with self._exclusive(), self._journal.transaction("cannot begin the erasure") as db:
-            db.execute("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", (target.person, ts))
+            db.execute("INSERT INTO tombstones VALUES (?, ?) ON CONFLICT DO NOTHING", (target.person, ts))
             db.execute(
-                "INSERT OR REPLACE INTO erasures VALUES (?, ?, ?)",
+                "INSERT INTO erasures VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 (target.person, target.device, target.bucket),
             )
             events = db.execute("DELETE FROM journal WHERE person = ?", (target.person,)).rowcount
             decisions = db.execute("DELETE FROM decisions WHERE person = ?", (target.person,)).rowcount
+            db.execute("DELETE FROM damaged")  # whose they were can no longer be told
             self._blank_device(db, target)
         return {"journal": events, "decisions": decisions}
 
@@ -86,17 +87,15 @@ class Eraser:
         """Events of known users may carry the guest's device id: take it out of them."""
         if target.device is None:
             return
-        last = -1
-        while page := db.execute(
-            "SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq LIMIT 10000", (last,)
-        ).fetchall():
-            for last, body in page:
-                row = decode_row(body, self._cipher)
-                if row.anonymous_id is not None and self._persons(row.anonymous_id) == target.device:
-                    row.anonymous_id = None
-                    db.execute(
-                        "UPDATE journal SET body = ? WHERE seq = ?", (encode_row(row, self._cipher), last)
-                    )
+
+        def without_device(body: bytes) -> bytes | None:
+            row = decode_row(body, self._cipher)
+            if row.anonymous_id is None or self._persons(row.anonymous_id) != target.device:
+                return None
+            row.anonymous_id = None
+            return encode_row(row, self._cipher)
+
+        self._journal.change_bodies(db, without_device)
 
     def remove(self, target: Target) -> dict[str, int]:
         """Remove the person from table, id index, attributes and live histories."""
@@ -182,9 +181,7 @@ class Eraser:
         with self._journal.transaction("cannot finish the erasure") as db:
             db.execute("DELETE FROM decisions WHERE person = ?", (target.person,))  # queued meanwhile
             db.execute("DELETE FROM erasures WHERE person = ?", (target.person,))
-        if rewrite_journal:
-            self._journal.vacuum()
-        return self._journal.truncate_log()
+        return self._journal.database.reclaim(rewrite=rewrite_journal)
 
     def search_journal(self, needle: Needle) -> tuple[int, list[str]]:
         """Look for ids in the journal's files; when bytes are found that no living row explains, rewrite it.
@@ -193,16 +190,12 @@ class Eraser:
             Bytes searched, and the names of the files that hold an id: the database when a row of the
             person is left, its write-ahead log when another process reads and keeps it from being emptied.
         """
-        path, log = self._journal.path, self._journal.path.with_name(self._journal.path.name + "-wal")
-        if _in_file(path, needle):
-            self._journal.vacuum()
-        size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
-        held = []
-        if self._rows_left(needle):
-            held.append(path.name)
-        if log.exists() and _in_file(log, needle):
-            held.append(log.name)
-        return size, held
+        database = self._journal.database
+        if any(_in_file(path, needle) for path in database.files()[:1]):
+            database.reclaim(rewrite=True)
+        held = [database.name] if self._rows_left(needle) else []
+        held += [path.name for path in database.files()[1:] if _in_file(path, needle)]
+        return sum(path.stat().st_size for path in database.files()), held
 
     def _rows_left(self, needle: Needle) -> bool:
         last = -1

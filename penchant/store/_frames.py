@@ -38,7 +38,7 @@ class Frame:
         if self._cached is None or self._cached[0] != mark:
             safe = "the other files are untouched"
             with guard("a file of the shop cannot be read", self._path, safe), open(self._path, "rb") as raw:
-                self._cached = mark, pq.ParquetFile(raw).read()
+                self._cached = mark, pq.ParquetFile(raw, page_checksum_verification=True).read()
         return self._cached[1]
 
     def stamp(self) -> tuple[int, int, int]:
@@ -54,7 +54,7 @@ class Frame:
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", compression_level=3)
+        pq.write_table(table, sink, compression="zstd", compression_level=3, write_page_checksum=True)
         with guard("a file of the shop cannot be written", self._path, "it is as it was before"):
             self._path.parent.mkdir(exist_ok=True)
         atomic_write(self._path, sink.getvalue())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,10 +25,11 @@ _MAX_RUNS = 6
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One sorted file of the index and how many ids it holds."""
+    """One sorted file of the index, how many ids it holds, and the checksum of its bytes (None: an older one)."""
 
     name: str
     length: int
+    sum: int | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -39,13 +41,27 @@ class Manifest(msgspec.Struct, frozen=True):
 
 def write_run(folder: Path, ids: U64, contents: U64) -> Run:
     """Write ascending id hashes and their content hashes as a new, durable run."""
-    run = Run(f"{uuid.uuid4().hex}.ids", len(ids))
+    columns = [np.ascontiguousarray(ids).data, np.ascontiguousarray(contents).data]
+    run = Run(f"{uuid.uuid4().hex}.ids", len(ids), zlib.crc32(columns[1], zlib.crc32(columns[0])))
     with open(folder / run.name, "wb") as file:
-        file.write(np.ascontiguousarray(ids).data)
-        file.write(np.ascontiguousarray(contents).data)
+        file.writelines(columns)
         file.flush()
         os.fsync(file.fileno())
     return run
+
+
+def _is_sound(folder: Path, run: Run) -> bool:
+    """Whether a run's file is as it was written."""
+    path = folder / run.name
+    if path.stat().st_size != 16 * run.length:
+        return False
+    if run.sum is None:
+        return True
+    found = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            found = zlib.crc32(chunk, found)
+    return found == run.sum
 
 
 def sorted_pairs(ids: U64, contents: U64) -> tuple[U64, U64]:
@@ -118,22 +134,24 @@ def merge_runs(folder: Path, runs: Sequence[Run], without: U64 | None = None) ->
     """Merge runs into a new one, leaving out the id hashes in ``without``; memory stays flat."""
     total = sum(run.length for run in runs)
     parts = max(1, total // _BLOCK)
-    name, kept = f"{uuid.uuid4().hex}.ids", 0
+    name, kept, made = f"{uuid.uuid4().hex}.ids", 0, 0
     with open(folder / name, "wb") as ids_file, open(folder / f"{name}.tmp", "w+b") as contents_file:
         for ids, contents in _slices(folder, runs, parts):
             if without is not None:
                 keep = ~np.isin(ids, without)
                 ids, contents = ids[keep], contents[keep]
+            made = zlib.crc32(np.ascontiguousarray(ids).data, made)
             ids_file.write(np.ascontiguousarray(ids).data)
             contents_file.write(np.ascontiguousarray(contents).data)
             kept += len(ids)
         contents_file.seek(0)
         while chunk := contents_file.read(1 << 23):
+            made = zlib.crc32(chunk, made)
             ids_file.write(chunk)
         ids_file.flush()
         os.fsync(ids_file.fileno())
     os.unlink(folder / f"{name}.tmp")
-    return Run(name, kept)
+    return Run(name, kept, made)
 
 
 def settle(folder: Path, runs: Sequence[Run], made: Sequence[Run] = ()) -> tuple[list[Run], list[Run]]:
@@ -175,7 +193,7 @@ class IdIndex:
         """Load the manifest; False when it is missing or does not fit the files."""
         try:
             manifest = msgspec.json.decode((self.folder / "manifest.json").read_bytes(), type=Manifest)
-            fits = all((self.folder / r.name).stat().st_size == 16 * r.length for r in manifest.runs)
+            fits = all(_is_sound(self.folder, run) for run in manifest.runs)
         except (FileNotFoundError, msgspec.DecodeError):
             return False
         if fits:

@@ -1,16 +1,18 @@
-"""The journal: live events, decisions and tombstones in one SQLite file that syncs before it answers.
+"""The journal: live events, decisions and tombstones in one database that syncs before it answers.
 
 People are keyed by a salted hash (``person``), never by their id; the ids stand only in the JSON bodies, in
 quotes, where an erasure removes them and a byte search can tell them apart.
+
+Every row carries a checksum of all that it says. One that does not fit it is set aside in ``damaged`` and counted:
+it is never served and never moved to the table.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import sqlite3
-import threading
+import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,114 +21,140 @@ import numpy as np
 
 from penchant.core import Cipher
 from penchant.core.errors import ShopError, StorageError
-from penchant.store._files import fsync, guard
+from penchant.store._database import Connection, Database, SQLite, make_sqlite
+from penchant.store._files import guard
 from penchant.store._hashing import U64
 from penchant.store._rows import Stored, decode_row
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
+SCHEMA_VERSION = 2
+SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (
     seq INTEGER PRIMARY KEY, id_hash INTEGER NOT NULL UNIQUE, content INTEGER NOT NULL,
-    person BLOB NOT NULL, bucket INTEGER NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL);
+    person BLOB NOT NULL, bucket INTEGER NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL, sum INTEGER);
 CREATE INDEX journal_bucket ON journal (bucket, seq);
 CREATE TABLE decisions (
     number INTEGER PRIMARY KEY, recommendation_id TEXT NOT NULL UNIQUE, ts INTEGER NOT NULL,
-    person BLOB NOT NULL, body BLOB NOT NULL);
+    person BLOB NOT NULL, body BLOB NOT NULL, sum INTEGER);
 CREATE INDEX decisions_person ON decisions (person, ts);
 CREATE INDEX decisions_ts ON decisions (ts);
 CREATE TABLE tombstones (person BLOB PRIMARY KEY, ts INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE erasures (person BLOB PRIMARY KEY, device BLOB, bucket INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE damaged (seq INTEGER PRIMARY KEY, body BLOB);
 """
+_COLUMNS = "seq, id_hash, content, person, bucket, ts, body, sum"
+_PAGE = 10_000
+
+EventRow = tuple[int, int, int, bytes, int, int, bytes]
+"""seq, id_hash, content, person, bucket, ts, body."""
 
 
 def signed(number: int) -> int:
-    """An unsigned 64-bit hash as SQLite stores integers."""
+    """An unsigned 64-bit hash as databases store integers."""
     return number - (1 << 64) if number >= 1 << 63 else number
 
 
-def create_journal(path: Path) -> None:
-    """Make an empty journal beside ``path`` and move it there, so that no half-made one is ever seen."""
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    db = sqlite3.connect(temporary, isolation_level=None)
-    try:
-        db.executescript(_SCHEMA)
-        db.executemany(
-            "INSERT INTO meta VALUES (?, ?)",
-            [
-                ("schema", SCHEMA_VERSION),
-                ("salt", secrets.token_bytes(16)),
-                ("next_seq", 0),
-                ("compacted", -1),
-            ],
-        )
-    finally:
-        db.close()
-    fsync(temporary)
-    os.replace(temporary, path)
-    fsync(path.parent)
+def event_sum(row: EventRow) -> int:
+    """Checksum of an event's row."""
+    seq, id_hash, content, person, bucket, ts, body = row
+    head = struct.pack("<qqqqq", seq, id_hash, content, bucket, ts)
+    return zlib.crc32(body, zlib.crc32(person, zlib.crc32(head)))
+
+
+def decision_sum(row: tuple[str, int, bytes, bytes]) -> int:
+    """Checksum of a decision's row (recommendation_id, ts, person, body)."""
+    recommendation_id, ts, person, body = row
+    head = zlib.crc32(struct.pack("<q", ts), zlib.crc32(recommendation_id.encode()))
+    return zlib.crc32(body, zlib.crc32(person, head))
+
+
+def first_rows() -> list[tuple[str, bytes]]:
+    """What ``meta`` holds in a new journal; numbers are written as text."""
+    return [
+        ("schema", b"%d" % SCHEMA_VERSION),
+        ("salt", secrets.token_bytes(16)),
+        ("next_seq", b"0"),
+        ("compacted", b"-1"),
+    ]
+
+
+def open_file(path: Path, *, readonly: bool) -> Database:
+    """The journal's SQLite file, made if it is new.
+
+    Raises:
+        StorageError: It is empty or damaged, or the disk refuses.
+    """
+    with guard("the journal cannot be opened", path):
+        if not readonly and not path.exists():
+            make_sqlite(
+                path, SCHEMA, lambda db: db.executemany("INSERT INTO meta VALUES (?, ?)", first_rows())
+            )
+        if path.stat().st_size == 0:
+            raise StorageError(
+                f"the journal is empty ({path}): its file has 0 bytes, so live events may be lost",
+                hint="restore it from a backup, or delete it to go on with what the event table holds",
+            )
+        return SQLite(path, readonly=readonly)
 
 
 class Journal:
-    """One connection that writes (unless ``readonly``) and one that reads, each behind its lock."""
+    """What the store asks of its database."""
 
-    def __init__(self, path: Path, *, readonly: bool) -> None:
-        self.path, self.readonly = path, readonly
-        self._reader: sqlite3.Connection | None = None
-        self._writer: sqlite3.Connection | None = None
-        self._read_lock, self.lock = threading.RLock(), threading.RLock()
-        with guard("the journal cannot be opened", path):
-            if not readonly and not path.exists():
-                create_journal(path)
-            if path.stat().st_size == 0:
-                raise StorageError(
-                    f"the journal is empty ({path}): its file has 0 bytes, so live events may be lost",
-                    hint="restore it from a backup, or delete it to go on with what the event table holds",
-                )
-            if not readonly:
-                self._writer = self._connect("rw")
-                self._writer.execute("PRAGMA journal_mode=WAL")
-                self._writer.execute("PRAGMA synchronous=FULL")
-                self._writer.execute("PRAGMA secure_delete=ON")
-            self._reader = self._connect("ro")
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        try:
             self._check()
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        log = self.path.with_name(self.path.name + "-wal")
-        if mode == "ro" and not log.exists() and not os.access(self.path.parent, os.W_OK):
-            uri += (
-                "&immutable=1"  # on a read-only disk nobody writes, and SQLite cannot make its shared memory
-            )
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-        db.execute("PRAGMA temp_store=MEMORY")
-        return db
+        except BaseException:
+            database.close()
+            raise
 
     def _check(self) -> None:
-        schema = self.meta("schema")
+        schema = int(self.meta("schema"))
         if schema > SCHEMA_VERSION:
             raise ShopError(
                 "this shop was written by a newer version",
                 value=schema,
                 hint="pip install --upgrade penchant",
             )
-        self.salt: bytes = self.meta("salt")
+        if schema < SCHEMA_VERSION:
+            if self.database.readonly:
+                raise ShopError(
+                    "this shop was written by an older version",
+                    value=schema,
+                    hint="open it for writing once, such as by `penchant status`: that brings it up to date",
+                )
+            self._add_sums()
+        self.salt: bytes = bytes(self.meta("salt"))
+
+    def _add_sums(self) -> None:
+        """From version 1, which had no checksums."""
+        with self.transaction("cannot bring the journal up to date") as db:
+            db.execute("ALTER TABLE journal ADD COLUMN sum INTEGER")
+            db.execute("ALTER TABLE decisions ADD COLUMN sum INTEGER")
+            db.execute("CREATE TABLE damaged (seq INTEGER PRIMARY KEY, body BLOB)")
+            columns = _COLUMNS.removesuffix(", sum")
+            for row in db.execute(f"SELECT {columns} FROM journal").fetchall():
+                db.execute("UPDATE journal SET sum = ? WHERE seq = ?", (event_sum(row), row[0]))
+            for number, *row in db.execute(
+                "SELECT number, recommendation_id, ts, person, body FROM decisions"
+            ).fetchall():
+                made = decision_sum((row[0], row[1], row[2], row[3]))
+                db.execute("UPDATE decisions SET sum = ? WHERE number = ?", (made, number))
+            db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (b"%d" % SCHEMA_VERSION,))
 
     # ---- reading -------------------------------------------------------------------------------------
 
     def query(self, sql: str, *values: Any) -> list[Any]:
-        """Rows of a question, read at once so that no read transaction stays open."""
-        with self._read_lock, guard("the journal cannot be read", self.path):
-            assert self._reader is not None
-            return self._reader.execute(sql, values).fetchall()
+        """Rows of a question."""
+        return self.database.read(sql, *values)
 
     def meta(self, key: str) -> Any:
         """One value of the ``meta`` table."""
         found = self.query("SELECT value FROM meta WHERE key = ?", key)
         if not found:
             raise StorageError(
-                f"the journal is damaged ({self.path}): it lacks {key}", hint="restore it from a backup"
+                f"the journal is damaged ({self.database.name}): it lacks {key}",
+                hint="restore it from a backup",
             )
         return found[0][0]
 
@@ -136,10 +164,22 @@ class Journal:
         *,
         after: int = -1,
         up_to: int | None = None,
-        limit: int = -1,
+        limit: int | None = None,
         cipher: Cipher | None = None,
     ) -> list[Stored]:
-        """Events of one bucket or all with after < seq <= up_to, in order of arrival."""
+        """Sound events of one bucket or all with after < seq <= up_to, in order of arrival.
+
+        With a limit, fewer than that many came only where no more are left.
+        """
+        found: list[Stored] = []
+        while True:
+            page = self._page(bucket, after, up_to, None if limit is None else limit - len(found))
+            found += [Stored(row[0], decode_row(row[6], cipher)) for row in self._sound(page)]
+            if not page or limit is None or len(found) >= limit:
+                return found
+            after = page[-1][0]
+
+    def _page(self, bucket: int | None, after: int, up_to: int | None, limit: int | None) -> list[Any]:
         where, values = ["seq > ?"], [after]
         if bucket is not None:
             where.append("bucket = ?")
@@ -147,12 +187,28 @@ class Journal:
         if up_to is not None:
             where.append("seq <= ?")
             values.append(up_to)
-        sql = f"SELECT seq, body FROM journal WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?"
-        found = self.query(sql, *values, limit)
-        return [Stored(seq, decode_row(body, cipher)) for seq, body in found]
+        sql = f"SELECT {_COLUMNS} FROM journal WHERE {' AND '.join(where)} ORDER BY seq"
+        if limit is not None:
+            sql += " LIMIT ?"
+            values.append(limit)
+        return self.query(sql, *values)
+
+    def _sound(self, page: list[Any]) -> list[Any]:
+        """Rows whose checksum fits; the writer sets the others aside."""
+        sound = [row for row in page if _fits(row)]
+        if len(sound) < len(page) and not self.database.readonly:
+            lost = [(row[0], row[6]) for row in page if not _fits(row)]
+            with self.transaction("cannot set damaged rows aside") as db:
+                db.executemany("INSERT INTO damaged VALUES (?, ?) ON CONFLICT DO NOTHING", lost)
+                db.executemany("DELETE FROM journal WHERE seq = ?", [(seq,) for seq, _ in lost])
+        return sound
+
+    def num_damaged(self) -> int:
+        """How many rows were set aside."""
+        return int(self.query("SELECT count(*) FROM damaged")[0][0])
 
     def contents(self, hashes: Sequence[int]) -> dict[int, int]:
-        """Content hash of those id hashes that are in the journal (both as SQLite stores them)."""
+        """Content hash of those id hashes that are in the journal (both as databases store them)."""
         found: dict[int, int] = {}
         for start in range(0, len(hashes), 500):
             part = hashes[start : start + 500]
@@ -175,81 +231,87 @@ class Journal:
 
     def tombstones(self) -> set[bytes]:
         """Persons who were erased."""
-        return {person for (person,) in self.query("SELECT person FROM tombstones")}
+        return {bytes(person) for (person,) in self.query("SELECT person FROM tombstones")}
 
     def decisions(self, person: bytes | None) -> Iterator[bytes]:
-        """Bodies of decisions, of one person or all, in order of time; read page by page."""
+        """Sound bodies of decisions, of one person or all, in order of time; read page by page."""
         ts, number = -(1 << 63), -1
         while True:
             who, values = ("AND person = ?", [person]) if person is not None else ("", [])
             page = self.query(
-                f"SELECT ts, number, body FROM decisions WHERE (ts, number) > (?, ?) {who}"
-                " ORDER BY ts, number LIMIT 1000",
+                "SELECT ts, number, recommendation_id, person, body, sum FROM decisions"
+                f" WHERE (ts, number) > (?, ?) {who} ORDER BY ts, number LIMIT 1000",
                 ts, number, *values,
             )  # fmt: skip
-            yield from (body for _, _, body in page)
+            for moment, _, recommendation_id, whose, body, made in page:
+                if made is None or decision_sum((recommendation_id, moment, whose, body)) == made:
+                    yield body
             if len(page) < 1000:
                 return
-            ts, number, _ = page[-1]
+            ts, number = page[-1][:2]
 
     # ---- writing -------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def transaction(self, what: str = "cannot write the journal") -> Iterator[sqlite3.Connection]:
+    def transaction(self, what: str = "cannot write the journal") -> Iterator[Connection]:
         """All or nothing, on disk when the block ends; raises ``StorageError`` when it is not."""
-        with self.lock, guard(what, self.path, "nothing of this request was stored"):
-            assert self._writer is not None
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._writer.execute("ROLLBACK")
-                raise
+        with self.database.transaction(what) as db:
+            yield db
 
-    def insert_events(self, rows: Iterable[tuple[int, int, int, bytes, int, int, bytes]]) -> None:
-        """Add journal rows (seq, id_hash, content, person, bucket, ts, body) in one transaction."""
+    def insert_events(self, rows: Iterable[EventRow]) -> None:
+        """Add events in one transaction."""
         with self.transaction() as db:
-            db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            db.executemany(
+                f"INSERT INTO journal ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*row, event_sum(row)) for row in rows],
+            )
 
     def insert_decisions(self, rows: Iterable[tuple[str, int, bytes, bytes]]) -> None:
         """Add decisions; one that is there already stays as it is."""
         with self.transaction("cannot write the decision log") as db:
             db.executemany(
-                "INSERT OR IGNORE INTO decisions (recommendation_id, ts, person, body) VALUES (?, ?, ?, ?)",
-                rows,
+                "INSERT INTO decisions (recommendation_id, ts, person, body, sum) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                [(*row, decision_sum(row)) for row in rows],
             )
 
-    def set_meta(self, key: str, value: Any) -> None:
-        """Store one value durably."""
+    def change_bodies(self, db: Connection, change: Any) -> None:
+        """Rewrite bodies inside a transaction: ``change`` takes a body and gives the new one, or None to keep it."""
+        last = -1
+        while page := db.execute(
+            f"SELECT {_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT {_PAGE}", (last,)
+        ).fetchall():
+            for row in page:
+                last = row[0]
+                body = change(row[6]) if _fits(row) else None
+                if body is not None:
+                    made = event_sum((*row[:6], body))
+                    db.execute("UPDATE journal SET body = ?, sum = ? WHERE seq = ?", (body, made, last))
+
+    def set_number(self, key: str, value: int) -> None:
+        """Store one number durably."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            _put_number(db, key, value)
 
     def delete_moved(self, seq: int) -> None:
         """Forget journal rows that are in the table now."""
         with self.transaction() as db:
             db.execute("DELETE FROM journal WHERE seq <= ?", (seq,))
-            db.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'next_seq'", (seq + 1,))
-            db.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'compacted'", (seq,))
-
-    def truncate_log(self) -> bool:
-        """Copy the write-ahead log into the database and empty it; False when a reader prevents it."""
-        with self.lock, guard("cannot empty the journal's write-ahead log", self.path):
-            assert self._writer is not None
-            return bool(self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
-
-    def vacuum(self) -> None:
-        """Write the whole database anew, without any trace of deleted rows."""
-        with self.lock, guard("cannot rewrite the journal", self.path):
-            assert self._writer is not None
-            self._writer.execute("VACUUM")
-        self.truncate_log()
+            for key, least in (("next_seq", seq + 1), ("compacted", seq)):
+                now = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
+                _put_number(db, key, max(int(now[0][0]), least))
 
     def close(self) -> None:
-        """Close both connections; the write-ahead log is emptied by the last writer."""
-        for db in (self._reader, self._writer):
-            if db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    db.close()
-        self._reader = self._writer = None
+        """Close the database."""
+        self.database.close()
+
+
+def _fits(row: Any) -> bool:
+    return row[7] is not None and bool(event_sum(tuple(row[:7])) == row[7])
+
+
+def _put_number(db: Connection, key: str, value: int) -> None:
+    db.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, b"%d" % value),
+    )

@@ -56,11 +56,14 @@ _decode = msgspec.msgpack.Decoder(Window).decode
 _decode_older = msgspec.msgpack.Decoder(list[str]).decode
 _SEQUENCE = frozenset(str(kind) for kind in SEQUENCE_KINDS)
 _TARGETS = frozenset(TARGET_CODES)
+_NO_VALUE = np.float32(np.nan).tobytes()
 _EMPTY = Window(b"", b"", b"", [], [])
 
 
 def _insert(window: Window, row: Row) -> Window | None:
     """The window with one more event in its place by time; None when it is older than a cut window."""
+    if not window.ts or row.ts >= int.from_bytes(window.ts[-8:], "little", signed=True):
+        return _put_last(window, row)
     ts = np.frombuffer(window.ts, np.int64)
     at = int(np.searchsorted(ts, row.ts, side="right"))
     if window.cut and at == 0:
@@ -72,6 +75,20 @@ def _insert(window: Window, row: Row) -> Window | None:
         window.value = window.value[: 4 * at] + np.float32(value).tobytes() + window.value[4 * at :]
     window.item.insert(at, row.item_id)
     window.event_id.insert(at, row.event_id)
+    return window
+
+
+def _put_last(window: Window, row: Row) -> Window:
+    """The usual case, without arrays: the event is the newest."""
+    window.ts += row.ts.to_bytes(8, "little", signed=True)
+    window.kind += bytes([KIND_CODES.get(row.kind, 0)])
+    if row.value is None:
+        window.value += _NO_VALUE
+    else:
+        with np.errstate(over="ignore"):
+            window.value += np.float32(row.value).tobytes()
+    window.item.append(row.item_id)
+    window.event_id.append(row.event_id)
     return window
 
 
@@ -253,17 +270,17 @@ class LiveHistories:
         """The environment that the bucket's link names now; None when the bucket is not built."""
         if bucket in self._distrusted:
             return None
+        known = self._open.get(bucket)
+        if known is not None and not self.readonly:  # nobody but us replaces it
+            return known[1]
         try:
             target = os.readlink(self._links[bucket])
         except FileNotFoundError:
             target = ""
-        known = self._open.get(bucket)
         if known is not None and known[0] == target:
             return known[1]
+        self._release(bucket)
         with self._lock:
-            known = self._open.pop(bucket, None)
-            if known is not None:
-                known[1].give_back()
             if not target:
                 return None
             try:
@@ -272,6 +289,13 @@ class LiveHistories:
                 return None
             self._open[bucket] = (target, env)
             return env
+
+    def _release(self, bucket: int) -> None:
+        """Close our environment of a bucket; the next look finds what the link names by then."""
+        with self._lock:
+            known = self._open.pop(bucket, None)
+            if known is not None:
+                known[1].give_back()
 
     def is_built(self, bucket: int) -> bool:
         """Whether the bucket answers from LMDB."""
@@ -406,6 +430,7 @@ class LiveHistories:
         temporary = self.folder / f"{name}.link"
         os.symlink(name, temporary)
         os.replace(temporary, self._links[bucket])
+        self._release(bucket)
         if old:
             self.discard(old)
 
@@ -427,7 +452,7 @@ class LiveHistories:
             if target is not None:
                 os.unlink(self._links[bucket])
                 self.discard(target)
-            self._environment(bucket)  # closes ours
+            self._release(bucket)
         fsync(self.folder)
 
     def drop(self, bucket: int) -> None:

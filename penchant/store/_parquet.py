@@ -91,6 +91,7 @@ class BucketFiles:
             compression_level=1,
             use_dictionary=_DICTIONARY,
             store_schema=False,
+            write_page_checksum=True,
         )
         return path, file, writer
 
@@ -153,7 +154,7 @@ def read_file(
             guard("an event file cannot be read", path, "the other files are untouched"),
             open(path, "rb") as raw,
         ):
-            parquet = pq.ParquetFile(raw)
+            parquet = pq.ParquetFile(raw, page_checksum_verification=True)
             groups = _groups_with(parquet, subject)
             table = parquet.read_row_groups(groups, columns=physical or ["ts"], use_threads=False)
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -20,6 +21,9 @@ SEALED = (
     "props",
 )  # what a person wrote or a shop attached: encrypted when there is a cipher
 _LIMIT = 1 << 63
+
+
+_content_of = attrgetter(*CONTENT_COLUMNS)
 
 
 class Row(msgspec.Struct, omit_defaults=True):
@@ -45,7 +49,7 @@ class Row(msgspec.Struct, omit_defaults=True):
 
     def content_hash(self) -> int:
         """Hash of what the event says; equal to ``hash_contents`` of the same row in Arrow."""
-        return hash_content([getattr(self, name) for name in CONTENT_COLUMNS])
+        return hash_content(_content_of(self))
 
 
 class Stored(msgspec.Struct, frozen=True):

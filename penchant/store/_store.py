@@ -41,7 +41,7 @@ from penchant.store._erase import Eraser, Target
 from penchant.store._files import folder_bytes, guard, is_storage_failure, sweep
 from penchant.store._frames import USER_SCHEMA, Frame, conform_catalog, conform_users
 from penchant.store._hashing import Persons
-from penchant.store._journal import Journal
+from penchant.store._journal import Journal, open_file
 from penchant.store._live import LiveHistories, history_of
 from penchant.store._load import Known, Loader
 from penchant.store._lock import WriterLock
@@ -82,7 +82,7 @@ class ShopStore:
             raise
 
     def _open(self) -> None:
-        self._journal = journal = Journal(self.path / "journal.db", readonly=self.readonly)
+        self._journal = journal = Journal(open_file(self.path / "journal.db", readonly=self.readonly))
         persons = self._persons = Persons(journal.salt)
         self._table = EventTable(self.path, readonly=self.readonly, cipher=self._cipher)
         self._catalog = Frame(self.path / "catalog" / "catalog.parquet", "id", CATALOG_SCHEMA)
@@ -246,7 +246,7 @@ class ShopStore:
         """Numbers of arrival for a group of rows, never handed out again even after a crash."""
         with self._lock:
             first = self._next_seq
-            self._log.set_meta("next_seq", first + count)
+            self._log.set_number("next_seq", first + count)
             self._next_seq = first + count
             return first
 
@@ -529,6 +529,11 @@ class ShopStore:
 
     # ---- the rest ------------------------------------------------------------------------------------
 
+    @property
+    def failure(self) -> StorageError | None:
+        """Why nothing is taken in until the store is opened anew; None while all is well."""
+        return self._log.database.failed
+
     def last_ts(self) -> int | None:
         """Time of the newest event; None without events."""
         return _compact.newest(self._log, self._table)
@@ -558,6 +563,7 @@ class ShopStore:
                 "live_buckets": len(built),
                 "erased_subjects": journal.query("SELECT count(*) FROM tombstones")[0][0],
                 "users": self.users().num_rows,
+                "damaged_events": journal.num_damaged(),
             },
         )
 

@@ -134,9 +134,7 @@ def _ready(servers: Sequence[Server]) -> Callable[[Request], Awaitable[Response]
 
     async def ready(request: Request) -> Response:
         try:
-            rankers = [
-                await in_thread(one.slow, lambda one=one: one.engine.serving.ranker) for one in servers
-            ]
+            rankers = [await in_thread(one.slow, _serving, one.engine) for one in servers]
         except PenchantError as error:
             return _problem(error, 503)
         state: dict[str, Any] = {"status": "ready", "degraded": any(ranker.degraded for ranker in rankers)}
@@ -144,6 +142,17 @@ def _ready(servers: Sequence[Server]) -> Callable[[Request], Awaitable[Response]
         return Response(msgspec.json.encode(state), media_type="application/json")
 
     return ready
+
+
+def _serving(engine: Engine) -> Any:
+    """What answers, if the shop can still take events in.
+
+    Raises:
+        PenchantError: It cannot, or nothing answers.
+    """
+    if engine.shop.store.failure is not None:
+        raise engine.shop.store.failure
+    return engine.serving.ranker
 
 
 def _problem(error: PenchantError, status: int) -> Response:

@@ -1,10 +1,8 @@
 """An acknowledged event is never lost and never counted twice, whenever the process is killed."""
 
-import random
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from penchant.store import open_store
 from penchant.testing._store import batch_of, event, files_holding
 
 CHILD = Path(__file__).with_name("crash_child.py")
+HERD = Path(__file__).with_name("crash_herd.py")
 
 
 def start(shop: Path, acks: Path, seed: int, die_at: str, steps: str) -> subprocess.Popen:
@@ -64,20 +63,23 @@ def check(shop: Path, acks: Path) -> None:
         assert Counter(store.scan()["event_id"].to_pylist()) == counts
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_killed_at_a_random_moment(tmp_path: Path, seed: int) -> None:
-    shop, acks = tmp_path / "shop", tmp_path / "acks"
-    rnd = random.Random(seed)
-    acks.touch()
-    child = start(shop, acks, seed, "", "append,load,compact")
-    while "ready" not in acks.read_text():
-        assert child.poll() is None, child.stderr.read()
-        time.sleep(0.01)
-    time.sleep(rnd.uniform(0.02, 0.9))
-    child.kill()
-    child.wait()
-    child.stderr.close()
-    check(shop, acks)
+def kill(folder: Path, first: int, count: int) -> None:
+    """Kill a process at work on a shop of its own, once a seed, and look at what is left."""
+    subprocess.run([sys.executable, str(HERD), str(folder), str(first), str(count)], check=True)
+    assert any(acknowledged(folder / str(seed) / "acks")[0] for seed in range(first, first + count))
+    for seed in range(first, first + count):
+        check(folder / str(seed) / "shop", folder / str(seed) / "acks")
+
+
+@pytest.mark.parametrize("quarter", range(4))
+def test_killed_at_a_random_moment(tmp_path: Path, quarter: int) -> None:
+    kill(tmp_path, 25 * quarter, 25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hundreds", range(1, 10))
+def test_killed_at_more_random_moments(tmp_path: Path, hundreds: int) -> None:
+    kill(tmp_path, 100 * hundreds, 100)
 
 
 SYNCS = [
