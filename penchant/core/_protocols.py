@@ -336,7 +336,11 @@ class Store(Protocol):
 
 
 class Cipher(Protocol):
-    """Encrypts what is at rest; the privacy room implements it, the store only calls it."""
+    """Encrypts what is at rest, under a key of each person; the privacy room implements it, the store only calls it."""
+
+    def bind(self, person: Callable[[str], bytes]) -> None:
+        """Take over how the store names people; called before anything else."""
+        ...
 
     def encrypt(self, subject: str, field: str, plain: bytes) -> bytes:
         """Seal bytes under the person's own key."""
@@ -344,4 +348,16 @@ class Cipher(Protocol):
 
     def decrypt(self, subject: str, field: str, sealed: bytes) -> bytes:
         """Open sealed bytes; raises ``StorageError`` when the key was destroyed."""
+        ...
+
+    def flush(self) -> None:
+        """Make new keys durable; called before anything that they sealed is."""
+        ...
+
+    def destroy(self, person: bytes) -> int:
+        """Destroy a person's key for good, by the store's name for them; returns how many keys went."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release."""
         ...

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from penchant.data._bots import bot_subjects
     from penchant.data._catalog import read_catalog
     from penchant.data._clean import EventStream, clean_events
+    from penchant.data._columns import clean_id
     from penchant.data._content import (
         ContentStore,
         Encoded,
@@ -110,6 +111,7 @@ _LAZY = {
     "check_event": "_live",
     "clean_events": "_clean",
     "clean_expression": "_expressions",
+    "clean_id": "_columns",
     "content_id": "_ids",
     "diagnose": "_doctor",
     "drop_snapshots": "_snapshot",
@@ -176,6 +178,7 @@ __all__ = [
     "check_event",
     "clean_events",
     "clean_expression",
+    "clean_id",
     "content_id",
     "diagnose",
     "drop_snapshots",

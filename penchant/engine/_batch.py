@@ -17,6 +17,7 @@ from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bu
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import allowed, drop_seen, question, reasons
+from penchant.engine._people import may, no_history, own_name
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._serving import Ranker, Serving
 from penchant.store import kept_in_histories
@@ -116,7 +117,8 @@ def recommend_many(
     if request.user_id or request.anonymous_id:
         raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
     started = time.perf_counter()
-    names = None if request.users == "all" else read_users(str(request.users))
+    given = None if request.users == "all" else {own_name(shop, n): n for n in read_users(str(request.users))}
+    names = None if given is None else list(given)
     _bring_up_to_date(shop, serving, progress)
     ranker = serving.ranker
     out = Path(request.out)
@@ -131,6 +133,8 @@ def recommend_many(
                 policy_id = table["policy_id"][0].as_py() if table.num_rows else policy_id
                 writer.write_table(table)
         shop.store.log_batch(temporary)
+        if given is not None and shop.pseudonyms is not None:
+            _as_given(temporary, given)
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -144,6 +148,13 @@ def recommend_many(
         degraded=ranker.degraded,
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+def _as_given(path: Path, given: dict[str, str]) -> None:
+    """Put the ids that the caller gave in place of their pseudonyms."""
+    table = pq.read_table(path)
+    names = pa.array([given[name] for name in table["user_id"].to_pylist()], pa.string())
+    pq.write_table(table.set_column(0, table.schema.field(0), names), path, compression="zstd")
 
 
 def _bring_up_to_date(shop: Shop, serving: Serving, progress: Progress) -> None:
@@ -176,7 +187,9 @@ def _batches(
         for history in bucket_histories(shop, bucket, mine, ranker.max_history):
             if mine is not None:
                 mine.discard(history.subject)
-            batch.append(history)
+            batch.append(
+                history if may(shop, history.subject, "personalise") else no_history(history.subject)
+            )
             if len(batch) == size:
                 counts["users"] += size
                 progress("recommending", counts["users"], len(names) if names else None, {})

@@ -19,6 +19,7 @@ from penchant.engine import _govern_requests as gr
 from penchant.engine import _requests as rq
 from penchant.engine._access import log_access
 from penchant.engine._operation import OPERATIONS, QUICK, Operation, Remote, operation
+from penchant.engine._people import known_person
 from penchant.engine._replay_requests import ReplayReport, ReplayRequest
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Engine:
         row.prepare_outputs(request)
         if self._remote is not None:
             return self._remote.call(row, request)
+        if row.names_people:
+            request = known_person(self.shop, request)
         started = time.perf_counter()
         outcome = "ok"
         try:
@@ -452,6 +455,17 @@ class Engine:
         from penchant.engine._keys import change_keys
 
         return change_keys(self.shop_path, request, self.clock)
+
+    @operation(scope="govern")
+    def consent(self, request: gr.ConsentRequest) -> gr.ConsentReport:
+        """Note what a person allows, or ask what holds.
+
+        A withdrawal acts on answers at once and on models at the next training. Who allows nothing has no events
+        stored. Events that carry ``consent`` say the same. What is stored already stays until ``erase_user``.
+        """
+        from penchant.engine._people import consent
+
+        return consent(self.shop, request)
 
     @operation(scope="govern")
     def access_log(self, request: gr.AccessLogRequest) -> gr.AccessLogReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,9 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
         ErasureIncomplete: Everything the shop knows of was removed, but files in its folder still hold the id.
     """
     subject = request.subject
+    note_erasure(shop, subject)
     removed = {
+        "consent": shop.consent.forget(subject),
         "quarantine": shop.quarantine.erase(subject),
         "snapshots": _drop(shop.snapshots),
         "runs": _drop(shop.runs),
@@ -47,6 +50,16 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
             "again; an id that another person bears too is found until that one is erased",
         )
     return msgspec.structs.replace(receipt, removed={**receipt.removed, **removed})
+
+
+def note_erasure(shop: Shop, subject: str) -> None:
+    """Write down whom to erase again after a restore, by salted hashes, before anything is removed."""
+    line = msgspec.json.encode(msgspec.structs.replace(shop.store.erasure_of(subject), ts=shop.clock()))
+    with open(shop.erasures, "ab") as file:
+        os.chmod(shop.erasures, 0o600)
+        file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _drop(folder: Path) -> int:
@@ -69,6 +82,7 @@ def export_user(shop: Shop, serving: Serving, request: rq.ExportRequest) -> rq.E
         attributes=kept["attributes"] or {},
         profile=profile(shop, serving, who),
         erased=bool(kept["erased"]),
+        consent=shop.consent.history(subject),
     )
     if request.out is not None:
         atomic_write(Path(request.out), msgspec.json.format(msgspec.json.encode(report), indent=1))

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from penchant.core import Micros, Noun
+from penchant.core import Micros, Noun, Purpose
 from penchant.core.errors import InputError
 from penchant.engine._operation import POSITIONAL, Scope
+from penchant.engine._requests import PersonRequest
+from penchant.privacy import Choice
 
 
 class KeysRequest(Noun, frozen=True):
@@ -104,6 +106,36 @@ class AccessLogReport(Noun, frozen=True):
     entries: list[Access]
 
 
+class ConsentRequest(PersonRequest, frozen=True):
+    """Note what a person allows, or ask."""
+
+    grant: Annotated[
+        list[Purpose], Meta(description="purposes allowed from now on", examples=[["personalise"]])
+    ] = []
+    withdraw: Annotated[list[Purpose], Meta(description="purposes allowed no longer")] = []
+    source: Annotated[str, Meta(max_length=100, description="where the choice was made, such as banner")] = (
+        "api"
+    )
+
+    def check(self) -> None:
+        """Refuse a choice about nobody, or one that says both.
+
+        Raises:
+            InputError: No id is given, or a purpose is granted and withdrawn at once.
+        """
+        super().check()
+        if both := sorted(set(self.grant) & set(self.withdraw)):
+            raise InputError("granted and withdrawn at once", value=both, hint="choose", path="$.withdraw")
+
+
+class ConsentReport(Noun, frozen=True):
+    """What a person allows now, and every choice that led there."""
+
+    subject: str
+    allows: list[Purpose]
+    history: list[Choice]
+
+
 class ReloadRequest(Noun, frozen=True):
     """Read the settings anew."""
 
@@ -117,5 +149,5 @@ class ReloadReport(Noun, frozen=True):
 __all__ = [
     name
     for name, thing in list(globals().items())
-    if isinstance(thing, type) and issubclass(thing, Noun) and thing is not Noun
+    if isinstance(thing, type) and issubclass(thing, Noun) and thing.__module__ == __name__
 ]

@@ -31,6 +31,7 @@ from penchant.data import (
 )
 from penchant.engine import _requests as rq
 from penchant.engine._content import encode_newcomers
+from penchant.engine._people import Sieve
 from penchant.store import atomic_write
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _each(
         accepted=sum(r.accepted for r in reports),
         refused=sum(r.refused for r in reports),
         erased=sum(r.erased for r in reports),
+        withheld=sum(r.withheld for r in reports),
         broken=sum(r.broken for r in reports),
     )
 
@@ -134,11 +136,12 @@ def _recognise(
 
 def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: Progress) -> rq.FileReport:
     stream = clean_events(source, recognised, shop.config.data, shop.clock())
+    sieve = Sieve(shop)
     name = f"reading {source.path.name}, {source.unit}"
 
     def counted() -> Iterator[pa.RecordBatch]:
         told = 0
-        for batch in stream.accepted():
+        for batch in sieve.events(stream.accepted()):
             yield batch
             told = source.done
             progress(name, told, source.total, {})
@@ -159,7 +162,8 @@ def _take_events(shop: Shop, source: Source, recognised: Recognised, progress: P
         already_stored=loaded.already_stored,
         refused=refused,
         erased=loaded.erased,
-        broken=_broken(refusals, loaded.accepted + loaded.already_stored + loaded.erased),
+        withheld=sieve.withheld,
+        broken=_broken(refusals, loaded.accepted + loaded.already_stored + loaded.erased + sieve.withheld),
         refusals=refusals,
         notes=[*report.notes, *([f"{loaded.late} events are more than a day late"] if loaded.late else [])],
         quarantine=str(kept) if refused else None,
@@ -233,7 +237,12 @@ def _take_table(
 
 
 def _take_users(shop: Shop, source: Source, recognised: Recognised, progress: Progress) -> rq.FileReport:
-    return _take_table(shop, source, recognised, read_users, shop.store.put_users)
+    sieve = Sieve(shop)
+    report = _take_table(
+        shop, source, recognised, read_users, lambda table: shop.store.put_users(sieve.users(table))
+    )
+    accepted = report.accepted - sieve.withheld
+    return msgspec.structs.replace(report, accepted=accepted, withheld=sieve.withheld)
 
 
 def _take_catalog(shop: Shop, source: Source, recognised: Recognised, progress: Progress) -> rq.FileReport:

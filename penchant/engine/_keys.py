@@ -25,6 +25,7 @@ from penchant.core.errors import Forbidden, InputError, NotFound, ShopError
 from penchant.engine._access import CALLER
 from penchant.engine._govern_requests import Key, KeysReport, KeysRequest
 from penchant.engine._operation import Scope
+from penchant.privacy import own_secret
 from penchant.store import atomic_write
 
 KEY_PATTERN = re.compile(r"pk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
@@ -156,18 +157,8 @@ class Keyring:
             given = os.environ.get(_PEPPER)
             if given is not None and len(given) < 32:
                 raise ShopError(f"{_PEPPER} is too short", hint="give at least 32 random characters")
-            self._pepper_bytes = given.encode() if given else self._own_pepper()
+            self._pepper_bytes = given.encode() if given else own_secret(self.path.with_name(_PEPPER_FILE))
         return self._pepper_bytes
-
-    def _own_pepper(self) -> bytes:
-        path = self.path.with_name(_PEPPER_FILE)
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_hex(32).encode())
-                file.flush()
-                os.fsync(file.fileno())
-        return path.read_bytes()
 
     # -- changing -----------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
 from penchant.engine._explore import scores_of
+from penchant.engine._people import known_person, may, no_history, withheld
 from penchant.engine._refusal import refusal
 from penchant.engine._serving import Ranker, Serving, seen_numbers
 from penchant.models import best_of
@@ -96,7 +97,12 @@ def _check(shop: Shop, request: rq.ObserveRequest) -> _Checked:
     results: list[rq.EventResult | None] = []
     for position, event in enumerate(request.events):
         try:
-            good.append(check_event(_fitting(event), shop.config.data, now))
+            fitting = known_person(shop, _fitting(event))
+            known = check_event(fitting, shop.config.data, now)
+            if withheld(shop, known):
+                results.append(rq.EventResult.of(known.event_id, "withheld"))
+                continue
+            good.append(known)
             results.append(None)
         except InputError as error:
             where = f"$.events[{position}]" + (error.path or "").removeprefix("$")
@@ -149,6 +155,8 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     subject = _NOBODY
     if request.user_id or request.anonymous_id:
         subject = subject_of(request.user_id, request.anonymous_id)
+        if not may(shop, subject, "personalise"):
+            subject = _NOBODY
     ranker = serving.ranker
     history = _history(shop, subject, request)
     target, by_value = question(shop, ranker, request)
@@ -182,8 +190,7 @@ def question(shop: Shop, ranker: Ranker, request: rq.RecommendRequest) -> tuple[
 def _history(shop: Shop, subject: str, request: rq.RecommendRequest) -> History:
     if request.purpose == "personalise" and subject != _NOBODY:
         return shop.store.history(subject, shop.config.serve.max_history)
-    none = np.empty(0)
-    return History(subject, none.astype(np.int64), none.astype(np.uint8), [], none.astype(np.float32), [])
+    return no_history(subject)
 
 
 def allowed(ranker: Ranker, request: rq.RecommendRequest) -> npt.NDArray[np.bool_]:

@@ -90,6 +90,11 @@ class Operation:
         return found
 
     @cached_property
+    def names_people(self) -> bool:
+        """Whether its request may name one person."""
+        return "anonymous_id" in self.request.__struct_fields__
+
+    @cached_property
     def outputs(self) -> list[str]:
         """Names of the fields that are files to write, looked up once: every call asks."""
         return self.file_fields("out")

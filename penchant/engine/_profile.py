@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY, bucket_of
 from penchant.engine import _requests as rq
+from penchant.engine._people import may
 from penchant.engine._serving import Serving
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
     The clock stands at the person's own last event: "now" means their latest days in the shop.
     """
     subject = request.subject
-    events = personal_events(shop, subject)
+    allowed = may(shop, subject, "personalise")
+    events = personal_events(shop, subject) if allowed else _nothing(shop)
     predicted = predicted_tags(shop, serving, subject, events, request.k)
     if not events.num_rows:
         return rq.Profile(
@@ -58,7 +60,7 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
             month=[],
             lifetime=[],
             predicted=predicted,
-            note="no events of this person are stored",
+            note="no events of this person are stored" if allowed else "this person allows no profile",
         )
     ts = events["ts"].to_numpy()
     tags = item_tags(shop, pc.unique(events["item_id"]))
@@ -76,6 +78,11 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
         note=None if horizons["lifetime"] else "the catalogue has no categories or labels for these items",
         **horizons,
     )
+
+
+def _nothing(shop: Shop) -> pa.Table:
+    """The events of somebody who has none."""
+    return personal_events(shop, "anon:nobody").slice(0, 0)
 
 
 def personal_events(shop: Shop, subject: str) -> pa.Table:

@@ -35,6 +35,7 @@ from penchant.data import (
     time_split,
 )
 from penchant.engine import _requests as rq
+from penchant.engine._people import unwilling
 from penchant.evaluation import (
     Calibration,
     Evaluation,
@@ -107,7 +108,7 @@ class Outcome:
 
 
 def take_snapshot(shop: Shop, progress: Progress) -> Snapshot:
-    """Everything stored, as of just after the last event: the same data give the same snapshot.
+    """Everything stored of people who allow it, as of just after the last event: the same data, the same snapshot.
 
     Raises:
         ModelError: There are no events.
@@ -118,10 +119,9 @@ def take_snapshot(shop: Shop, progress: Progress) -> Snapshot:
             "there is nothing to learn from yet", hint="ingest events first: penchant ingest FILE"
         )
     data = shop.config.data
-    bots = tuple(sorted(bot_subjects(shop.store, data))) if data.leave_out_bots else ()
-    return make_snapshot(
-        shop.store, last + 1, shop.snapshots, settings=SnapshotOptions(exclude=bots), progress=progress
-    )
+    bots = bot_subjects(shop.store, data) if data.leave_out_bots else ()
+    settings = SnapshotOptions(exclude=tuple(sorted({*bots, *unwilling(shop)})))
+    return make_snapshot(shop.store, last + 1, shop.snapshots, settings=settings, progress=progress)
 
 
 def chosen_kinds(asked: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from msgspec import Meta
 from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, Target, subject_of
 from penchant.core.errors import InputError
 from penchant.engine._operation import POSITIONAL, InFile, OutFile
+from penchant.privacy import Choice
 
 if TYPE_CHECKING:
     from penchant.evaluation import Reliability
@@ -100,10 +101,11 @@ class Refusal(Noun, frozen=True):
 
 
 class FileReport(Noun, frozen=True):
-    """What became of one file. rows = accepted + already_stored + refused + erased.
+    """What became of one file. rows = accepted + already_stored + refused + erased + withheld.
 
-    ``erased`` rows are of erased people and were passed over. ``broken`` of the refused rows cannot be believed:
-    they are damaged, or the file had rows and none of them could be used.
+    ``withheld`` rows are of people who allow no purpose. ``erased`` rows are of erased people and were passed over.
+    ``broken`` of the refused rows cannot be believed: they are damaged, or the file had rows and none of them could
+    be used.
     """
 
     file: str
@@ -114,6 +116,7 @@ class FileReport(Noun, frozen=True):
     already_stored: int = 0
     refused: int = 0
     erased: int = 0
+    withheld: int = 0
     broken: int = 0
     refusals: list[Refusal] = []
     notes: list[str] = []
@@ -129,6 +132,7 @@ class IngestReport(Noun, frozen=True):
     accepted: int
     refused: int
     erased: int = 0
+    withheld: int = 0
     broken: int = 0
 
 
@@ -162,7 +166,7 @@ class EventResult(Noun, frozen=True):
     """What became of one event."""
 
     event_id: str | None
-    status: Literal["stored", "duplicate", "conflict", "erased", "refused"]
+    status: Literal["stored", "duplicate", "conflict", "erased", "refused", "withheld"]
     error: str | None = None
 
     @classmethod
@@ -171,6 +175,7 @@ class EventResult(Noun, frozen=True):
         errors = {
             "conflict": "another event has this event_id: send a new id",
             "erased": "this person was erased: their events are refused",
+            "withheld": "this person allows no purpose: nothing is kept",
         }
         return msgspec.convert({"event_id": event_id, "status": word, "error": errors.get(word)}, cls)
 
@@ -656,9 +661,12 @@ class ExportReport(Noun, frozen=True):
     attributes: dict[str, Any]
     profile: Profile
     refused: list[dict[str, Any]] = []  # rows in the quarantine: source, row, reason, detail, raw
+    consent: list[Choice] = []
     erased: bool = False
 
 
 __all__ = [
-    name for name, thing in list(globals().items()) if isinstance(thing, type) and issubclass(thing, Noun)
+    name
+    for name, thing in list(globals().items())
+    if isinstance(thing, type) and issubclass(thing, Noun) and thing.__module__ == __name__
 ]

@@ -35,6 +35,7 @@ from penchant.data import item_values, live_sequences, sequence_batch
 from penchant.engine._explore import Exploration, gather_facts
 from penchant.engine._filters import filter_mask
 from penchant.engine._index import index_note
+from penchant.engine._people import willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer
 from penchant.models import INDEX_ITEMS, best_of, expected_value
 from penchant.policy import Popularity
@@ -348,7 +349,9 @@ def count_popularity(shop: Shop, catalog: pa.Table) -> Popularity:
     counts: dict[str, int] = dict.fromkeys(catalog["id"].to_pylist(), 0)
     wanted = pa.array(sorted(EventKind(kind).value for kind in TARGET_KINDS))
     for bucket in range(shop.store.num_buckets):
-        table = shop.store.scan(bucket=bucket, columns=["item_id", "kind", "recommendation_id"])
+        table = willing(
+            shop, shop.store.scan(bucket=bucket, columns=["subject", "item_id", "kind", "recommendation_id"])
+        )
         keep = pc.and_(pc.is_in(table["kind"], value_set=wanted), pc.is_null(table["recommendation_id"]))
         items = table.filter(keep)["item_id"].drop_null()
         for found in pc.value_counts(items.combine_chunks()).to_pylist():

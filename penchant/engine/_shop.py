@@ -6,7 +6,7 @@ import datetime as dt
 import errno
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +16,11 @@ from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
 from penchant.engine._requests import InitReport, InitRequest, Objective
+from penchant.privacy import ConsentBook, Pseudonyms
 from penchant.store import ShopStore, atomic_write, open_store
+
+if TYPE_CHECKING:
+    from penchant.privacy import Vault
 
 CONFIG = "shop.toml"
 
@@ -61,6 +65,30 @@ class ContentSettings(Noun, frozen=True):
     ] = "auto"
 
 
+class PrivacySettings(Noun, frozen=True):
+    """What may be known of people: the ``[privacy]`` table."""
+
+    consent: Annotated[
+        Literal["opt_out", "opt_in"],
+        Meta(description="opt_out: people who chose nothing allow everything; opt_in: they allow nothing"),
+    ] = "opt_out"
+    encrypt: Annotated[
+        bool,
+        Meta(
+            description="seal free texts, attributes and logged answers under a key of each person, for good"
+        ),
+    ] = False
+    pseudonymise: Annotated[
+        bool, Meta(description="keep pseudonyms in place of user_id and anonymous_id; only for a new shop")
+    ] = False
+    erasures: Annotated[
+        str,
+        Meta(
+            description="file outside the shop that notes erasures, for `restore`; empty: erasures.log in it"
+        ),
+    ] = ""
+
+
 class ShopConfig(Noun, frozen=True):
     """All of ``shop.toml``. An unknown or mistyped key is refused at the start, by name."""
 
@@ -75,6 +103,7 @@ class ShopConfig(Noun, frozen=True):
     train: TrainSettings = msgspec.field(default_factory=TrainSettings)
     content: ContentSettings = msgspec.field(default_factory=ContentSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
+    privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
     mapping: list[Mapping] = []
 
 
@@ -162,14 +191,37 @@ def create_shop(path: Path, request: InitRequest) -> InitReport:
     )
 
 
+def _open_vault(path: Path, config: ShopConfig, *, readonly: bool) -> Vault | None:
+    """The keys of people, where the shop is sealed.
+
+    Raises:
+        ShopError: It was sealed and is to be so no longer, or its key is not there.
+    """
+    file = path / "vault.db"
+    if not config.privacy.encrypt:
+        if file.exists():
+            raise ShopError(
+                "this shop is sealed, and the settings say it is not",
+                hint="set `encrypt = true` under [privacy] in shop.toml: sealing is for good",
+            )
+        return None
+    from penchant.privacy import Vault, keys_from_environment
+
+    return Vault(file, keys_from_environment(), readonly=readonly)
+
+
 class Shop:
     """An open shop folder."""
 
-    def __init__(self, path: Path, config: ShopConfig, store: ShopStore, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, config: ShopConfig, store: ShopStore, clock: Clock, vault: Vault | None = None
+    ) -> None:
         self.path = path
         self.config = config
         self.store = store
         self.clock = clock
+        self.vault = vault
+        self.consent = ConsentBook(path / "consent.db", config.privacy.consent)
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False, clock: Clock) -> Self:
@@ -186,7 +238,26 @@ class Shop:
                 value=config.version,
                 hint="upgrade penchant",
             )
-        return cls(path, config, open_store(path, readonly=readonly, clock=clock), clock)
+        vault = _open_vault(path, config, readonly=readonly)
+        try:
+            return cls(
+                path, config, open_store(path, readonly=readonly, clock=clock, cipher=vault), clock, vault
+            )
+        except BaseException:
+            if vault is not None:
+                vault.close()
+            raise
+
+    @cached_property
+    def pseudonyms(self) -> Pseudonyms | None:
+        """Makes the pseudonyms that the shop keeps in place of ids; None where it keeps the ids."""
+        return Pseudonyms(self.path / "pseudonyms.key") if self.config.privacy.pseudonymise else None
+
+    @property
+    def erasures(self) -> Path:
+        """The file that notes erasures, for a restore."""
+        given = self.config.privacy.erasures
+        return self.path / given if given else self.path / "erasures.log"
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -230,8 +301,11 @@ class Shop:
     def reload(self, config: ShopConfig) -> list[str]:
         """Work with other settings from now on; returns the names of the tables that differ."""
         old, self.config = self.config, config
+        self.consent.rule = config.privacy.consent
         return [name for name in config.__struct_fields__ if getattr(old, name) != getattr(config, name)]
 
     def close(self) -> None:
         """Flush and release."""
         self.store.close()
+        if self.vault is not None:
+            self.vault.close()

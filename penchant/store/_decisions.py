@@ -28,6 +28,7 @@ class _Sealed(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 _decode_slate = msgspec.json.Decoder(Slate).decode
 _decode_sealed = msgspec.json.Decoder(_Sealed).decode
+_SEALED = b'{"subject":'  # how a sealed body begins; a plain one begins with its recommendation_id
 
 
 class DecisionLog:
@@ -78,6 +79,8 @@ class DecisionLog:
             while self._queue:
                 group = [self._queue[i] for i in range(min(_GROUP, len(self._queue)))]
                 try:
+                    if self._cipher is not None:
+                        self._cipher.flush()
                     self._journal.insert_decisions(group)
                 except StorageError as error:
                     self._failure = error
@@ -88,7 +91,7 @@ class DecisionLog:
 
     def decode(self, body: bytes) -> Slate | None:
         """A stored body as a slate; None when its key was destroyed."""
-        if self._cipher is None:
+        if self._cipher is None or not body.startswith(_SEALED):
             return _decode_slate(body)
         sealed = _decode_sealed(body)
         try:

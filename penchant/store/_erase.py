@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import GUEST_PREFIX, Cipher, bucket_of
+from penchant.core import GUEST_PREFIX, Cipher, Noun, bucket_of
 from penchant.store._answers import BatchAnswers
 from penchant.store._decisions import DecisionLog
 from penchant.store._frames import Frame
@@ -39,6 +39,15 @@ class Target:
     person: bytes
     device: bytes | None
     bucket: int
+
+
+class Erasure(Noun, frozen=True):
+    """An erasure as it is written down outside the store: salted hashes, hexadecimal."""
+
+    person: str
+    device: str | None
+    bucket: int
+    ts: int = 0
 
 
 class Eraser:
@@ -104,7 +113,15 @@ class Eraser:
         events, files = self._remove_from_table(target)
         with self._exclusive():
             self._live.invalidate([target.bucket])
-        return {"events": events, "event_files": files, "users": users, "batch_answers": answers, "live": 1}
+        keys = 0 if self._cipher is None else self._cipher.destroy(target.person)
+        return {
+            "keys": keys,
+            "events": events,
+            "event_files": files,
+            "users": users,
+            "batch_answers": answers,
+            "live": 1,
+        }
 
     def _remove_attributes(self, target: Target) -> int:
         table = self._users.read()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import CATALOG_SCHEMA, USER_KEY
-from penchant.core.errors import InputError
+from penchant.core import CATALOG_SCHEMA, USER_KEY, Cipher
+from penchant.core.errors import InputError, StorageError
 from penchant.store._files import atomic_write, guard
 
+_ROW = "attributes"  # the column of sealed rows
+_TYPES = b"penchant.types"  # the metadata that holds the schema of what is sealed
 USER_SCHEMA = pa.schema([pa.field(USER_KEY, pa.string(), nullable=False)])
 
 
@@ -22,10 +26,11 @@ class Frame:
         path: The file; its folder is made when first written.
         key: The key column.
         empty: The schema while nothing was written.
+        cipher: Seals each row under the key of the person it is about, whose id is the row's key.
     """
 
-    def __init__(self, path: Path, key: str, empty: pa.Schema) -> None:
-        self._path, self._key, self._empty = path, key, empty
+    def __init__(self, path: Path, key: str, empty: pa.Schema, cipher: Cipher | None = None) -> None:
+        self._path, self._key, self._empty, self._cipher = path, key, empty, cipher
         self._cached: tuple[tuple[int, int, int], pa.Table] | None = None
 
     def read(self) -> pa.Table:
@@ -38,7 +43,8 @@ class Frame:
         if self._cached is None or self._cached[0] != mark:
             safe = "the other files are untouched"
             with guard("a file of the shop cannot be read", self._path, safe), open(self._path, "rb") as raw:
-                self._cached = mark, pq.ParquetFile(raw, page_checksum_verification=True).read()
+                table = pq.ParquetFile(raw, page_checksum_verification=True).read()
+                self._cached = mark, self._unsealed(table)
         return self._cached[1]
 
     def stamp(self) -> tuple[int, int, int]:
@@ -54,10 +60,38 @@ class Frame:
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
+        table = self._sealed(table)
         pq.write_table(table, sink, compression="zstd", compression_level=3, write_page_checksum=True)
         with guard("a file of the shop cannot be written", self._path, "it is as it was before"):
             self._path.parent.mkdir(exist_ok=True)
         atomic_write(self._path, sink.getvalue())
+
+    def _sealed(self, table: pa.Table) -> pa.Table:
+        """Two columns, the key and the sealed rest of each row as JSON; the types stand in the file's metadata."""
+        if self._cipher is None:
+            return table
+        names = [name for name in table.column_names if name != self._key]
+        keys = table[self._key].to_pylist()
+        rows = [
+            self._cipher.encrypt(key, _ROW, msgspec.json.encode(row))
+            for key, row in zip(keys, table.select(names).to_pylist(), strict=True)
+        ]
+        self._cipher.flush()
+        schema = pa.schema([pa.field(self._key, pa.string(), nullable=False), pa.field(_ROW, pa.binary())])
+        types = table.schema.remove_metadata().serialize().to_pybytes()
+        return pa.table([keys, rows], schema=schema.with_metadata({_TYPES: types}))
+
+    def _unsealed(self, table: pa.Table) -> pa.Table:
+        """What was sealed; rows whose key was destroyed are gone."""
+        types = (table.schema.metadata or {}).get(_TYPES)
+        if types is None or self._cipher is None:
+            return table
+        schema = pa.ipc.read_schema(pa.py_buffer(types))
+        rows = []
+        for key, sealed in zip(table[self._key].to_pylist(), table[_ROW].to_pylist(), strict=True):
+            with contextlib.suppress(StorageError):
+                rows.append({self._key: key, **msgspec.json.decode(self._cipher.decrypt(key, _ROW, sealed))})
+        return pa.Table.from_pylist(rows, schema=schema)
 
     def merge(self, new: pa.Table, *, whole_rows: bool) -> None:
         """Put rows by key: of ``new`` the last row of a key counts.

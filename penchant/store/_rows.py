@@ -21,6 +21,7 @@ SEALED = (
     "props",
 )  # what a person wrote or a shop attached: encrypted when there is a cipher
 _LIMIT = 1 << 63
+_MARK = "sealed:"  # what was stored before a shop was sealed stays readable
 
 
 _content_of = attrgetter(*CONTENT_COLUMNS)
@@ -126,15 +127,15 @@ def decode_row(body: bytes, cipher: Cipher | None) -> Row:
 def _seal(cipher: Cipher, subject: str, name: str, plain: str | None) -> str | None:
     if plain is None:
         return None
-    return base64.b64encode(cipher.encrypt(subject, name, plain.encode())).decode()
+    return _MARK + base64.b64encode(cipher.encrypt(subject, name, plain.encode())).decode()
 
 
 def _open(cipher: Cipher, subject: str, name: str, sealed: str | None) -> str | None:
     """Plain text; None when the person's key was destroyed, which is what destroying it is for."""
-    if sealed is None:
-        return None
+    if sealed is None or not sealed.startswith(_MARK):
+        return sealed
     try:
-        return cipher.decrypt(subject, name, base64.b64decode(sealed)).decode()
+        return cipher.decrypt(subject, name, base64.b64decode(sealed.removeprefix(_MARK))).decode()
     except StorageError:
         return None
 

@@ -37,7 +37,7 @@ from penchant.store import _compact
 from penchant.store._answers import BatchAnswers
 from penchant.store._append import Append, commit_appends
 from penchant.store._decisions import DecisionLog
-from penchant.store._erase import Eraser, Target
+from penchant.store._erase import Eraser, Erasure, Target
 from penchant.store._files import folder_bytes, guard, is_storage_failure, sweep
 from penchant.store._frames import USER_SCHEMA, Frame, conform_catalog, conform_users
 from penchant.store._hashing import Persons
@@ -84,9 +84,11 @@ class ShopStore:
     def _open(self) -> None:
         self._journal = journal = Journal(open_file(self.path / "journal.db", readonly=self.readonly))
         persons = self._persons = Persons(journal.salt)
+        if self._cipher is not None:
+            self._cipher.bind(persons)
         self._table = EventTable(self.path, readonly=self.readonly, cipher=self._cipher)
         self._catalog = Frame(self.path / "catalog" / "catalog.parquet", "id", CATALOG_SCHEMA)
-        self._users = Frame(self.path / "users" / "users.parquet", USER_KEY, USER_SCHEMA)
+        self._users = Frame(self.path / "users" / "users.parquet", USER_KEY, USER_SCHEMA, self._cipher)
         self._decisions = DecisionLog(journal, persons, self._cipher)
         self._answers = BatchAnswers(self.path / "decisions")
         if self.readonly:
@@ -160,6 +162,11 @@ class ShopStore:
         assert request.words is not None
         return request.words
 
+    def _flush_keys(self) -> None:
+        """What is sealed must not be on disk before the keys are that open it."""
+        if self._cipher is not None:
+            self._cipher.flush()
+
     def _commit_queue(self) -> None:
         """Commit all waiting calls at once; one of them holds the lock and works for the others."""
         requests: list[Append] = []
@@ -178,6 +185,7 @@ class ShopStore:
             raise
 
     def _commit_all(self, requests: list[Append]) -> None:
+        self._flush_keys()
         stored = commit_appends(requests, self._log, self._table.ids, self._tombstones, self._next_seq)
         self._next_seq += sum(len(rows) for rows in stored.values())
         for bucket, rows in stored.items():
@@ -262,6 +270,7 @@ class ShopStore:
                 return self._table.latest_version()
             runs = self._table.settled(loader.accepted_runs)
             self._live.invalidate({file.bucket for file in files})
+            self._flush_keys()
             version = self._table.commit(token, files, [], runs)
             self._changed()
             return version
@@ -489,6 +498,12 @@ class ShopStore:
         return ErasureReceipt(
             subject=subject, ts=ts, removed=removed, bytes_searched=searched, remaining=remaining
         )
+
+    def erasure_of(self, subject: str) -> Erasure:
+        """What stands for the erasure of a person, without naming them: it can be done again on a restored shop."""
+        target = self._eraser.target(subject)
+        device = None if target.device is None else target.device.hex()
+        return Erasure(person=target.person.hex(), device=device, bucket=target.bucket)
 
     @property
     def num_erased(self) -> int:

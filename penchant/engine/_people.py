@@ -1,0 +1,151 @@
+"""People at the shop's edge: which name they have in it, and what they allow.
+
+Every event, request and file about somebody passes here before anything is done with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penchant.core import GUEST_PREFIX, Event, History, Purpose, subject_of
+from penchant.data import clean_id
+from penchant.engine import _govern_requests as gr
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+Named = TypeVar("Named", bound=msgspec.Struct)
+_IDS = ("user_id", "anonymous_id")
+
+
+def own_name(shop: Shop, given: str) -> str:
+    """An id as the shop keeps it: without blanks around it, in Unicode form NFC, or its pseudonym."""
+    plain = given if given.isascii() and given == given.strip() else clean_id(given) or given
+    if shop.pseudonyms is None or not plain.strip() or plain.startswith(GUEST_PREFIX):
+        return plain  # the last two are no ids of people: they are refused further on
+    return shop.pseudonyms(plain)
+
+
+def known_person(shop: Shop, request: Named) -> Named:
+    """A request or an event with its ids as the shop keeps them."""
+    changed = {}
+    for name in _IDS:
+        given = getattr(request, name)
+        if given is not None and (own := own_name(shop, given)) != given:
+            changed[name] = own
+    return msgspec.structs.replace(request, **changed) if changed else request
+
+
+def withheld(shop: Shop, event: Event) -> bool:
+    """Whether nothing of this person may be kept. What the event itself says of consent is noted first."""
+    if event.consent is None and shop.consent.trivial:
+        return False
+    subject = subject_of(event.user_id, event.anonymous_id)
+    if event.consent is not None:
+        assert event.ts is not None
+        shop.consent.state_of(subject, event.consent, ts=event.ts, source="event")
+    return not shop.consent.allowed(subject)
+
+
+def may(shop: Shop, subject: str, purpose: Purpose) -> bool:
+    """Whether a person's data may serve a purpose."""
+    return shop.consent.trivial or shop.consent.allows(subject, purpose)
+
+
+def no_history(subject: str) -> History:
+    """The history of somebody of whom nothing is known, or may be used."""
+    none = np.empty(0)
+    return History(subject, none.astype(np.int64), none.astype(np.uint8), [], none.astype(np.float32), [])
+
+
+def willing(shop: Shop, table: pa.Table) -> pa.Table:
+    """The rows, by ``subject``, of people who allow to learn from them."""
+    if shop.consent.trivial:
+        return table
+    people = pc.unique(table["subject"])
+    yes = [person for person in people.to_pylist() if shop.consent.allows(person, "analytics")]
+    return table.filter(pc.is_in(table["subject"], value_set=pa.array(yes, pa.string())))
+
+
+def unwilling(shop: Shop) -> list[str]:
+    """Everybody with events who does not allow to learn from them."""
+    if shop.consent.trivial:
+        return []
+    found: list[str] = []
+    for bucket in range(shop.store.num_buckets):
+        people = pc.unique(shop.store.scan(bucket=bucket, columns=["subject"])["subject"]).to_pylist()
+        found += [person for person in people if not shop.consent.allows(person, "analytics")]
+    return sorted(found)
+
+
+class Sieve:
+    """Rows of files on their way into the store: ids as the shop keeps them, nothing of who allows nothing."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        self.withheld = 0
+
+    def events(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Batches of cleaned events."""
+        for batch in batches:
+            yield self._willing(self._renamed(batch, ("subject", *_IDS)))
+
+    def users(self, table: pa.Table) -> pa.Table:
+        """A table of attributes."""
+        if self._shop.pseudonyms is None and self._shop.consent.trivial:
+            return table
+        table = self._renamed(table.combine_chunks(), ("user_id",))
+        keep = [
+            person is None or bool(self._shop.consent.allowed(person))
+            for person in table["user_id"].to_pylist()
+        ]
+        self.withheld += keep.count(False)
+        return table.filter(pa.array(keep, pa.bool_()))
+
+    def _renamed(self, rows: pa.RecordBatch | pa.Table, names: tuple[str, ...]) -> pa.RecordBatch | pa.Table:
+        pseudonym = self._shop.pseudonyms
+        if pseudonym is None:
+            return rows
+
+        def renamed(name: str | None) -> str | None:
+            if name is not None and name.startswith(GUEST_PREFIX):
+                return GUEST_PREFIX + pseudonym(name.removeprefix(GUEST_PREFIX))
+            return None if name is None else pseudonym(name)
+
+        for name in names:
+            index = rows.schema.get_field_index(name)
+            coded = pc.dictionary_encode(rows.column(index))
+            coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+            dictionary = pa.array([renamed(value) for value in coded.dictionary.to_pylist()], pa.string())
+            rows = rows.set_column(index, rows.schema.field(index), dictionary.take(coded.indices))
+        return rows
+
+    def _willing(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Without the rows of people who allow nothing, and those that say so themselves."""
+        refused = pc.fill_null(pc.equal(batch.column("consent"), ""), False)
+        if not self._shop.consent.trivial:
+            coded = pc.dictionary_encode(batch.column("subject"))
+            closed = [not self._shop.consent.allowed(person) for person in coded.dictionary.to_pylist()]
+            refused = pc.or_(refused, pa.array(np.array(closed or [False], bool)[np.asarray(coded.indices)]))
+        count = pc.sum(refused).as_py() or 0
+        if not count:
+            return batch
+        self.withheld += count
+        return batch.filter(pc.invert(refused))
+
+
+def consent(shop: Shop, request: gr.ConsentRequest) -> gr.ConsentReport:
+    """Note what a person chose, and tell what holds now."""
+    subject = request.subject
+    if not shop.store.is_erased(subject):
+        for purposes, granted in ((request.grant, True), (request.withdraw, False)):
+            shop.consent.choose(subject, purposes, granted=granted, ts=shop.clock(), source=request.source)
+    return gr.ConsentReport(
+        subject=subject, allows=shop.consent.allowed(subject), history=shop.consent.history(subject)
+    )

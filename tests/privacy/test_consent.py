@@ -1,0 +1,88 @@
+"""Choices of people: the newest holds, everywhere within a second, and nobody's id is in the file."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from penchant.core.errors import ShopError, StorageError
+from penchant.privacy import ConsentBook
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> ConsentBook:
+    return ConsentBook(tmp_path / "consent.db", "opt_out")
+
+
+def test_the_rule_holds_where_nothing_was_chosen(book: ConsentBook, tmp_path: Path) -> None:
+    assert book.trivial
+    assert book.allowed("u1") == ["personalise", "analytics"]
+    assert not book._path.exists()  # asking makes no file
+    strict = ConsentBook(tmp_path / "consent.db", "opt_in")
+    assert not strict.trivial
+    assert strict.allowed("u1") == []
+    strict.choose("u1", ["analytics"], granted=True, ts=1, source="banner")
+    assert strict.allowed("u1") == ["analytics"]
+    assert strict.allowed("u2") == []
+
+
+def test_the_newest_choice_holds(book: ConsentBook) -> None:
+    book.choose("u1", ["personalise"], granted=False, ts=10, source="banner")
+    book.choose("u1", ["personalise"], granted=True, ts=5, source="an old list")  # told late
+    assert not book.allows("u1", "personalise")
+    book.choose("u1", ["personalise"], granted=True, ts=11, source="banner")
+    assert book.allows("u1", "personalise")
+    assert [(c.ts, c.granted, c.source) for c in book.history("u1")] == [
+        (5, True, "an old list"),
+        (10, False, "banner"),
+        (11, True, "banner"),
+    ]
+
+
+def test_what_events_say_is_noted_when_it_is_news(book: ConsentBook) -> None:
+    for ts in (10, 11, 12):
+        book.state_of("u1", ["analytics"], ts=ts, source="event")
+    assert book.allowed("u1") == ["analytics"]
+    assert len(book.history("u1")) == 1
+    book.state_of("u1", ["personalise", "analytics"], ts=9, source="event")  # older: no news
+    assert book.allowed("u1") == ["analytics"]
+    book.state_of("u1", ["personalise", "analytics"], ts=20, source="event")
+    assert book.allowed("u1") == ["personalise", "analytics"]
+
+
+def test_others_see_it_within_a_second(book: ConsentBook) -> None:
+    other = ConsentBook(book._path, "opt_out")
+    assert other.allows("u1", "personalise")
+    book.choose("u1", ["personalise"], granted=False, ts=10, source="banner")
+    deadline = time.monotonic() + 1
+    while other.allows("u1", "personalise"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_file_holds_no_id_and_forgets(book: ConsentBook) -> None:
+    book.choose("ann@example.com", ["analytics"], granted=False, ts=10, source="banner")
+    person = book._person("ann@example.com")
+    content = book._path.read_bytes()
+    assert b"ann@example.com" not in content
+    assert person in content
+    assert book._path.stat().st_mode & 0o077 == 0
+    assert book.forget("ann@example.com") == 1
+    assert person not in book._path.read_bytes()
+    assert book.history("ann@example.com") == []
+    assert book.allows("ann@example.com", "analytics")
+
+
+def test_newer_and_damaged_files_are_refused(book: ConsentBook) -> None:
+    book.choose("u1", ["analytics"], granted=False, ts=10, source="banner")
+    db = sqlite3.connect(book._path)
+    db.execute("PRAGMA user_version = 9")
+    db.close()
+    with pytest.raises(ShopError, match="newer version"):
+        ConsentBook(book._path, "opt_out")
+    book._path.write_bytes(b"nonsense" * 1000)
+    with pytest.raises(StorageError, match=r"consent\.db"):
+        ConsentBook(book._path, "opt_out")
