@@ -1,9 +1,9 @@
 """New items: a fifth of the items is hidden from training and must be found among all of them by what they say.
 
 Bring one of the folders ``amazon18-text``, ``uci-online-retail`` or ``complete-journey``. Models learn from what
-happened before the test, without any event of a hidden item; validation hides another fifth from them. Then everybody
-who turned to hidden items in the test is asked about, over the full catalogue and over the hidden items alone, and
-everybody about the others.
+happened before the test, without any event of a hidden item; what is open is found on what people turned to next, as
+in any training. Then everybody who turned to hidden items in the test is asked about, over the full catalogue and over
+the hidden items alone, and everybody about the others.
 """
 
 from __future__ import annotations
@@ -261,17 +261,15 @@ def main() -> None:
     ids = log.catalog["id"].to_pylist()
     fold = rng.random(len(ids))
     hidden = {item for item, at in zip(ids, fold, strict=True) if at < HIDDEN}
-    choosing = {item for item, at in zip(ids, fold, strict=True) if HIDDEN <= at < 2 * HIDDEN}
     split = Split(log, vectors, hidden, given.people, given.seed)
     cut, end = dict(enumerate(log.cut)), {r: len(items) for r, items in enumerate(log.items)}
     train = split.snapshot(cut)
 
-    # Validation: what some people turned to last before the test, while another fifth of the items is hidden.
-    inner = Split(log, vectors, hidden | choosing, given.people, given.seed)
-    chosen = set(rng.permutation([r for r in inner.rows if cut[r] >= 3])[:CHOOSING].tolist())
+    # Validation: what some people turned to last before the test.
+    chosen = set(rng.permutation([r for r in split.rows if cut[r] >= 3])[:CHOOSING].tolist())
     before = {r: log.validation_start(r) if r in chosen else at for r, at in cut.items()}
-    fitted_on = inner.snapshot(before)
-    validation = inner.cases(fitted_on, before, cut, set(ids) - hidden)
+    fitted_on = split.snapshot(before)
+    validation = split.cases(fitted_on, before, cut, None)
     judge = validation_metric(validation, measure="NDCG@10", seen="exclude")
 
     hidden_N = np.r_[False, np.isin(ids, list(hidden))]
@@ -288,7 +286,7 @@ def main() -> None:
         model = fit_model("sequence", train, found, Run())
         console.print(
             f"{title}: epochs {found.epochs:.0f}, counts {found.counts_weight}, content {found.content_weight}, "
-            f"lending {found.lending}, fading {found.content_decay}"
+            f"{found.unmet_content_weight} (unmet), lending {found.lending}, fading {found.content_decay}"
         )
         functions.append((title, model.scores))
     table = Table(

@@ -30,7 +30,7 @@ from penchant.core._arrays import (
     Snapshot,
 )
 from penchant.core._kinds import Target
-from penchant.core._types import ErasureReceipt, Event, Slate
+from penchant.core._types import ErasureReceipt, Estimate, Event, Slate
 
 Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 """Called with (what is being done, units done, units in all or None, figures such as loss)."""
@@ -45,8 +45,9 @@ class Run:
     """The facts of one training run that are not part of a model's configuration.
 
     ``checkpoints``: a folder for resumable state, None to keep none. ``validate`` scores a scorer on held
-    out users, higher is better; None when there is nothing to validate on. It asks about events of the kind
-    ``target``; ``others`` ask the same people about others, so that one model can settle how it answers each.
+    out users, higher is better; None when there is nothing to validate on. One that is a ``PairedValidation`` can
+    also tell a gain from noise. It asks about events of the kind ``target``; ``others`` ask the same people about
+    others, so that one model can settle how it answers each.
     """
 
     seed: int = 0
@@ -66,6 +67,19 @@ class Run:
 def leads() -> bool:
     """Whether this process may write and speak: it is alone, or the first of those that ``torchrun`` started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@runtime_checkable
+class PairedValidation(Protocol):
+    """A ``Run.validate`` that knows how sure it is: it asks two scorers about the same held-out users."""
+
+    def __call__(self, scorer: Scorer) -> float:
+        """One figure, higher is better."""
+        ...
+
+    def gain(self, scorer: Scorer, than: Scorer, level: float) -> Estimate:
+        """What the first reaches more than the second, paired by user, with an interval of that level."""
+        ...
 
 
 @runtime_checkable
@@ -165,8 +179,15 @@ class VectorIndex(Protocol):
         """
         ...
 
-    def extended(self, vec_AD: np.ndarray[Any, np.dtype[np.float32]]) -> Self:
-        """An index with items added at the end, their bias 0; they are numbered on from the last."""
+    def extended(
+        self,
+        vec_AD: np.ndarray[Any, np.dtype[np.float32]],
+        bias_A: np.ndarray[Any, np.dtype[np.float32]] | None = None,
+    ) -> Self:
+        """An index with items added at the end; they are numbered on from the last.
+
+        Their bias is 0 unless it is given, which only an index that was built with one can take.
+        """
         ...
 
 

@@ -102,7 +102,7 @@ def with_newcomers(shop: Shop, loaded: Loaded, catalog: pa.Table) -> tuple[Model
     """
     model, items = loaded.model, loaded.items
     encoders: list[str] = loaded.artifact.facts.get(CONTENT, [])
-    if not encoders or not isinstance(model, SequenceModel) or model.content is None:
+    if not encoders or not isinstance(model, SequenceModel) or not (model.content and model.config.lending):
         return model, items
     ids = catalog["id"].combine_chunks()
     new = ids.filter(pc.invert(pc.is_in(ids, value_set=items.array)))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from penchant.evaluation._metrics import (
         Evaluation,
         RankProtocol,
+        ValidationMetric,
         rank_metrics,
         target_ranks,
         validation_metric,
@@ -82,6 +83,7 @@ _LAZY = {
     "SupportGate": "_gates",
     "Table": "_page",
     "Terms": "_ope",
+    "ValidationMetric": "_metrics",
     "Verdict": "_judge",
     "anytime_factor": "_intervals",
     "arm_of": "_experiments",
@@ -154,6 +156,7 @@ __all__ = [
     "SupportGate",
     "Table",
     "Terms",
+    "ValidationMetric",
     "Verdict",
     "anytime_factor",
     "arm_of",

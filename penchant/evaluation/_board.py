@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from penchant.core import Estimate
 from penchant.core.errors import InputError
-from penchant.evaluation._estimate import FEW, UNBOUNDED, bootstrap_means, proportion
+from penchant.evaluation._estimate import UNBOUNDED, bootstrap_means, cautious
 from penchant.evaluation._metrics import Evaluation
 
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
@@ -52,21 +51,7 @@ def paired_difference(first: Evaluation, second: Evaluation, *, seed: int = 0) -
         asked = np.flatnonzero(~np.isnan(gaps[name]))
         if len(asked):
             found[name] = bootstrap_means(gaps[name][asked, None], first.user_C[asked], seed=seed)[0]
-    return {name: gap if gap.n >= FEW else _cautious(name, gap) for name, gap in found.items()}
-
-
-def _cautious(name: str, gap: Estimate) -> Estimate:
-    """The interval of a difference between few people, whose bootstrap would pretend to know too much.
-
-    A difference of shares lies between -1 and 1: half of it above the middle is a share again, for which
-    Wilson's interval is never too narrow. Novelty has no bounds and keeps its bootstrap.
-    """
-    if name.startswith(UNBOUNDED):
-        return gap
-    share = proportion((gap.value + 1) / 2 * gap.n, gap.n, level=gap.level)
-    return msgspec.structs.replace(
-        gap, low=min(2 * share.low - 1, gap.value), high=max(2 * share.high - 1, gap.value), method="wilson"
-    )
+    return {name: gap if name.startswith(UNBOUNDED) else cautious(gap) for name, gap in found.items()}
 
 
 def leaderboard(

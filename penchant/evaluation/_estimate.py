@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import NormalDist
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -103,6 +104,19 @@ def bootstrap_means(
         low, high = min(float(low_V[v]), value), max(float(high_V[v]), value)
         out.append(Estimate(value=value, low=low, high=high, n=n, method="bootstrap", level=level))
     return out
+
+
+def cautious(gap: Estimate) -> Estimate:
+    """The interval of a difference of shares between few people, whose bootstrap would pretend to know too much.
+
+    A difference of shares lies between -1 and 1: half of it above the middle is a share again, for which
+    Wilson's interval is never too narrow.
+    """
+    if gap.n >= FEW:
+        return gap
+    share = proportion((gap.value + 1) / 2 * gap.n, gap.n, level=gap.level)
+    low, high = min(2 * share.low - 1, gap.value), max(2 * share.high - 1, gap.value)
+    return msgspec.structs.replace(gap, low=low, high=high, method="wilson")
 
 
 def _by_cluster(values_CV: Floats, cluster_C: Ints | None) -> tuple[Floats, Floats]:

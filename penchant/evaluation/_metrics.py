@@ -6,7 +6,7 @@ Letters: B cases in a block, C cases, N items, K list length, P (case, target) p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from penchant.data import Cases, item_values
 from penchant.evaluation import _ranks
 from penchant.evaluation._beyond import Shelf, coverage
 from penchant.evaluation._calibration import Calibration, Reliability, Witness
-from penchant.evaluation._estimate import UNBOUNDED, bootstrap_means, proportion
+from penchant.evaluation._estimate import UNBOUNDED, bootstrap_means, cautious, proportion
 
 KS = (5, 10, 20, 50)
 BLOCK_CELLS = 8_000_000  # scores held at once: 32 MB of float32
@@ -175,10 +175,46 @@ def rank_metrics(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class ValidationMetric:
+    """The ``validate`` of a ``Run``: one figure of ``rank_metrics``, without lists or intervals.
+
+    Training asks for the figure after every epoch, and for the interval of a gain before it takes up what could harm.
+    """
+
+    cases: Cases
+    measure: str
+    seen: SeenRule
+
+    def __call__(self, scorer: Scorer) -> float:
+        """The mean over the cases."""
+        total, count = 0.0, 0
+        for figure_B, _ in self._figures(scorer):
+            total += float(figure_B.sum())
+            count += len(figure_B)
+        return total / max(count, 1)
+
+    def gain(self, scorer: Scorer, than: Scorer, level: float) -> Estimate:
+        """What the first reaches more than the second, paired by case, with a bootstrap interval over people."""
+        parts = zip(self._figures(scorer), self._figures(than), strict=True)
+        pairs = [(ours_B - theirs_B, index_B) for (ours_B, index_B), (theirs_B, _) in parts]
+        gain_C, index_C = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        if not len(gain_C):
+            return Estimate(value=0.0, low=-1.0, high=1.0, n=0, method="bootstrap", level=level)
+        people_C = self.cases.user_C[index_C]
+        return cautious(bootstrap_means(gain_C[:, None], people_C, level=level)[0])
+
+    def _figures(self, scorer: Scorer) -> Iterator[tuple[npt.NDArray[np.float64], Ints]]:
+        """The figure of each case that is asked, and which case it is, block by block."""
+        ks = [int(self.measure.partition("@")[2] or 1)]
+        for block in _blocks(scorer, self.cases, ks, self.seen == "exclude"):
+            yield block.values[self.measure], block.index
+
+
 def validation_metric(
     cases: Cases, *, measure: str = "NDCG@10", seen: SeenRule = "exclude"
-) -> Callable[[Scorer], float]:
-    """Make the ``validate`` of a ``Run``: one figure of ``rank_metrics``, without lists or intervals.
+) -> ValidationMetric:
+    """Make the ``validate`` of a ``Run``.
 
     Args:
         cases: Held out; none of those that the leaderboard is measured on.
@@ -191,17 +227,8 @@ def validation_metric(
     kind, _, k = measure.partition("@")
     if (kind, k) != ("MRR", "") and not (kind in {"HR", "NDCG", "recall"} and k.isdigit()):
         raise InputError("no such measure to validate by", value=measure, hint="use NDCG@10, HR@10 or MRR")
-    ks = [int(k or 1)]
-    _check(cases, ks, seen)
-
-    def validate(scorer: Scorer) -> float:
-        total, count = 0.0, 0
-        for block in _blocks(scorer, cases, ks, seen == "exclude"):
-            total += float(block.values[measure].sum())
-            count += len(block.index)
-        return total / max(count, 1)
-
-    return validate
+    _check(cases, [int(k or 1)], seen)
+    return ValidationMetric(cases, measure, seen)
 
 
 def _check(cases: Cases, ks: Sequence[int], seen: SeenRule) -> None:

@@ -1,12 +1,13 @@
 """Content neighbours: items that say or show alike, and what an item that nobody has met yet owes to them.
 
-Legend: N items, C content width, D vector width, K neighbours, J items without events. Item numbers run from 1 to N.
+Legend: N items, C content width, X columns of anything, K neighbours, J some items. Item numbers run from 1 to N.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
@@ -37,39 +38,49 @@ class ContentNeighbours(NeighbourModel):
     """Score items whose content is near that of a history's items: ``M[i, j] = exp((cos(i, j) - 1) / .2)``.
 
     A kernel estimate over the contents of the history (Nadaraya 1964; Watson 1964), cut to the 100 nearest of each
-    item. It knows items that nobody has met as well as any other.
+    item that was asked for.
     """
 
     Config: ClassVar[type[msgspec.Struct]] = ContentConfig
-    usual_decay: ClassVar[float] = 0.8
+    usual_decay: ClassVar[float] = 0.9
     config: ContentConfig
 
     @classmethod
-    def of(cls, content_NC: Floats) -> Self:
-        """Find the neighbours of every item.
+    def of(cls, content_NC: Floats, item_J: Ints, among_M: Ints) -> Self:
+        """Find the nearest of some items among others; no item is its own neighbour.
 
         Args:
-            content_NC: (N + 1, C) as ``penchant.data.item_content`` gives it; zeros where nothing is known.
+            content_NC: (N + 1, C) as ``penchant.data.item_content`` gives it.
+            item_J: Whose neighbours are looked for.
+            among_M: Who may be one.
         """
-        item_J = np.flatnonzero(content_NC.any(axis=1))
-        near_JK, cosine_JK = _nearest(content_NC, item_J, item_J, _NEIGHBOURS + 1)
-        weight_JK = np.exp((cosine_JK - 1) / _WIDTH) * (
-            near_JK != item_J[:, None]
-        )  # nobody is its own neighbour
-        matrix = _matrix(len(content_NC), item_J, near_JK, weight_JK)
-        return cls.from_matrix(ContentConfig(), matrix, np.zeros(len(content_NC)))
+        return cls.wrapped(_kernel(content_NC, item_J, among_M))
+
+    @classmethod
+    def wrapped(cls, matrix: sparse.csr_array) -> Self:
+        """Neighbours that are known already, (N + 1, N + 1)."""
+        return cls.from_matrix(ContentConfig(), matrix, np.zeros(matrix.shape[0]))
+
+    def fading(self, decay: float | None) -> Self:
+        """The same with histories that fade otherwise; None leaves them as they are."""
+        return self if decay in (None, self.config.decay) else self.with_decay(decay)
 
 
-def lenders(content_NC: Floats, met_N: Bools) -> sparse.csr_array:
-    """From whom an unmet item borrows: (N + 1, N + 1), rows of unmet items that sum to 1, all others empty.
+def _kernel(content_NC: Floats, item_J: Ints, among_M: Ints) -> sparse.csr_array:
+    near_JK, cosine_JK = _nearest(content_NC, item_J, among_M, _NEIGHBOURS + 1)
+    weight_JK = np.exp((cosine_JK - 1) / _WIDTH) * (near_JK != item_J[:, None])
+    return _matrix(len(content_NC), item_J, near_JK, weight_JK)
+
+
+def lenders(content_NC: Floats, item_J: Ints, among_M: Ints) -> sparse.csr_array:
+    """From whom some items borrow: (N + 1, N + 1), their rows sum to 1, all others are empty.
 
     Args:
-        content_NC: (N + 1, C) as ``penchant.data.item_content`` gives it; without content nobody borrows.
-        met_N: (N + 1,) whom somebody has turned to.
+        content_NC: (N + 1, C) as ``penchant.data.item_content`` gives it.
+        item_J: Items that nobody has met.
+        among_M: Who may lend.
     """
-    known_N = content_NC.any(axis=1)
-    item_J = np.flatnonzero(known_N & ~met_N)
-    near_JK, cosine_JK = _nearest(content_NC, item_J, np.flatnonzero(known_N & met_N), _LENDERS)
+    near_JK, cosine_JK = _nearest(content_NC, item_J, among_M, _LENDERS)
     share_JK = np.exp((cosine_JK - cosine_JK.max(axis=1, keepdims=True, initial=-1)) / _LENDING)
     share_JK /= share_JK.sum(axis=1, keepdims=True)
     return _matrix(len(content_NC), item_J, near_JK, share_JK)
@@ -104,72 +115,115 @@ def _matrix(width: int, item_J: Ints, near_JK: Ints, weight_JK: Floats) -> spars
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What contents say: neighbours of all items, and from whom those that nobody has met borrow.
+    """What contents say: neighbours of items that people have met, and a channel of its own for those nobody has.
 
     An unmet item is taken to be, in everything that was counted and learned, the weighted mean of the ten met items
-    whose content is nearest; ``lend`` computes that, for scores as for vectors.
+    whose content is nearest; ``lend`` computes that, for scores as for vectors. Beside that the contents of a history
+    speak for it themselves, by ``unmet``.
     """
 
-    neighbours: ContentNeighbours
+    neighbours: ContentNeighbours  # between items that somebody has met; empty where they are not asked for
+    unmet: ContentNeighbours  # between an unmet item and any other
     lenders: sparse.csr_array  # (N + 1, N + 1)
 
     @classmethod
     def of(cls, content_NC: Floats, met_N: Bools) -> Self:
-        """Find neighbours and lenders.
+        """Find what unmet items have in common with others; ``with_neighbours`` does the same for met ones.
 
         Args:
-            content_NC: (N + 1, C) as ``penchant.data.item_content`` gives it.
+            content_NC: (N + 1, C) as ``penchant.data.item_content`` gives it; zeros where nothing is known.
             met_N: (N + 1,) whom somebody has turned to.
         """
-        return cls(ContentNeighbours.of(content_NC), lenders(content_NC, met_N))
+        nothing = sparse.csr_array((len(content_NC), len(content_NC)), dtype=np.float32)
+        none = ContentNeighbours.wrapped(nothing)
+        return cls(none, none, nothing).with_unmet(content_NC, np.flatnonzero(~met_N), met_N)
 
-    def lend(self, given_NX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What unmet items borrow of something that items have, (N + 1, X); zeros for all others."""
-        lent_NX: npt.NDArray[np.float32] = self.lenders @ given_NX
-        return lent_NX
-
-    def lent(self, own_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Vectors, (N + 1, D), with those of the borrowers put in the place of their own."""
-        borrows_N = np.diff(self.lenders.indptr) > 0
-        return np.where(borrows_N[:, None], self.lend(own_ND), own_ND)
-
-    def extended(self, content_NC: Floats, met_N: Bools) -> Self:
-        """The same with items added at the end; only their rows and columns are computed.
+    def with_unmet(self, content_NC: Floats, item_J: Ints, met_N: Bools) -> Self:
+        """The same with more items that nobody has met; only what concerns them is computed.
 
         Args:
-            content_NC: (N + J + 1, C): known items, then the new ones; zeros for items that cannot be read any more.
-            met_N: (N + J + 1,) whom somebody has turned to.
+            content_NC: (N + 1, C) or longer than what is known by now; zeros for items that cannot be read.
+            item_J: Those items.
+            met_N: (N + 1,) whom somebody has turned to: they may lend.
         """
-        old, width = len(self.neighbours.popular), len(content_NC)
-        new_J = old + np.flatnonzero(content_NC[old:].any(axis=1))
-        near_JK, cosine_JK = _nearest(
-            content_NC, new_J, np.flatnonzero(content_NC.any(axis=1)), _NEIGHBOURS + 1
+        width, known_N = len(content_NC), np.asarray(content_NC.any(axis=1))
+        item_J = item_J[known_N[item_J]]
+        fresh = _kernel(content_NC, item_J, np.flatnonzero(known_N))
+        matrix = widened(self.unmet.matrix, width).maximum(fresh).maximum(fresh.T)
+        unmet = ContentNeighbours.wrapped(matrix.tocsr()).fading(self.unmet.config.decay)
+        more = lenders(content_NC, item_J, np.flatnonzero(known_N & met_N))
+        return replace(
+            self,
+            neighbours=self.neighbours.widened(width - 1),
+            unmet=unmet,
+            lenders=widened(self.lenders, width) + more,
         )
-        weight_JK = np.exp((cosine_JK - 1) / _WIDTH) * (near_JK != new_J[:, None])
-        fresh = _matrix(width, new_J, near_JK, weight_JK)
-        matrix = widened(self.neighbours.matrix, width) + fresh.maximum(fresh.T)
-        fade = self.neighbours.config
-        neighbours = ContentNeighbours.from_matrix(fade, matrix.tocsr(), np.zeros(width))
-        unmet_NC = content_NC * (met_N | (np.arange(width) >= old))[:, None]
-        return type(self)(neighbours, widened(self.lenders, width) + lenders(unmet_NC, met_N))
+
+    def with_neighbours(self, content_NC: Floats, met_N: Bools) -> Self:
+        """The same with the neighbours of all met items among each other: the one step that costs by their square."""
+        item_J = np.flatnonzero(content_NC.any(axis=1) & met_N)
+        found = ContentNeighbours.of(content_NC, item_J, item_J)
+        return replace(self, neighbours=found.fading(self.unmet.config.decay))
+
+    def fading(self, decay: float | None) -> Self:
+        """The same with histories that fade otherwise; None leaves them as they are."""
+        if decay is None:
+            return self
+        return replace(self, neighbours=self.neighbours.with_decay(decay), unmet=self.unmet.with_decay(decay))
+
+    @cached_property
+    def borrower_J(self) -> npt.NDArray[np.int64]:
+        """Items that borrow: unmet, and with a content that can be compared."""
+        return np.flatnonzero(np.diff(self.lenders.indptr))
+
+    def lend(self, given_NX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What the borrowers get of something that items have, (N + 1, X): (J, X)."""
+        lent_JX: npt.NDArray[np.float32] = self._lender_rows @ given_NX
+        return lent_JX
+
+    @cached_property
+    def _lender_rows(self) -> sparse.csr_array:
+        return self.lenders[self.borrower_J]
+
+    def lent(self, own_NX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Something that items have, (N + 1, X), with what borrowers get in the place of their own."""
+        out_NX = own_NX.copy()
+        out_NX[self.borrower_J] = self.lend(own_NX)
+        return out_NX
 
     def recounted(self, met_N: Bools) -> Self:
-        """The same when more items were met, (N + 1,): those no longer borrow."""
-        still = sparse.diags_array((~met_N).astype(np.float32), format="csr") @ self.lenders
-        return type(self)(self.neighbours, still.tocsr())
+        """The same when more items were met, (N + 1,): those stand on their own."""
+        still = sparse.diags_array((~met_N).astype(np.float32), format="csr")
+        met = sparse.diags_array(met_N.astype(np.float32), format="csr")
+        links = self.unmet.matrix
+        apart = (still @ links + met @ links @ still).tocsr()
+        apart.eliminate_zeros()
+        unmet = ContentNeighbours.wrapped(apart).fading(self.unmet.config.decay)
+        borrowed = (still @ self.lenders).tocsr()
+        borrowed.eliminate_zeros()
+        return replace(self, unmet=unmet, lenders=borrowed)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All of it, as named arrays."""
-        lending = {name: getattr(self.lenders, name) for name in ("indptr", "indices", "data")}
-        return {**self.neighbours.arrays(), **{f"lending_{name}": array for name, array in lending.items()}}
+        parts = {"neighbours": self.neighbours.arrays(), "unmet": self.unmet.arrays()}
+        parts["lending"] = {name: getattr(self.lenders, name) for name in ("indptr", "indices", "data")}
+        return {f"{part}_{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
         """Rebuild from ``arrays()``."""
-        neighbours = ContentNeighbours.restore(ContentConfig(), arrays)
-        width = neighbours.num_items + 1
-        data, indices, indptr = (arrays[f"lending_{name}"] for name in ("data", "indices", "indptr"))
-        return cls(neighbours, sparse.csr_array((data, indices, indptr), shape=(width, width)))
+
+        def part(name: str) -> dict[str, np.ndarray[Any, Any]]:
+            return {
+                key.removeprefix(name + "_"): a for key, a in arrays.items() if key.startswith(name + "_")
+            }
+
+        neighbours, unmet = (
+            ContentNeighbours.restore(ContentConfig(), part(name)) for name in ("neighbours", "unmet")
+        )
+        width, lending = neighbours.num_items + 1, part("lending")
+        data, indices, indptr = (lending[name] for name in ("data", "indices", "indptr"))
+        return cls(neighbours, unmet, sparse.csr_array((data, indices, indptr), shape=(width, width)))
 
 
 def widened(matrix: sparse.csr_array, width: int) -> sparse.csr_array:

@@ -83,9 +83,11 @@ class ExactIndex:
         """Scores of some items: (K,)."""
         return scores_of(self.vec_ND[item_K], query_RD, None if self.bias_N is None else self.bias_N[item_K])
 
-    def extended(self, vec_AD: _Vectors) -> Self:
-        """An index with items added at the end, without a bias; they are numbered on from the last."""
-        bias_N = None if self.bias_N is None else np.r_[self.bias_N, np.zeros(len(vec_AD), np.float32)]
+    def extended(self, vec_AD: _Vectors, bias_A: _Vectors | None = None) -> Self:
+        """An index with items added at the end; they are numbered on from the last."""
+        bias_N = self.bias_N
+        if bias_N is not None:
+            bias_N = np.r_[bias_N, np.zeros(len(vec_AD), np.float32) if bias_A is None else bias_A]
         return type(self)(np.concatenate([self.vec_ND, vec_AD.astype(np.float32)]), bias_N)
 
 
@@ -190,9 +192,9 @@ class QuantizedIndex:
             return self._exact.search(query_RD, k, allowed_N)
         return best_of(item_K, self._exact.scores(item_K, query_RD), k)
 
-    def extended(self, vec_AD: _Vectors) -> Self:
+    def extended(self, vec_AD: _Vectors, bias_A: _Vectors | None = None) -> Self:
         """An index with items added at the end, by the codes as they were learned; numbered on from the last."""
-        exact = self._exact.extended(vec_AD)
+        exact = self._exact.extended(vec_AD, bias_A)
         codes = _faiss().clone_index(self._codes)
         codes.add(_with_bias(vec_AD, None if exact.bias_N is None else exact.bias_N[-len(vec_AD) :]))
         return type(self)(exact.vec_ND, codes, self.depth, exact.bias_N)

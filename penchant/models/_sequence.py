@@ -43,8 +43,9 @@ class Sequence:
     that the next visit brings an item of the own history back, ``own`` what the kinds of events in it say for the event
     asked for, and ``trend`` how much more people turn to the item of late than over all time, which the network cannot
     know. The weights are found on validation, but for the trend's for each question; a weight of 0 leaves the part out.
-    Where the catalogue's content was encoded, ``content_weight * content neighbours`` joins the sum, and an item
-    that nobody has met gets the share ``lending`` of what is counted for the items nearest to it in content.
+    Where the catalogue's content was encoded, ``content_weight * content neighbours`` joins the sum for items that
+    somebody has met. An item that nobody has met is scored as the mean of the items nearest to it in content, with
+    ``unmet_content_weight * content neighbours`` in its sum, and its chance is taken to be ``lending`` times that.
     """
 
     Config: ClassVar[type[msgspec.Struct]] = SequenceConfig
@@ -149,10 +150,26 @@ class Sequence:
 
     @cached_property
     def bias_N(self) -> npt.NDArray[np.float32] | None:
-        """What is added to the score of every item whoever asks, (N + 1,): the trend, where it helps."""
-        if not self.config.counts or not self.config.trend_weight:
+        """What is added to the score of every item whoever asks, (N + 1,): the trend where it helps, ``lending``."""
+        trend = (self.config.trend_weight or 0.0) if self.config.counts else 0.0
+        if not trend and (self.content is None or not self._discount):
             return None
-        return np.float32(self.config.trend_weight) * self.trend_N
+        bias_N = np.float32(trend) * self.trend_N
+        bias_N[self._borrower_J] += self._discount
+        return bias_N
+
+    @cached_property
+    def _borrower_J(self) -> npt.NDArray[np.int64]:
+        """Items that nobody has met and whose content speaks for them."""
+        if self.content is None or not self.config.lending:
+            return np.empty(0, np.int64)
+        return self.content.borrower_J
+
+    @cached_property
+    def _discount(self) -> np.float32:
+        """What ``lending`` times the chance is in scores, whose unit is the weight of the counts."""
+        unit = max(1.0, (self.config.counts_weight or 0.0) if self.config.counts else 0.0)
+        return np.float32(unit * np.log(self.config.lending or 1.0))
 
     def best(
         self, batch: SequenceBatch, allowed_N: Bools, limit: int
@@ -215,20 +232,21 @@ class Sequence:
         parts: list[tuple[NeighbourModel | Habits, float]] = [(self.transitions, 1.0)]
         parts += [(self.neighbours, blend.neighbours_weight), (self.habits, blend.repeats_weight)]
         parts += [(self.own, blend.own_weight)]
-        item_J, amount_J = _added(
+        if self.content is not None and self.config.content_weight:
+            parts += [(self.content.neighbours, self.config.content_weight)]
+        item_K, amount_K = _added(
             [(*model.sparse_evidence(batch), weight) for model, weight in parts if weight]
         )
-        found = item_J, np.maximum(amount_J, np.float32(0.0))
-        if self.content is not None and self.config.lending:
-            own_N = np.zeros(len(self.item_ND), np.float32)
-            own_N[found[0]] = found[1]
-            lent_N = self.content.lend(own_N[:, None])[:, 0]
-            item_J = np.flatnonzero(lent_N)
-            found = _added([(*found, 1.0), (item_J, lent_N[item_J], self.config.lending)])
-        if self.content is not None and self.config.content_weight:
-            near = self.content.neighbours.sparse_evidence(batch)
-            found = _added([(*found, 1.0), (*near, self.config.content_weight)])
-        return found
+        found = item_K, np.maximum(amount_K, np.float32(0.0))  # what was sent back may speak against an item
+        borrower_J = self._borrower_J
+        if self.content is None or not len(borrower_J):
+            return found
+        own_N = np.zeros(len(self.item_ND), np.float32)
+        own_N[found[0]] = found[1]
+        lent_N = self.content.lent(own_N[:, None])[:, 0]
+        item_J = np.flatnonzero(lent_N)
+        near = self.content.unmet.sparse_evidence(batch)
+        return _added([(item_J, lent_N[item_J], 1.0), (*near, self.config.unmet_content_weight or 0.0)])
 
     def counted(self, batch: SequenceBatch, blend: Blend) -> npt.NDArray[np.float32]:
         """What the counts say, before the logarithm: (B, N + 1), at least 0; column 0 is 0."""
@@ -239,11 +257,14 @@ class Sequence:
             found_BN += blend.repeats_weight * self.rows(self.habits, batch)
         if blend.own_weight:
             found_BN += blend.own_weight * self.rows(self.own, batch)
-        np.maximum(found_BN, 0.0, out=found_BN)  # what was sent back may speak against an item
-        if self.content is not None and self.config.lending:
-            found_BN += self.config.lending * self.content.lend(found_BN.T).T
         if self.content is not None and self.config.content_weight:
             found_BN += self.config.content_weight * self.rows(self.content.neighbours, batch)
+        np.maximum(found_BN, 0.0, out=found_BN)  # what was sent back may speak against an item
+        borrower_J = self._borrower_J
+        if self.content is not None and len(borrower_J):
+            found_BN[:, borrower_J] = self.content.lend(found_BN.T).T
+            if self.config.unmet_content_weight:
+                found_BN += self.config.unmet_content_weight * self.rows(self.content.unmet, batch)
         found_BN[:, 0] = 0.0
         return found_BN
 
@@ -280,12 +301,15 @@ class Sequence:
         out_TK = out_TK + 0.05 * close_TK
         if self.config.repeats_weight:
             out_TK = out_TK + self.config.repeats_weight * self.habits.affinity(history_T, items_K)
-        if self.content is not None and self.config.content_weight:
-            out_TK = out_TK + self.config.content_weight * self.content.neighbours.affinity(
-                history_T, items_K
-            )
         if self.config.own_weight:
             out_TK = out_TK + self.config.own_weight * self.own.affinity(history_T, items_K)
+        if self.content is not None:
+            for model, weight in (
+                (self.content.neighbours, self.config.content_weight),
+                (self.content.unmet, self.config.unmet_content_weight),
+            ):
+                if weight:
+                    out_TK = out_TK + weight * model.affinity(history_T, items_K)
         out_TK[history_T == 0] = 0.0
         return np.asarray(out_TK, np.float32)
 
@@ -300,7 +324,7 @@ class Sequence:
         model = replace(self, content=content)
         return model._counting(
             prior_N=model.lent_prior(beginnings(snapshot)),
-            trend_N=log_trend(snapshot, self.config.trend_days),
+            trend_N=model.lent(log_trend(snapshot, self.config.trend_days)),
             transitions=transitions,
             neighbours=ItemKNN.fit(snapshot, self.neighbours.config, Run()),
             habits=Habits.fit(snapshot, self.habits.config, Run()),
@@ -324,11 +348,19 @@ class Sequence:
         """Items that somebody had turned to when the model counted, (N + 1,)."""
         return self.transitions.popular > 0
 
+    def lent(self, own_NX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Something that items have, (N + 1,) or (N + 1, X), unmet ones what they borrow in the place of their own."""
+        return own_NX if self.content is None or not self.config.lending else self.content.lent(own_NX)
+
     def lent_prior(self, prior_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Log shares of the events, (N + 1,), with those of unmet items borrowed where their content is known."""
-        if self.content is None or not self.config.lending:
+        """Log shares of what people begin with, (N + 1,), with those of unmet items borrowed."""
+        borrower_J = self._borrower_J
+        if not len(borrower_J):
             return prior_N
-        return np.log(self.content.lent(np.exp(prior_N)[:, None])[:, 0])
+        lent_N = np.log(self.lent(np.exp(prior_N)))
+        # Shares are chances: ``lending`` times as much, whatever the unit of the scores of a history.
+        lent_N[borrower_J] += np.float32(np.log(self.config.lending or 1.0)) - self._discount
+        return lent_N
 
     def extended(self, content_NC: Floats) -> Self:
         """The same model with items added at the end that it has never met: their content speaks for them.
@@ -343,21 +375,30 @@ class Sequence:
         known, width = len(self.item_ND), len(content_NC)
         more = width - known
         met_N = np.r_[self.met_N, np.zeros(more, np.bool_)]
-        content = self.content.extended(content_NC, met_N)
-        item_ND = content.lent(np.r_[self.item_ND, np.zeros((more, self.item_ND.shape[1]), np.float32)])
-        prior_N = np.r_[self.prior_N, np.full(more, self.prior_N[1:].min(initial=0.0))].astype(np.float32)
+        content = self.content.with_unmet(content_NC, np.arange(known, width), met_N)
         wide = replace(
             self,
-            item_ND=np.r_[self.item_ND, item_ND[known:]],
+            item_ND=np.r_[self.item_ND, np.zeros((more, self.item_ND.shape[1]), np.float32)],
             trend_N=np.r_[self.trend_N, np.zeros(more, np.float32)],
+            prior_N=np.r_[self.prior_N, np.full(more, self.prior_N[1:].min(initial=0.0))].astype(np.float32),
             transitions=self.transitions.widened(width - 1),
             neighbours=self.neighbours.widened(width - 1),
             habits=self.habits.widened(width - 1),
             own=self.own.widened(width - 1),
             content=content,
-            approximate=self.approximate and self.approximate.extended(item_ND[known:]),
         )
-        return replace(wide, prior_N=np.r_[self.prior_N, wide.lent_prior(prior_N)[known:]])
+        # What was borrowed before stays to the bit; only the new items borrow now.
+        wide = replace(
+            wide,
+            item_ND=np.r_[self.item_ND, wide.lent(wide.item_ND)[known:]],
+            prior_N=np.r_[self.prior_N, wide.lent_prior(wide.prior_N)[known:]],
+            trend_N=np.r_[self.trend_N, wide.lent(wide.trend_N)[known:]],
+            approximate=None,
+        )
+        if self.approximate is None:
+            return wide
+        bias_A = None if wide.bias_N is None else wide.bias_N[known:]
+        return replace(wide, approximate=self.approximate.extended(wide.item_ND[known:], bias_A))
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that was learned; the encoder travels as a file of its own."""

@@ -107,9 +107,10 @@ class SequenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trend_weight: NotNegative | None = None
     content: bool = True  # score takes in what items say and show, where the catalogue's content was encoded
     content_decay: Share | None = None
-    content_weight: NotNegative | None = None
-    # The share of what is counted for the items nearest in content that an item nobody has met gets.
-    lending: Annotated[float, Meta(ge=0, le=1)] | None = None
+    content_weight: NotNegative | None = None  # of content neighbours, for items that somebody has met
+    unmet_content_weight: NotNegative | None = None  # and for those that nobody has, beside what they borrow
+    # The chance of an item that nobody has met, beside that of the items nearest to it in content; 0: it has none.
+    lending: NotNegative | None = None
     own_weight: NotNegative | None = None  # None: found where the log has several kinds of events
     transitions_readings: Readings | None = None
     neighbours_readings: Readings | None = None

@@ -96,10 +96,9 @@ class IndexTests:
         """What some items gain and others lose whoever asks decides with the vectors, for items added later too."""
         draw = np.random.default_rng(3)
         bias_N = (4 * draw.standard_normal(len(vec_ND))).astype(np.float32)
-        bias_N[-99:] = 0
         allowed_N = draw.random(len(vec_ND)) < share
         allowed_N[0] = False
-        index = self.build(vec_ND[:-99], bias_N[:-99]).extended(vec_ND[-99:])
+        index = self.build(vec_ND[:-99], bias_N[:-99]).extended(vec_ND[-99:], bias_N[-99:])
         self.check(index, vec_ND, query_QRD, allowed_N, bias_N=bias_N)
 
     @pytest.mark.parametrize("share", [0.9, 0.4, 0.01, 0.0])

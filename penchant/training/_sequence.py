@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from penchant.core import Run, Scorer, SequenceBatch, Snapshot, Target, Vocabulary, no_progress, rng
+from penchant.core import Bools, Run, Scorer, SequenceBatch, Snapshot, Target, Vocabulary, no_progress, rng
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.data import item_content, item_labels, sequence_length, target_kinds, training_windows
 from penchant.models import (
@@ -36,6 +36,7 @@ from penchant.models import (
     log_trend,
     uphill,
 )
+from penchant.training._content import borrowing, content_of, settle_content
 from penchant.training._export import ITEM_WEIGHT, encoder_graphs, encoder_weights, sample_batch
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ _FIRST_BLEND = {
     "own_weight": 0.0,
     "trend_weight": 0.0,
 }
-_FIRST_CONTENT = {"content_weight": 0.3, "lending": 1.0}  # and where content joins it
 _MEMORY_CELLS = 125_000_000  # 500 MB of float32
 _COMPANY = (1.0, 4.0, 16.0, 64.0)  # weights of the counts beside which a network in training is judged
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
@@ -63,17 +63,14 @@ _Grid = tuple[tuple[str, tuple[float, ...]], ...]
 _REPEATS = ("repeats_weight", (0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0))
 _NEIGHBOURS = ("neighbours_weight", (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 _OWN = ("own_weight", (0.0, 0.1, 1.0, 10.0, 100.0))
-_CONTENT = ("content_weight", (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0))
 _TREND = ("trend_weight", (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
-_MIX: _Grid = (_REPEATS, _OWN, _NEIGHBOURS, _REPEATS, _CONTENT, _TREND)
+_MIX: _Grid = (_REPEATS, _OWN, _NEIGHBOURS, _REPEATS, _TREND)
 _BLEND: _Grid = (
     ("counts_weight", _WEIGHTS),
     _REPEATS,
     _OWN,
     ("counts_floor", (0.03, 0.1, 0.3, 1.0, 3.0)),
     _NEIGHBOURS,
-    _CONTENT,
-    ("lending", (0.25, 0.5, 1.0)),
     _TREND,
     ("counts_weight", _WEIGHTS),
 )
@@ -113,8 +110,7 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         config = msgspec.structs.replace(config, asked=target_kinds(snapshot))
     counting = replace(run, validate=decided, others=others, progress=no_progress)
     shell, config = _count(snapshot, config, counting)
-    first = _FIRST_BLEND if shell.content is None else _FIRST_BLEND | _FIRST_CONTENT
-    open_ = {name: start for name, start in first.items() if config.counts and getattr(config, name) is None}
+    open_ = {name: at for name, at in _FIRST_BLEND.items() if config.counts and getattr(config, name) is None}
     mix, blend = (tuple(part for part in grid if part[0] in open_) for grid in (_MIX, _BLEND))
     found = _with(config, open_)
     if decided is not None and mix:
@@ -136,6 +132,11 @@ def fit_sequence(snapshot: Snapshot, config: SequenceConfig, run: Run) -> Sequen
         found = search_blend(lambda trial: decided(replace(live, config=trial)), found, blend, run)
         own = tuple(part for part in blend if part[0] in Blend.__struct_fields__)
         found = _with_other_blends(shell.live(trained.network, found), others, own, run)
+    content_NC = item_content(snapshot) if config.content else None
+    if content_NC is not None:
+        live = shell.live(trained.network, found)
+        content, found = settle_content(live, content_NC, run, world)
+        shell = shell.with_content(content)
     return shell.exported(trained.network, found)
 
 
@@ -175,6 +176,9 @@ def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, sinc
     from penchant.training._loop import train_network
 
     shell, _ = _count(snapshot, model.config, replace(run, validate=None, progress=no_progress))
+    content_NC = item_content(snapshot)
+    if content_NC is not None and model.config.content:
+        shell = shell.with_content(content_of(content_NC, shell.met_N, model.config))
     every = training_windows(snapshot, min(model.config.build().length, _UPDATE_LENGTH))
     new = every.since(snapshot, since)
     if not len(new):
@@ -182,8 +186,7 @@ def update_sequence(model: Sequence, items: Vocabulary, snapshot: Snapshot, sinc
     share = _REPLAY * new.num_targets / every.num_targets
     again = np.flatnonzero(rng(run.seed, "replay").random(len(every)) < share)
     start_ND = grown_vectors(model.item_ND, items, snapshot)
-    content_NC = item_content(snapshot)
-    if content_NC is not None:
+    if content_NC is not None and model.config.content and model.config.lending:
         start_ND = Content.of(content_NC, items.renumbering(snapshot.items) > 0).lent(start_ND)
 
     def make() -> nn.Module:
@@ -269,15 +272,8 @@ def _count(snapshot: Snapshot, config: SequenceConfig, run: Run) -> tuple[_Shell
         neighbours_readings=neighbours.config.readings,
         own_readings=own.config.readings,
     )
-    content_NC = item_content(snapshot) if config.content else None
-    content = None
-    if content_NC is not None:
-        content = Content.of(content_NC, transitions.popular > 0)
-        fading = content.neighbours.settled(config.content_decay, run)
-        content = replace(content, neighbours=fading)
-        config = msgspec.structs.replace(config, content_decay=fading.config.decay)
     trend_N = log_trend(snapshot, recent.config.half_life_days)
-    return _Shell((transitions, neighbours, habits, own), beginnings(snapshot), trend_N, content), config
+    return _Shell((transitions, neighbours, habits, own), beginnings(snapshot), trend_N), config
 
 
 def _with(config: SequenceConfig, values: Mapping[str, float]) -> SequenceConfig:
@@ -304,33 +300,28 @@ class _Shell:
         counted: tuple[Transitions, ItemKNN, Habits, Frequency],
         prior_N: npt.NDArray[np.float32],
         trend_N: npt.NDArray[np.float32],
-        content: Content | None,
+        content: Content | None = None,
     ) -> None:
         self.counted = counted
         self.prior, self.trend = prior_N, trend_N
         self.content = content
         self.memory = _Memory()
 
-    def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
-        """The model with the torch network still in it, for validation."""
-        none = np.empty(0, np.uint8)
-        return _Live(
-            config,
-            none,
-            self.vectors(network),
-            self.prior,
-            self.trend,
-            *self.counted,
-            {},
-            self.content,
-            memory=self.memory,
-            network=network,
-        )
+    @property
+    def met_N(self) -> Bools:
+        """Items that somebody has turned to, (N + 1,)."""
+        return self.counted[0].popular > 0
 
-    def vectors(self, network: nn.Module) -> npt.NDArray[np.float32]:
-        """Item vectors of a network, (N + 1, D); unmet items borrow theirs where their content is known."""
-        own_ND: npt.NDArray[np.float32] = network.items().detach().cpu().numpy()  # type: ignore[operator]
-        return own_ND if self.content is None else self.content.lent(own_ND)
+    def with_content(self, content: Content) -> _Shell:
+        """The same with what items say."""
+        return _Shell(self.counted, self.prior, self.trend, content)
+
+    def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
+        """The model with the torch network still in it, for validation; unmet items borrow where content is known."""
+        item_ND: npt.NDArray[np.float32] = network.items().detach().cpu().numpy()  # type: ignore[operator]
+        none = np.empty(0, np.uint8)
+        parts: tuple[Any, ...] = (none, item_ND, self.prior, self.trend, *self.counted, {}, self.content)
+        return borrowing(_Live(config, *parts, memory=self.memory, network=network))
 
     def alone(self, config: SequenceConfig) -> Sequence:
         """The counts without a network."""
@@ -347,17 +338,23 @@ class _Shell:
         import torch
 
         network = network.folded()  # type: ignore[operator]
-        item_ND = self.vectors(network).copy()
-        network.load_state_dict({ITEM_WEIGHT: torch.from_numpy(item_ND)}, strict=False)
+        live = self.live(network, config)
+        network.load_state_dict({ITEM_WEIGHT: torch.from_numpy(live.item_ND.copy())}, strict=False)
         weights = encoder_weights(network)
-        batch = sample_batch(len(item_ND) - 1, config)
-        wanted = self.live(network, config).interests(batch)[0]
+        batch = sample_batch(len(live.item_ND) - 1, config)
+        wanted = live.interests(batch)[0]
         error = np.inf
         for graph in encoder_graphs(network, config, weights, like):
-            served = Sequence(
-                config, graph, item_ND, self.prior, self.trend, *self.counted, weights, self.content
+            parts = (
+                graph,
+                live.item_ND.copy(),
+                live.prior_N,
+                live.trend_N,
+                *self.counted,
+                weights,
+                self.content,
             )
-            served = replace(served, prior_N=served.lent_prior(self.prior))
+            served = Sequence(config, *parts)
             error = np.abs(served.interests(batch)[0] - wanted).max()
             if error <= _EXPORT_TOLERANCE:
                 return served
@@ -372,11 +369,11 @@ class _Remembering(Sequence):
 
     def rows(self, model: NeighbourModel | Habits, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What one counted model says of a batch, remembered."""
-        key = (id(model), _key(batch))
-        found_BN = self.memory.rows.get(key)
+        key = _key(batch)
+        found_BN = self.memory.rows.get((id(model), key))
         if found_BN is None:
             found_BN = super().rows(model, batch)
-            self.memory.keep(key, found_BN)
+            self.memory.keep(model, key, found_BN)
         return found_BN.copy()
 
 
@@ -415,13 +412,15 @@ class _Memory:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[int, bytes], npt.NDArray[np.float32]] = {}
+        self._of: dict[int, NeighbourModel | Habits] = {}  # held, so that nothing else gets their ids
         self._cells = 0
 
-    def keep(self, key: tuple[int, bytes], found_BN: npt.NDArray[np.float32]) -> None:
+    def keep(self, model: NeighbourModel | Habits, key: bytes, found_BN: npt.NDArray[np.float32]) -> None:
         """Remember it, while memory lasts."""
         if self._cells + found_BN.size <= _MEMORY_CELLS:
             self._cells += found_BN.size
-            self.rows[key] = found_BN
+            self._of[id(model)] = model
+            self.rows[id(model), key] = found_BN
 
 
 def _key(batch: SequenceBatch) -> bytes:

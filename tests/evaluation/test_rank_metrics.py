@@ -84,6 +84,29 @@ def test_metrics_equal_their_slow_twin(fixed, cases_of, cases, seen, size):
         assert quick == pytest.approx(np.mean([one[measure] for one in asked]), abs=1e-9)
 
 
+@pytest.mark.parametrize("seen", ["exclude", "allow"])
+def test_a_gain_is_paired(fixed, cases_of, seen):
+    """The same difference and interval as of two full evaluations, whatever the blocks."""
+    draw = np.random.default_rng(5)
+    targets = [[int(item)] for item in draw.integers(1, 40, size=60)]
+    made = cases_of([[int(item)] for item in draw.integers(1, 40, size=60)], targets, 40)
+    one, other = draw.normal(size=(2, 60, 41))
+    judge = validation_metric(made, measure="NDCG@10", seen=seen)
+    wanted = paired_difference(*(rank_metrics(fixed(t), made, ks=(10,), seen=seen) for t in (one, other)))[
+        "NDCG@10"
+    ]
+    found = judge.gain(fixed(one), fixed(other), 0.95)
+    for name in ("value", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(wanted, name))
+    assert (found.n, found.method) == (wanted.n, wanted.method)
+    assert found.low < found.value < found.high
+    wider = judge.gain(fixed(one), fixed(other), 0.99)
+    assert wider.low < found.low
+    assert found.value == pytest.approx(judge(fixed(one)) - judge(fixed(other)))
+    few = validation_metric(made.take(np.arange(4)), seen=seen)
+    assert few.gain(fixed(one[:4]), fixed(other[:4]), 0.95).method == "wilson"
+
+
 def test_by_hand(fixed, cases_of):
     """Two people and five items, worked out on paper."""
     table = [[0, 5, 4, 3, 2, 1], [0, 1, 2, 3, 4, 5]]

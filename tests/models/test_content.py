@@ -108,27 +108,48 @@ def test_an_unmet_item_borrows_from_its_nearest() -> None:
     met = np.ones(31, np.bool_)
     met[[0, 7]] = False
     content = Content.of(pairs(), met)
-    lent = content.lend(np.arange(31, dtype=np.float32)[:, None])
-    assert lent[7, 0] == pytest.approx(7, abs=0.01)
-    assert not np.delete(lent, 7, axis=0).any()
-    assert content.neighbours.matrix[7, 8] > content.neighbours.matrix[7, 12] > 0
-    assert content.neighbours.matrix[7, 7] == 0
+    lent = content.lent(np.arange(31, dtype=np.float32) + 100)
+    assert lent[7] == pytest.approx(107, abs=0.01)
+    assert np.delete(lent, 7).tolist() == np.delete(np.arange(31) + 100, 7).tolist()
+    assert content.borrower_J.tolist() == [7]
+    assert content.lenders[[7], [7]] == 0
+    assert content.unmet.matrix[7, 8] > content.unmet.matrix[7, 12] > 0
+    assert content.unmet.matrix[8, 7] == content.unmet.matrix[7, 8]
+    assert content.unmet.matrix[7, 7] == 0
+    assert content.unmet.matrix[8, 9] == 0, "what does not concern the unmet item is not computed"
+
+
+def test_neighbours_of_met_items_are_their_own_affair() -> None:
+    met = np.ones(31, np.bool_)
+    met[[0, 7]] = False
+    content = Content.of(pairs(), met)
+    assert content.neighbours.matrix.nnz == 0
+    whole = content.with_neighbours(pairs(), met).neighbours.matrix
+    assert whole[8, 9] > whole[8, 12] > 0
+    assert whole[[7]].nnz == whole[:, [7]].nnz == 0
 
 
 def test_items_can_be_added_later() -> None:
     content_NC, met = pairs(), np.r_[False, np.ones(30, np.bool_)]
-    short = Content.of(content_NC[:29], met[:29])
-    long = short.extended(content_NC, met & (np.arange(31) < 29))
-    whole = Content.of(content_NC, met & (np.arange(31) < 29))
-    np.testing.assert_allclose(long.neighbours.matrix.toarray(), whole.neighbours.matrix.toarray(), atol=1e-6)
+    before = met & (np.arange(31) < 29)
+    short = Content.of(content_NC[:29], met[:29]).with_neighbours(content_NC[:29], met[:29])
+    long = short.with_unmet(content_NC, np.array([29, 30]), before)
+    whole = Content.of(content_NC, before).with_neighbours(content_NC, before)
+    for name in ("unmet", "neighbours"):
+        one, other = (getattr(content, name).matrix.toarray() for content in (long, whole))
+        np.testing.assert_allclose(one, other, atol=1e-6)
     np.testing.assert_allclose(long.lenders.toarray(), whole.lenders.toarray(), atol=1e-6)
     again = Content.restore(long.arrays())
     np.testing.assert_array_equal(again.lenders.toarray(), long.lenders.toarray())
-    met[30] = True
-    assert long.recounted(met & (np.arange(31) != 29)).lenders[[30]].nnz == 0
+    np.testing.assert_array_equal(again.unmet.matrix.toarray(), long.unmet.matrix.toarray())
+    recounted = long.recounted(met & (np.arange(31) != 29))
+    assert recounted.borrower_J.tolist() == [29]
+    assert recounted.unmet.matrix[30, 1] == 0
+    assert recounted.unmet.matrix[29, 1] == recounted.unmet.matrix[1, 29] == long.unmet.matrix[29, 1] > 0
 
 
 TINY = {"size": "tiny", "epochs": 2, "counts_weight": 4.0, "neighbours_weight": 0.5, "repeats_weight": 0.0}
+SAID = {"content_weight": 1.0, "unmet_content_weight": 1.0, "lending": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +166,7 @@ def walks():
 
 @pytest.fixture(scope="module")
 def model(walks) -> Sequence:
-    return fit_model("sequence", walks, TINY | {"content_weight": 1.0, "lending": 1.0}, Run())
+    return fit_model("sequence", walks, TINY | SAID, Run())
 
 
 def rank_of(model: Sequence, snapshot, item: int, after: int) -> int:
@@ -160,6 +181,22 @@ def test_an_item_that_nobody_met_is_recommended(walks, model) -> None:
     assert rank_of(model, walks, 12, 11) <= 5
     assert rank_of(without, walks, 12, 11) > 10
     assert without.content is None
+
+
+def test_what_lending_says(walks, model) -> None:
+    """A half takes the weight of the counts times log 2 off; nothing at all leaves the item as it was learned."""
+    batch = sequence_batch(walks, np.arange(5), 50)
+    whole = model.scores(batch)
+    half = fit_model("sequence", walks, TINY | SAID | {"lending": 0.5}, Run()).scores(batch)
+    np.testing.assert_allclose(half[:, 12] - whole[:, 12], 4 * np.log(0.5), rtol=1e-4)
+    np.testing.assert_array_equal(np.delete(half, 12, axis=1), np.delete(whole, 12, axis=1))
+    alone = fit_model("sequence", walks, TINY | SAID | {"lending": 0.0}, Run())
+    without = fit_model("sequence", walks, TINY | {"content": False}, Run())
+    np.testing.assert_array_equal(alone.item_ND, without.item_ND)
+    np.testing.assert_array_equal(alone.prior_N, without.prior_N)
+    assert not np.array_equal(model.item_ND[12], without.item_ND[12])
+    newcomer, other = model.prior_N[12], without.prior_N[12]
+    assert newcomer > other, "whoever is new is shown it as the items that are like it"
 
 
 def test_the_model_travels_with_its_content(walks, model) -> None:
@@ -190,10 +227,10 @@ def test_an_update_keeps_what_items_say(walks, model) -> None:
 def test_a_recount_lets_a_met_item_stand_on_its_own(walks, model) -> None:
     whole = markov_snapshot(200, 30)
     assert model.content is not None
-    assert model.content.lenders[[12]].nnz
+    assert model.content.borrower_J.tolist() == [12]
     recounted = model.recounted(whole)
     assert recounted.content is not None
-    assert not recounted.content.lenders[[12]].nnz
+    assert not len(recounted.content.borrower_J)
 
 
 def test_newcomers_get_what_people_begin_with() -> None:

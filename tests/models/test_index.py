@@ -150,13 +150,16 @@ def test_the_best_are_those_of_the_scores(snapshot, settings, share):
         np.testing.assert_allclose(score_K, wanted_score_K, rtol=1e-5, atol=1e-5)
 
 
-def test_what_content_lends_is_among_the_best_too(snapshot, model):
+@pytest.mark.parametrize("lending", [0.9, 1.0])
+def test_what_content_lends_is_among_the_best_too(snapshot, model, lending):
     """Unmet items borrow their counts: they are candidates though nobody ever turned to them."""
     draw = np.random.default_rng(4)
     content_NC = draw.normal(size=(441, 8)).astype(np.float32)
     content_NC /= np.linalg.norm(content_NC, axis=1, keepdims=True)
     content_NC[0] = 0
-    config = msgspec.structs.replace(model.config, lending=0.9, content_weight=0.5)
+    config = msgspec.structs.replace(
+        model.config, lending=lending, content_weight=0.5, unmet_content_weight=0.7
+    )
     met_N = np.arange(401) > 0
     said = replace(model, config=config, content=Content.of(content_NC[:401], met_N))
     indexed = replace(said, approximate=QuantizedIndex.build(said.item_ND, depth=100))
