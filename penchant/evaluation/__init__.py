@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from penchant.evaluation._metrics import (
         Evaluation,
         RankProtocol,
-        ValidationMetric,
         rank_metrics,
         target_ranks,
-        validation_metric,
     )
     from penchant.evaluation._ope import (
         Feedback,
@@ -61,6 +59,7 @@ if TYPE_CHECKING:
     from penchant.evaluation._reward_model import counted_rates, folds_by_person
     from penchant.evaluation._slate_ope import cascade_dr, iips, rips, sips
     from penchant.evaluation._slope import slope, tuned, tuned_estimators
+    from penchant.evaluation._validation import ValidationMetric, validation_metric
 
 _LAZY = {
     "Adjusted": "_experiments",
@@ -83,7 +82,7 @@ _LAZY = {
     "SupportGate": "_gates",
     "Table": "_page",
     "Terms": "_ope",
-    "ValidationMetric": "_metrics",
+    "ValidationMetric": "_validation",
     "Verdict": "_judge",
     "anytime_factor": "_intervals",
     "arm_of": "_experiments",
@@ -130,7 +129,7 @@ _LAZY = {
     "target_ranks": "_metrics",
     "tuned": "_slope",
     "tuned_estimators": "_slope",
-    "validation_metric": "_metrics",
+    "validation_metric": "_validation",
 }
 
 __getattr__ = load_on_use(__name__, _LAZY)

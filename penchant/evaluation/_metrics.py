@@ -20,7 +20,7 @@ from penchant.data import Cases, item_values
 from penchant.evaluation import _ranks
 from penchant.evaluation._beyond import Shelf, coverage
 from penchant.evaluation._calibration import Calibration, Reliability, Witness
-from penchant.evaluation._estimate import UNBOUNDED, bootstrap_means, cautious, proportion
+from penchant.evaluation._estimate import UNBOUNDED, bootstrap_means, proportion
 
 KS = (5, 10, 20, 50)
 BLOCK_CELLS = 8_000_000  # scores held at once: 32 MB of float32
@@ -136,7 +136,7 @@ def rank_metrics(
         InputError: No cases, a k out of range, or an unknown rule.
         ModelError: The scorer gave scores of the wrong shape, or NaN.
     """
-    _check(cases, ks, seen)
+    check_cases(cases, ks, seen)
     name = type(scorer).__name__ if name is None else name
     begun = time.perf_counter()
     columns = _group_columns(cases, groups)
@@ -144,7 +144,7 @@ def rank_metrics(
     parts, tops, kept, pairs = [], [], [], []
     witness = None if calibration is None else Witness.of(calibration, cases)
     value_N = item_values(cases.history.catalog.table, cases.history.items)
-    for block in _blocks(
+    for block in measured_blocks(
         scorer, cases, ks, seen == "exclude", batch_size, max_length, witness, repeats, value_N
     ):
         index, values = block.index, block.values
@@ -175,63 +175,7 @@ def rank_metrics(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class ValidationMetric:
-    """The ``validate`` of a ``Run``: one figure of ``rank_metrics``, without lists or intervals.
-
-    Training asks for the figure after every epoch, and for the interval of a gain before it takes up what could harm.
-    """
-
-    cases: Cases
-    measure: str
-    seen: SeenRule
-
-    def __call__(self, scorer: Scorer) -> float:
-        """The mean over the cases."""
-        total, count = 0.0, 0
-        for figure_B, _ in self._figures(scorer):
-            total += float(figure_B.sum())
-            count += len(figure_B)
-        return total / max(count, 1)
-
-    def gain(self, scorer: Scorer, than: Scorer, level: float) -> Estimate:
-        """What the first reaches more than the second, paired by case, with a bootstrap interval over people."""
-        parts = zip(self._figures(scorer), self._figures(than), strict=True)
-        pairs = [(ours_B - theirs_B, index_B) for (ours_B, index_B), (theirs_B, _) in parts]
-        gain_C, index_C = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        if not len(gain_C):
-            return Estimate(value=0.0, low=-1.0, high=1.0, n=0, method="bootstrap", level=level)
-        people_C = self.cases.user_C[index_C]
-        return cautious(bootstrap_means(gain_C[:, None], people_C, level=level)[0])
-
-    def _figures(self, scorer: Scorer) -> Iterator[tuple[npt.NDArray[np.float64], Ints]]:
-        """The figure of each case that is asked, and which case it is, block by block."""
-        ks = [int(self.measure.partition("@")[2] or 1)]
-        for block in _blocks(scorer, self.cases, ks, self.seen == "exclude"):
-            yield block.values[self.measure], block.index
-
-
-def validation_metric(
-    cases: Cases, *, measure: str = "NDCG@10", seen: SeenRule = "exclude"
-) -> ValidationMetric:
-    """Make the ``validate`` of a ``Run``.
-
-    Args:
-        cases: Held out; none of those that the leaderboard is measured on.
-        measure: ``MRR``, or ``HR@k``, ``NDCG@k``, ``recall@k`` for any k.
-        seen: As in ``rank_metrics``.
-
-    Raises:
-        InputError: No cases, or no such measure.
-    """
-    kind, _, k = measure.partition("@")
-    if (kind, k) != ("MRR", "") and not (kind in {"HR", "NDCG", "recall"} and k.isdigit()):
-        raise InputError("no such measure to validate by", value=measure, hint="use NDCG@10, HR@10 or MRR")
-    _check(cases, [int(k or 1)], seen)
-    return ValidationMetric(cases, measure, seen)
-
-
-def _check(cases: Cases, ks: Sequence[int], seen: SeenRule) -> None:
+def check_cases(cases: Cases, ks: Sequence[int], seen: SeenRule) -> None:
     if not len(cases):
         raise InputError("there are no cases to evaluate on", hint="widen the split")
     if seen not in {"exclude", "allow"}:
@@ -294,7 +238,7 @@ def _asked_of(
     return scores, owner, target, new
 
 
-def _blocks(
+def measured_blocks(
     scorer: Scorer,
     cases: Cases,
     ks: Sequence[int],

@@ -227,10 +227,9 @@ def best_by_validation(
 class NeighbourModel:
     """A scorer whose score is linear in the history: ``prior + sum over t of decay^age_t * M[item_t]``.
 
-    ``M`` is a sparse (N + 1, N + 1) matrix in CSR form (``indptr``, ``indices``, ``data``), open to models
-    that want to carry it as an item-to-item bias. ``popular`` (N + 1,) in [0, 1], times ``config.prior``,
-    decides where the history is silent, so that somebody new gets the popular items. Asked for one kind of
-    event, the history is read as ``config.readings`` says for it.
+    ``M`` is sparse, (N + 1, N + 1) in CSR form (``indptr``, ``indices``, ``data``), open to models that carry it as a
+    bias. ``popular`` (N + 1,) in [0, 1], times ``config.prior``, decides where the history is silent, so that somebody
+    new gets the popular items. Asked for one kind of event, the history is read as ``config.readings`` says for it.
     """
 
     Config: ClassVar[type[msgspec.Struct]]
@@ -241,8 +240,9 @@ class NeighbourModel:
     indices: npt.NDArray[np.int32]  # (E,)
     data: npt.NDArray[np.float32]  # (E,)
     popular: npt.NDArray[np.float32]  # (N + 1,)
-    # What ``kind_share`` says, by what is asked for, where a reading has a lift.
-    share_AN: Mapping[Target, npt.NDArray[np.float32]] = field(default_factory=dict)
+    share_AN: Mapping[Target, npt.NDArray[np.float32]] = field(
+        default_factory=dict
+    )  # ``kind_share``, if lifted
 
     def __post_init__(self) -> None:
         for array in (self.indptr, self.indices, self.data, self.popular):
