@@ -240,9 +240,7 @@ class NeighbourModel:
     indices: npt.NDArray[np.int32]  # (E,)
     data: npt.NDArray[np.float32]  # (E,)
     popular: npt.NDArray[np.float32]  # (N + 1,)
-    share_AN: Mapping[Target, npt.NDArray[np.float32]] = field(
-        default_factory=dict
-    )  # ``kind_share``, if lifted
+    share_AN: Mapping[Target, npt.NDArray[np.float32]] = field(default_factory=dict)  # ``kind_share``
 
     def __post_init__(self) -> None:
         for array in (self.indptr, self.indices, self.data, self.popular):
