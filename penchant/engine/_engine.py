@@ -456,6 +456,40 @@ class Engine:
 
         return change_keys(self.shop_path, request, self.clock)
 
+    @operation(scope="govern", job=True)
+    def backup(self, request: gr.BackupRequest) -> gr.BackupReport:
+        """Write a backup while the shop goes on serving.
+
+        It holds what cannot be made again: events, answers, catalogue, attributes, models, settings, API keys,
+        consents. The keys of people of a sealed shop go to a file of their own. Keep both where only you read them.
+        """
+        from penchant.engine._backup import backup
+
+        return backup(self.shop, request, self.progress)
+
+    @operation(scope="govern", creates_shop=True)
+    def restore(self, request: gr.RestoreRequest) -> gr.RestoreReport:
+        """Make a shop from a backup, in a folder that is none yet.
+
+        Every file is compared with its checksum. People whose erasure was noted since (``erasures.log``) are erased
+        again before anything is served.
+        """
+        from penchant.engine._backup import restore
+
+        if self.path is None:
+            raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
+        return restore(self.path, request, self.clock, self.progress)
+
+    @operation(scope="govern", job=True)
+    def drill(self, request: gr.DrillRequest) -> gr.DrillReport:
+        """Prove that the backup can be restored: restore it aside, read every event, answer a request.
+
+        What was restored is thrown away. It needs room for the backup and the shop in the temporary folder.
+        """
+        from penchant.engine._backup import drill
+
+        return drill(self, request, self.progress)
+
     @operation(scope="govern")
     def consent(self, request: gr.ConsentRequest) -> gr.ConsentReport:
         """Note what a person allows, or ask what holds.

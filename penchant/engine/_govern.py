@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import msgspec
 from penchant.core import ErasureReceipt, Slate
 from penchant.core.errors import ErasureIncomplete
 from penchant.engine import _requests as rq
+from penchant.engine._backup import note_erasure
 from penchant.engine._jobs import forget_jobs
 from penchant.engine._profile import profile
 from penchant.engine._serving import Serving
@@ -50,16 +50,6 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
             "again; an id that another person bears too is found until that one is erased",
         )
     return msgspec.structs.replace(receipt, removed={**receipt.removed, **removed})
-
-
-def note_erasure(shop: Shop, subject: str) -> None:
-    """Write down whom to erase again after a restore, by salted hashes, before anything is removed."""
-    line = msgspec.json.encode(msgspec.structs.replace(shop.store.erasure_of(subject), ts=shop.clock()))
-    with open(shop.erasures, "ab") as file:
-        os.chmod(shop.erasures, 0o600)
-        file.write(line + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _drop(folder: Path) -> int:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from penchant.core import Micros, Noun, Purpose
 from penchant.core.errors import InputError
-from penchant.engine._operation import POSITIONAL, Scope
+from penchant.engine._operation import POSITIONAL, InFile, OutFile, Scope
 from penchant.engine._requests import PersonRequest
 from penchant.privacy import Choice
 
@@ -134,6 +134,69 @@ class ConsentReport(Noun, frozen=True):
     subject: str
     allows: list[Purpose]
     history: list[Choice]
+
+
+class BackupRequest(Noun, frozen=True):
+    """Write a backup."""
+
+    out: Annotated[OutFile, Meta(description="the backup, a tar file", examples=["shop.tar"])]
+    keys_out: (
+        Annotated[OutFile, Meta(description="of a sealed shop: the keys of people, to be kept apart")] | None
+    ) = None
+
+
+class BackupReport(Noun, frozen=True):
+    """What a backup holds."""
+
+    out: str
+    keys_out: str | None
+    files: int
+    bytes: int
+    events: int
+    seconds: float
+
+
+class RestoreRequest(Noun, frozen=True):
+    """Make a shop from a backup."""
+
+    file: Annotated[InFile, Meta(description="the backup")]
+    keys: Annotated[InFile, Meta(description="of a sealed shop: the keys of people")] | None = None
+    erasures: (
+        Annotated[
+            InFile, Meta(description="the erasures noted since: erasures.log of the shop that was lost")
+        ]
+        | None
+    ) = None
+
+
+class RestoreReport(Noun, frozen=True):
+    """What was restored."""
+
+    path: str
+    made: Micros  # when the backup was
+    events: int
+    events_erased: int  # that the backup had, and the restored shop has no more
+    erased: int  # people erased again
+    seconds: float
+
+
+class DrillRequest(Noun, frozen=True):
+    """Prove that a backup can be restored."""
+
+    file: Annotated[InFile, Meta(description="the backup; none given: one is made")] | None = None
+    keys: Annotated[InFile, Meta(description="of a sealed shop: the keys beside it")] | None = None
+
+
+class DrillReport(Noun, frozen=True):
+    """A restored shop that answered, and how long it took to get there."""
+
+    events: int
+    erased: int
+    model_id: str
+    bytes: int
+    backup_seconds: float | None
+    restore_seconds: float
+    first_answer_seconds: float
 
 
 class ReloadRequest(Noun, frozen=True):

@@ -75,7 +75,7 @@ class ConsentBook:
     def allows(self, subject: str, purpose: Purpose) -> bool:
         """Whether a person's data may serve a purpose, by their newest choice."""
         self._look()
-        chosen = self._state.get(self._person(subject), {}) if self._state else {}
+        chosen = self._state.get(self.person(subject), {}) if self._state else {}
         return chosen[purpose][0] if purpose in chosen else self.rule == "opt_out"
 
     def allowed(self, subject: str) -> list[Purpose]:
@@ -95,7 +95,7 @@ class ConsentBook:
         with self._open() as db:
             rows = db.execute(
                 "SELECT purpose, granted, ts, source FROM choices WHERE person = ? ORDER BY ts, number",
-                (self._person(subject),),
+                (self.person(subject),),
             ).fetchall()
         return [Choice(purpose=p, granted=bool(g), ts=ts, source=source) for p, g, ts, source in rows]
 
@@ -108,7 +108,7 @@ class ConsentBook:
         if not purposes:
             return
         with self._lock, self._open(create=True) as db:
-            person = self._person(subject)
+            person = self.person(subject)
             db.execute("BEGIN IMMEDIATE")
             db.executemany(
                 "INSERT INTO choices (person, purpose, granted, ts, source) VALUES (?, ?, ?, ?, ?)",
@@ -120,7 +120,7 @@ class ConsentBook:
     def state_of(self, subject: str, purposes: Collection[Purpose], *, ts: Micros, source: str) -> None:
         """Note what a person allowed in all at some time, where that is news: other than what holds, and later."""
         self._look()
-        chosen = self._state.get(self._person(subject), {}) if self._state else {}
+        chosen = self._state.get(self.person(subject), {}) if self._state else {}
         late = {purpose for purpose, (_, since) in chosen.items() if since >= ts}
         for granted in (True, False):
             news = [p for p in PURPOSES if (p in purposes) == granted and self.allows(subject, p) != granted]
@@ -131,7 +131,7 @@ class ConsentBook:
         if not self._path.exists():
             return 0
         with self._lock, self._open() as db:
-            gone = db.execute("DELETE FROM choices WHERE person = ?", (self._person(subject),)).rowcount
+            gone = db.execute("DELETE FROM choices WHERE person = ?", (self.person(subject),)).rowcount
             self._refresh()
         return int(gone)
 
@@ -165,7 +165,8 @@ class ConsentBook:
                 hint="nothing was changed; check the disk, or restore the file from a backup",
             ) from error
 
-    def _person(self, subject: str) -> bytes:
+    def person(self, subject: str) -> bytes:
+        """Who somebody is in the file."""
         return hmac.new(self._key, subject.encode(), hashlib.sha256).digest()[:16]
 
     def _look(self) -> None:

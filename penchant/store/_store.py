@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -469,6 +470,34 @@ class ShopStore:
         """Make everything handed over durable."""
         if not self.readonly:
             self._decisions.flush()
+
+    # ---- copies --------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """Files of the table, the catalogue, attributes and batch answers stay as they are; live events go on."""
+        with self._table_lock:
+            yield
+
+    def copy_journal(self, to: Path) -> None:
+        """Write a copy of the journal as it is at one moment.
+
+        Raises:
+            ShopError: The journal lies on a server, which has its own means.
+        """
+        files = self._log.database.files()
+        if not files:
+            raise ShopError(
+                "this shop's journal lies on a database server",
+                hint="back that up with its own means, at one time",
+            )
+        with guard("the journal cannot be copied", files[0]):
+            uri = f"{files[0].absolute().as_uri()}?mode=ro"
+            with (
+                contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as source,
+                contextlib.closing(sqlite3.connect(to)) as target,
+            ):
+                source.backup(target)
 
     # ---- people --------------------------------------------------------------------------------------
 

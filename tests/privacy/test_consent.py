@@ -65,7 +65,7 @@ def test_others_see_it_within_a_second(book: ConsentBook) -> None:
 
 def test_the_file_holds_no_id_and_forgets(book: ConsentBook) -> None:
     book.choose("ann@example.com", ["analytics"], granted=False, ts=10, source="banner")
-    person = book._person("ann@example.com")
+    person = book.person("ann@example.com")
     content = book._path.read_bytes()
     assert b"ann@example.com" not in content
     assert person in content
