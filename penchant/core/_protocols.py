@@ -30,7 +30,7 @@ from penchant.core._arrays import (
     Snapshot,
 )
 from penchant.core._kinds import Target
-from penchant.core._types import ErasureReceipt, Estimate, Event, Slate
+from penchant.core._types import ErasureReceipt, Estimate, Event, PackedCandidates, Slate
 
 Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 """Called with (what is being done, units done, units in all or None, figures such as loss)."""
@@ -315,12 +315,15 @@ class Store(Protocol):
         """All user attributes, sorted by ``user_id``."""
         ...
 
-    def log_decision(self, slate: Slate) -> None:
-        """Write a slate to the decision log (group committed; ``flush`` forces it out)."""
+    def log_decision(self, slate: Slate, candidates: Callable[[], PackedCandidates] | None = None) -> bool:
+        """Write a slate to the decision log (group committed; ``flush`` forces it out); False when it is full.
+
+        ``candidates`` makes what the log says of the candidates when the slate is written.
+        """
         ...
 
-    def decisions(self, subject: str | None = None) -> Iterator[Slate]:
-        """Logged slates in order of time."""
+    def decisions(self, subject: str | None = None, *, newest: int | None = None) -> Iterator[Slate]:
+        """Logged slates in order of time; with ``newest`` the last so many single answers."""
         ...
 
     def flush(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -78,6 +79,30 @@ class SlateItem(Noun, frozen=True):
         ]
         | None
     ) = None
+
+
+class PackedCandidates(Noun, frozen=True):
+    """A ``CandidateSet`` as the decision log keeps it: float32 numbers as bytes, little endian (base64 in JSON)."""
+
+    item_ids: list[str]
+    mean: bytes
+    std: bytes
+    score: bytes
+    odds: bytes = b""
+
+    def unpack(self) -> CandidateSet:
+        """The same with lists of numbers, seven digits each: more are not there in 32 bits."""
+        return CandidateSet(
+            item_ids=self.item_ids,
+            mean=_digits(self.mean),
+            std=_digits(self.std),
+            score=_digits(self.score),
+            odds=_digits(self.odds),
+        )
+
+
+def _digits(packed: bytes) -> list[float]:
+    return [float(f"{number:.7g}") for (number,) in struct.iter_unpack("<f", packed)]
 
 
 class CandidateSet(Noun, frozen=True):

@@ -24,6 +24,7 @@ from penchant.engine._replay_requests import ReplayReport, ReplayRequest
 
 if TYPE_CHECKING:
     from penchant.engine._experiments import Watch
+    from penchant.engine._keeper import Keeper
     from penchant.engine._serving import Serving
     from penchant.engine._shop import Shop
 
@@ -59,6 +60,7 @@ class Engine:
         self._shop: Shop | None = None
         self._serving: Serving | None = None
         self._watch: Watch | None = None
+        self._keeper: Keeper | None = None
         self._opening = threading.RLock()
         self.tally: Counter[str] = Counter()  # what became of the events told to this engine
         self._tallying = threading.Lock()
@@ -105,11 +107,13 @@ class Engine:
     def close(self) -> None:
         """Flush and release the shop."""
         with self._opening:
+            if self._keeper is not None:
+                self._keeper.close()
             if self._watch is not None:
                 self._watch.close()
             if self._shop is not None:
                 self._shop.close()
-            self._shop = self._serving = self._watch = None
+            self._shop = self._serving = self._watch = self._keeper = None
 
     def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
         """Every call of every operation passes here."""
@@ -184,6 +188,16 @@ class Engine:
         """Load the promoted model and the live histories ahead of the first request."""
         self.shop.store.warm(self.progress)
         self.serving.refresh()
+
+    def keep(self) -> None:
+        """From now on let a thread take up promotions and catalogues and move the journal, until ``close``.
+
+        For servers: no request waits for a model to load.
+        """
+        from penchant.engine._keeper import Keeper
+
+        with self._opening:
+            self._keeper = self._keeper or Keeper(self.shop, self.serving)
 
     # -- manage: from a raw export to a promoted model ------------------------------------------------
 

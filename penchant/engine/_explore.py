@@ -7,6 +7,7 @@ answers), so what was learned of a person goes with the person.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import threading
 from collections import OrderedDict
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
 BY_VALUE = f"value/1+{Best().id}"  # the policy where expected value ranks
-_OPEN = 200_000  # answers whose outcomes are waited for
+_OPEN = 20_000  # answers whose outcomes are waited for
 _MOST_PAIRS = 2_000_000  # pairs of person and item that item vectors are made from
 _WIDTH = 4  # of item vectors
 _MOST_LABELS = 8  # of an item; the rarest stay
@@ -122,6 +123,7 @@ class Drawn:
     updates: int
     explore: bool
     reason: str
+    standing_N: Floats | None = None  # how the model's scores stood; None where nothing is to be learned
 
 
 class Exploration:
@@ -133,6 +135,7 @@ class Exploration:
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
         self._spent: dict[str, tuple[int, int]] = {}  # subject -> (day, answers that explored)
+        self._hashes: dict[str, str] = {}  # policy id -> of it with the settings
         self._lock = threading.Lock()
 
     def choose(
@@ -184,7 +187,15 @@ class Exploration:
             updates=updates,
             explore=explore,
             reason=reason or f"on: {self.settings.method}",
+            standing_N=standing_N,
         )
+
+    def hash_of_policy(self, policy_id: str) -> str:
+        """Short hash of a policy with the settings that it ran with."""
+        found = self._hashes.get(policy_id)
+        if found is None:
+            found = self._hashes[policy_id] = hash_of([policy_id, str(self.settings)])
+        return found
 
     def _features(self, item_N: Ints, standing_N: Floats) -> Floats:
         feature_NF = self.facts.feature_NF[item_N]  # a copy
@@ -207,16 +218,23 @@ class Exploration:
             self._spent[query.subject] = (query.now // DAY, spent + 1)
         return None
 
-    def answered(self, slate: Slate) -> None:
-        """Wait for the outcomes of a logged answer."""
-        if slate.candidates is None or not slate.candidates.score or slate.policy_id == BY_VALUE:
+    def answered(self, slate: Slate, standing: dict[str, float] | None = None) -> None:
+        """Wait for the outcomes of a logged answer.
+
+        Args:
+            slate: The answer.
+            standing: How the model's score of each of its items stood; None to take it from the slate's candidates.
+        """
+        if slate.policy_id == BY_VALUE:
             return  # what an item brings does not say how the model's score stood
-        standing_N = standing_of(np.array(slate.candidates.score), slate.model_id)
-        standing = dict(zip(slate.candidates.item_ids, standing_N.tolist(), strict=True))
+        if standing is None:
+            if slate.candidates is None or not slate.candidates.score:
+                return
+            standing_N = standing_of(np.array(slate.candidates.score), slate.model_id)
+            among = dict(zip(slate.candidates.item_ids, standing_N.tolist(), strict=True))
+            standing = {item.item_id: among[item.item_id] for item in slate.items}
         with self._lock:
-            self._open[slate.recommendation_id] = _Open(
-                slate.subject, {i.item_id: standing[i.item_id] for i in slate.items}
-            )
+            self._open[slate.recommendation_id] = _Open(slate.subject, standing)
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)
 
@@ -257,7 +275,7 @@ class Exploration:
 
     def replay(self, shop: Shop) -> None:
         """Learn anew from the decision log and the events that name its answers."""
-        for slate in shop.store.decisions():
+        for slate in shop.store.decisions(newest=_OPEN):
             self.answered(slate)
         if not self._open:
             return
@@ -272,6 +290,11 @@ class Exploration:
                 row = rows[at]
                 if row["item_id"] is not None:
                     self._one(kind[at], row["recommendation_id"], row["item_id"], row["ts"])
+
+
+def hash_of(texts: Sequence[str]) -> str:
+    """A short hash of some texts in their order."""
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
 
 
 def _dearest(candidates: Candidates, query: Query, rng: np.random.Generator) -> Drawn:
@@ -410,9 +433,4 @@ def label_numbers(items: Vocabulary, catalog: pa.Table) -> Ints:
     return label_NL
 
 
-def scores_of(values: Floats) -> list[float]:
-    """Numbers for the decision log, seven digits each: more are not there in 32 bits."""
-    return [float(f"{v:.7g}") for v in np.asarray(values, np.float64).tolist()]
-
-
-__all__: Sequence[str] = ["Drawn", "Exploration", "ExploreSettings", "gather_facts", "scores_of"]
+__all__: Sequence[str] = ["Drawn", "Exploration", "ExploreSettings", "gather_facts"]

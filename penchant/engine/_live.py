@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from penchant.core import (
     KINDS,
     Candidates,
-    CandidateSet,
     Event,
     Floats,
     History,
+    PackedCandidates,
     Query,
     Reason,
     SeenRule,
@@ -33,7 +32,7 @@ from penchant.core import (
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
-from penchant.engine._explore import scores_of
+from penchant.engine._explore import Drawn, hash_of
 from penchant.engine._people import known_person, may, no_history, withheld
 from penchant.engine._refusal import refusal
 from penchant.engine._serving import Ranker, Serving, seen_numbers
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 _NOBODY = "anon:nobody"
+_NOT_LOGGED = "the disk refuses the decision log: this answer is not in it, and nothing is learned from it"
 _VERBS = {
     "purchase": "bought",
     "cart_add": "put in the cart",
@@ -169,10 +169,15 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     score_N = None if ranker.searches else ranker.scores([history], target)[0]
     limit = max(shop.config.serve.candidates, request.k)
     candidates = ranker.candidates(history, allowed_N, limit, target, by_value, score_N)
-    slate = make_slate(shop, ranker, request, history, candidates, target, by_value, score_N, note)
-    shop.store.log_decision(slate)
-    ranker.exploration.answered(slate)
-    return msgspec.structs.replace(slate, candidates=None)
+    slate, drawn = make_slate(shop, ranker, request, history, candidates, target, by_value, score_N, note)
+    serving.recent.append(subject)
+    if not shop.store.log_decision(slate, partial(packed, ranker, candidates, drawn)):
+        return msgspec.structs.replace(slate, degraded=True, note=_NOT_LOGGED)
+    if drawn.standing_N is not None:
+        standing_K = drawn.standing_N[drawn.choice.index_K].tolist()
+        standing = {item.item_id: at for item, at in zip(slate.items, standing_K, strict=True)}
+        ranker.exploration.answered(slate, standing)
+    return slate
 
 
 def question(shop: Shop, ranker: Ranker, request: rq.RecommendRequest) -> tuple[Target, bool]:
@@ -224,7 +229,7 @@ def make_slate(
     by_value: bool,
     score_N: Floats | None,
     note: str | None,
-) -> Slate:
+) -> tuple[Slate, Drawn]:
     """Let the policy choose among the best candidates, and write down odds and reasons."""
     seed = secrets.randbits(32) if request.seed is None else request.seed
     now = shop.clock() if request.now is None else micros(request.now)
@@ -236,7 +241,7 @@ def make_slate(
     chosen_K = candidates.item_N[choice.index_K]
     reasons_K = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
     shown = candidates.mean_N[choice.index_K]
-    candidate_ids = ranker.items.array.take(pa.array(candidates.item_N - 1)).to_pylist()
+    candidate_ids = ids_of(ranker, candidates)
     chances = ranker.probabilities(score_N, chosen_K, target)
     items = [
         SlateItem(
@@ -252,7 +257,7 @@ def make_slate(
             chosen_K, shown, choice.odds_K, choice.explored_K, reasons_K, chances, strict=True
         )
     ]
-    return Slate(
+    slate = Slate(
         recommendation_id=secrets.token_hex(12),
         ts=query.now,
         subject=history.subject,
@@ -263,26 +268,33 @@ def make_slate(
         surface=request.surface,
         degraded=ranker.degraded,
         note=note if items or note else "every item that may be shown was seen already",
-        policy_hash=hash_of([drawn.policy_id, str(shop.config.explore)]),
+        policy_hash=ranker.exploration.hash_of_policy(drawn.policy_id),
         updates=drawn.updates,
         explore=drawn.explore,
         explore_reason=drawn.reason,
         joint_odds=float(np.prod(choice.odds_K)),
         num_candidates=len(candidate_ids),
         candidates_hash=hash_of(candidate_ids),
-        candidates=CandidateSet(
-            item_ids=candidate_ids,
-            mean=scores_of(drawn.mean_N),
-            std=scores_of(drawn.std_N),
-            score=scores_of(candidates.mean_N),
-            odds=[] if not drawn.explore or choice.first_N is None else scores_of(choice.first_N),
-        ),
     )
+    return slate, drawn
 
 
-def hash_of(texts: Sequence[str]) -> str:
-    """A short hash of some texts in their order."""
-    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+def ids_of(ranker: Ranker, candidates: Candidates) -> list[str]:
+    """The ids of candidates."""
+    ids = ranker.items.ids
+    return [ids[number - 1] for number in candidates.item_N.tolist()]
+
+
+def packed(ranker: Ranker, candidates: Candidates, drawn: Drawn) -> PackedCandidates:
+    """What the decision log says of the candidates; made when it is written, not while somebody waits."""
+    first_N = drawn.choice.first_N
+    return PackedCandidates(
+        item_ids=ids_of(ranker, candidates),
+        mean=drawn.mean_N.astype("<f4").tobytes(),
+        std=drawn.std_N.astype("<f4").tobytes(),
+        score=candidates.mean_N.astype("<f4").tobytes(),
+        odds=b"" if not drawn.explore or first_N is None else first_N.astype("<f4").tobytes(),
+    )
 
 
 def reasons(
@@ -302,12 +314,12 @@ def reasons(
     places = np.union1d(places[-50:], places[np.isin(numbers[places], chosen_K)])
     weight_TK = ranker.model.affinity(numbers[places], chosen_K)
     found: list[list[Reason]] = []
+    best_KL = np.argsort(-weight_TK, axis=0, kind="stable")[:limit].T.tolist()
     for column in range(len(chosen_K)):
-        best = np.argsort(-weight_TK[:, column], kind="stable")[:limit]
         own = [
-            _because(ranker, history, int(places[t]), float(weight_TK[t, column]), int(chosen_K[column]))
-            for t in best
-            if weight_TK[t, column] > 0
+            _because(ranker, history, int(places[t]), weight, int(chosen_K[column]))
+            for t in best_KL[column]
+            if (weight := float(weight_TK[t, column])) > 0
         ]
         found.append(own or popular)
     return found

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 import penchant
-from penchant.core import History
 from penchant.core.errors import ArtifactError, NotFound, PenchantError
-from penchant.data import live_sequences, sequence_batch
 from penchant.engine import _requests as rq
+from penchant.engine._canary import check_model
 from penchant.engine._promotion import Pointer, read_pointer, step_back, switch
 from penchant.engine._serving import Serving
 
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_artifact(shop: Shop, artifact_id: str) -> str:
-    """Load an artifact, ask it for scores of a person without events, and tell its kind.
+    """Load an artifact, see that it can serve, and tell its kind.
 
     Raises:
         ArtifactError: Its files are damaged, it ranks nothing, or its scores are not numbers.
@@ -29,16 +26,7 @@ def check_artifact(shop: Shop, artifact_id: str) -> str:
     loaded = load_artifact(shop.artifacts, artifact_id)
     if loaded.artifact.kind == "tags":
         raise ArtifactError("a tags model ranks no items", value=artifact_id, hint="promote a recommender")
-    none = np.empty(0)
-    nobody = History("nobody", none.astype(np.int64), none.astype(np.uint8), [], none.astype(np.float32), [])
-    sequences = live_sequences([nobody], loaded.items, np.zeros((1, 0), np.float32))
-    scores = loaded.model.scores(sequence_batch(sequences, np.array([0]), 1))
-    if scores.shape != (1, len(loaded.items) + 1) or not np.isfinite(scores[0, 1:]).any():
-        raise ArtifactError(
-            "the model gives no usable scores",
-            value=artifact_id,
-            hint="keep the current model and train again",
-        )
+    check_model(loaded.model, loaded.items, artifact_id)
     return loaded.artifact.kind
 
 
@@ -81,6 +69,7 @@ def status(shop: Shop, serving: Serving) -> rq.Status:
     shop.store.flush()
     stored = shop.store.status()
     pointer = read_pointer(shop.artifacts) or Pointer()
+    failed = {one.id: one.why for one in pointer.failed}
     try:
         ranker = serving.ranker
         serves, degraded, note = ranker.model_id, ranker.degraded, ranker.note
@@ -93,6 +82,7 @@ def status(shop: Shop, serving: Serving) -> rq.Status:
             as_of=a.as_of,
             promoted=a.id in (pointer.promoted, pointer.tags),
             metrics=a.metrics,
+            failed=failed.get(a.id),
         )
         for a in list_artifacts(shop.artifacts)
     ]

@@ -25,6 +25,13 @@ CALIBRATION, RANK_CHANCE, SEEN_FOR = "calibration", "rank_chance", "seen_for"
 Read = TypeVar("Read")
 
 
+class Failed(Noun, frozen=True):
+    """A model that was to serve, and why it was taken back. Its files are kept."""
+
+    id: str
+    why: str
+
+
 class Pointer(Noun, frozen=True):
     """The serving model, those before it (newest first), what to fall back on, and the tags model."""
 
@@ -33,6 +40,7 @@ class Pointer(Noun, frozen=True):
     fallback: tuple[str, ...] = ()
     companions: str | None = None  # the model that answers `similar` where the promoted one cannot
     tags: str | None = None
+    failed: tuple[Failed, ...] = ()  # newest first
 
 
 def read_pointer(artifacts: Path) -> Pointer | None:
@@ -114,6 +122,21 @@ def switch(artifacts: Path, to: str) -> tuple[Pointer, str | None]:
     new = msgspec.structs.replace(old, promoted=to, previous=before[:10])
     write_pointer(artifacts, new)
     return new, old.promoted
+
+
+def take_back(artifacts: Path, failed: str, why: str) -> Pointer | None:
+    """Let the model serve again that did before one that failed; None when another serves by now, or none did."""
+    old = read_pointer(artifacts) or Pointer()
+    if old.promoted != failed or not old.previous:
+        return None
+    new = msgspec.structs.replace(
+        old,
+        promoted=old.previous[0],
+        previous=old.previous[1:],
+        failed=(Failed(failed, why), *(one for one in old.failed if one.id != failed))[:10],
+    )
+    write_pointer(artifacts, new)
+    return new
 
 
 def step_back(artifacts: Path) -> tuple[Pointer, str]:

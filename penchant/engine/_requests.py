@@ -600,6 +600,7 @@ class ModelStatus(Noun, frozen=True):
     as_of: Micros
     promoted: bool
     metrics: dict[str, Estimate] = {}
+    failed: str | None = None  # why it was taken back when it was to serve
 
 
 class Status(Noun, frozen=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -32,11 +34,12 @@ from penchant.core import (
 )
 from penchant.core.errors import ArtifactError, InputError
 from penchant.data import item_values, live_sequences, sequence_batch
+from penchant.engine._canary import check_model
 from penchant.engine._explore import Exploration, gather_facts
 from penchant.engine._filters import filter_mask
 from penchant.engine._index import index_note
 from penchant.engine._people import willing
-from penchant.engine._promotion import Answering, Pointer, answering, read_pointer
+from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
 from penchant.models import INDEX_ITEMS, best_of, expected_value
 from penchant.policy import Popularity
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 _SEARCHED_ITEMS = (
     20_000  # from here on one person's best are searched for; below, a score for every item costs no more
 )
+log = logging.getLogger("penchant.serving")
 _LOOK_EVERY = 0.5  # seconds between looks at the promotion pointer and the catalogue
 
 
@@ -174,6 +178,14 @@ class Ranker:
         return sequence_batch(sequences, rows, self.max_history, asked=ASKED_CODES[target])
 
 
+class _NewModelFailedError(Exception):
+    """A model that was just promoted cannot serve, while the one before it does."""
+
+    def __init__(self, artifact_id: str, why: str) -> None:
+        super().__init__(why)
+        self.artifact_id, self.why = artifact_id, why
+
+
 class Serving:
     """Holds the current ``Ranker`` and replaces it when another model is promoted or the catalogue changes."""
 
@@ -186,12 +198,17 @@ class Serving:
         self._companions: Ranker | None = None
         self._usual: tuple[Any, dict[str, float]] | None = None
         self._tags: tuple[str, Any] | None = None  # artifact id, model
+        self.kept = False  # somebody else looks for what is new, so that no request waits for it
+        self.recent: deque[str] = deque(maxlen=16)  # people served lately: the canaries of the next model
 
     @property
     def ranker(self) -> Ranker:
         """The current state; looks for a newer one at most twice a second."""
-        moment = time.monotonic()
-        if self._ranker is None or moment - self._looked > _LOOK_EVERY:
+        if (
+            self._ranker is None
+            or self._stamp is None
+            or (not self.kept and time.monotonic() - self._looked > _LOOK_EVERY)
+        ):
             self.refresh()
         assert self._ranker is not None
         return self._ranker
@@ -210,10 +227,26 @@ class Serving:
             pointer = read_pointer(self.shop.artifacts)
             stamp = (pointer, _stamp_of(self.shop))
             if stamp != self._stamp or self._ranker is None:
-                self._ranker = self._build(pointer)
+                try:
+                    self._ranker = self._build(pointer)
+                except _NewModelFailedError as failure:
+                    pointer = self._take_back(failure) or pointer
+                    stamp = (pointer, stamp[1])
                 self._companions = self._load_companions(pointer)
                 self._stamp = stamp
             self._looked = time.monotonic()
+
+    def _take_back(self, failure: _NewModelFailedError) -> Pointer | None:
+        """Keep the model that serves: one that fails the canary never answers anybody, and is kept to be looked at."""
+        log.error("model %s was taken back: %s", failure.artifact_id, failure.why)
+        if self.shop.store.readonly:
+            return None
+        return take_back(self.shop.artifacts, failure.artifact_id, failure.why)
+
+    def _serves(self, pointer: Pointer) -> bool:
+        """Whether what answers now is the model that served before the promoted one."""
+        ranker = self._ranker
+        return ranker is not None and ranker.model is not None and ranker.model_id in pointer.previous[:1]
 
     def _build(self, pointer: Pointer | None) -> Ranker:
         catalog = self.shop.store.catalog()
@@ -224,6 +257,8 @@ class Serving:
             try:
                 return self._load(artifact_id, catalog, degraded=note is not None, note=note)
             except ArtifactError as error:
+                if artifact_id == pointer.promoted and self._serves(pointer):
+                    raise _NewModelFailedError(artifact_id, error.message) from error
                 note = note or f"the promoted model cannot be used ({error.message}); an older one answers"
         return self._without_model(catalog, "no trained model can be used: showing what is popular")
 
@@ -242,12 +277,15 @@ class Serving:
         config = self.shop.config
         loaded = load_artifact(self.shop.artifacts, artifact_id)
         model, items = with_newcomers(self.shop, loaded, catalog)
+        shelf = shelve(items, catalog, out_of_stock=config.serve.out_of_stock)
+        people = [self.shop.store.history(subject, config.serve.max_history) for subject in list(self.recent)]
+        check_model(model, items, artifact_id, people, shelf.offered_N)
         return Ranker(
             model=model,
             model_id=loaded.artifact.id,
             kind=loaded.artifact.kind,
             items=items,
-            shelf=shelve(items, catalog, out_of_stock=config.serve.out_of_stock),
+            shelf=shelf,
             popularity=None,
             exploration=exploration or self._explore(items, catalog, vectors=True),
             answering=answering(loaded.artifact.facts, config.seen),

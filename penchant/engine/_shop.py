@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -17,7 +18,7 @@ from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
 from penchant.engine._requests import InitReport, InitRequest, Objective
 from penchant.privacy import ConsentBook, Pseudonyms
-from penchant.store import ShopStore, atomic_write, open_store
+from penchant.store import Servers, ShopStore, atomic_write, open_store
 
 if TYPE_CHECKING:
     from penchant.privacy import Vault
@@ -38,6 +39,42 @@ class ServeSettings(Noun, frozen=True):
         Objective, Meta(description="rank by interest alone, or by value: chance times price less cost")
     ] = "interest"
     recount: Annotated[bool, Meta(description="count new events before answering many people")] = True
+
+
+class StoreSettings(Noun, frozen=True):
+    """Servers that keep a part of the shop instead of its folder: the ``[store]`` table.
+
+    An address that begins with ``$`` names an environment variable that holds it, so that no password stands here.
+    """
+
+    journal: Annotated[
+        str,
+        Meta(
+            description="PostgreSQL for events and decisions, `postgresql://...`; empty: a file of the shop"
+        ),
+    ] = ""
+    live: Annotated[
+        str, Meta(description="Redis or Valkey for live histories, `redis://...`; empty: files of the shop")
+    ] = ""
+
+    def servers(self, shop: str) -> Servers:
+        """The addresses themselves.
+
+        Raises:
+            ShopError: An environment variable is not set.
+        """
+        return Servers(shop, _address("journal", self.journal), _address("live", self.live))
+
+
+def _address(key: str, given: str) -> str:
+    if not given.startswith("$"):
+        return given
+    if not (found := os.environ.get(given[1:])):
+        hint = "set it before penchant starts"
+        raise ShopError(
+            f"[store] {key} names an environment variable that is not set", value=given[1:], hint=hint
+        )
+    return found
 
 
 class TrainSettings(Noun, frozen=True):
@@ -100,6 +137,7 @@ class ShopConfig(Noun, frozen=True):
     ] = "any"
     data: Settings = msgspec.field(default_factory=Settings)
     serve: ServeSettings = msgspec.field(default_factory=ServeSettings)
+    store: StoreSettings = msgspec.field(default_factory=StoreSettings)
     train: TrainSettings = msgspec.field(default_factory=TrainSettings)
     content: ContentSettings = msgspec.field(default_factory=ContentSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
@@ -240,9 +278,9 @@ class Shop:
             )
         vault = _open_vault(path, config, readonly=readonly)
         try:
-            return cls(
-                path, config, open_store(path, readonly=readonly, clock=clock, cipher=vault), clock, vault
-            )
+            servers = config.store.servers(config.name)
+            store = open_store(path, readonly=readonly, clock=clock, cipher=vault, servers=servers)
+            return cls(path, config, store, clock, vault)
         except BaseException:
             if vault is not None:
                 vault.close()

@@ -1,14 +1,17 @@
-"""What happened, at rest: one folder a shop, with a Delta table, a SQLite journal and LMDB live histories."""
+"""What happened, at rest: one folder a shop, with a Delta table, a SQLite journal and LMDB live histories.
+
+Journal and histories may lie in PostgreSQL and Redis or Valkey instead."""
 
 from penchant.store._erase import Erasure
 from penchant.store._files import atomic_write, guard, sweep
 from penchant.store._live import kept_in_histories
 from penchant.store._rows import Row, event_row
-from penchant.store._store import ShopStore, open_store
+from penchant.store._store import Servers, ShopStore, open_store
 
 __all__ = [
     "Erasure",
     "Row",
+    "Servers",
     "ShopStore",
     "atomic_write",
     "event_row",

@@ -51,6 +51,7 @@ class Database(Protocol):
     name: str  # as errors and receipts call it
     readonly: bool
     failed: StorageError | None  # why nothing can be written until it is opened anew
+    unsure: bool  # whether the last transaction may have been committed although it failed
 
     def read(self, sql: str, *values: Any) -> list[Any]:
         """Rows of a question, read at once so that no read transaction stays open."""
@@ -101,6 +102,7 @@ class SQLite:
         self.path, self.readonly = path, readonly
         self.name = path.name
         self.failed: StorageError | None = None
+        self.unsure = False  # a rollback is one: the file is ours alone
         self._log = path.with_name(path.name + "-wal")
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
-from penchant.core import Cipher, Slate
+from penchant.core import Cipher, Noun, PackedCandidates, Slate
 from penchant.core.errors import StorageError
 from penchant.store._hashing import Persons
 from penchant.store._journal import Journal
 
 _GROUP = 100  # rows of one commit
 _DELAY = 0.005  # seconds that a row may wait for company
-_BACKLOG = 100_000  # rows kept while the disk refuses
+_BACKLOG = 10_000  # slates kept while the disk refuses
 
 
 class _Sealed(msgspec.Struct, frozen=True):
@@ -25,35 +26,62 @@ class _Sealed(msgspec.Struct, frozen=True):
     sealed: str
 
 
+class _Logged(Noun, frozen=True):
+    """A decision with its candidates in few bytes."""
+
+    slate: Slate
+    packed: PackedCandidates
+
+
 _encode = msgspec.json.Encoder().encode
-_decode_slate = msgspec.json.Decoder(Slate).decode
+_decode_plain = msgspec.json.Decoder(Slate).decode
+_decode_logged = msgspec.json.Decoder(_Logged).decode
+
+
+def _decode_slate(body: bytes) -> Slate:
+    if not body.startswith(b'{"slate":'):
+        return _decode_plain(body)
+    logged = _decode_logged(body)
+    return msgspec.structs.replace(logged.slate, candidates=logged.packed.unpack())
+
+
 _decode_sealed = msgspec.json.Decoder(_Sealed).decode
 _SEALED = b'{"subject":'  # how a sealed body begins; a plain one begins with its recommendation_id
+
+
+_Queued = tuple[Slate, Callable[[], PackedCandidates] | None]
 
 
 class DecisionLog:
     """Queues decisions and writes at most 100 of them, or those of 5 ms, in one transaction."""
 
     def __init__(self, journal: Journal, persons: Persons, cipher: Cipher | None) -> None:
+        self.lost = 0
         self._journal, self._persons, self._cipher = journal, persons, cipher
-        self._queue: deque[tuple[str, int, bytes, bytes]] = deque()
+        self._queue: deque[_Queued] = deque()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._writing = threading.Lock()
-        self._failure: StorageError | None = None
         self._thread: threading.Thread | None = None
 
-    def add(self, slate: Slate) -> None:
-        """Take a slate over; raises ``StorageError`` when the disk has refused for long."""
-        if self._failure is not None and len(self._queue) >= _BACKLOG:
-            raise self._failure
-        body = _encode(slate)
+    def add(self, slate: Slate, candidates: Callable[[], PackedCandidates] | None = None) -> bool:
+        """Take a slate over; False when the disk has refused for long, so that no more are kept."""
+        if len(self._queue) >= _BACKLOG:
+            self.lost += 1
+            return False
+        self._queue.append((slate, candidates))
+        if self._thread is None:
+            self._start()
+        if not self._wake.is_set():
+            self._wake.set()
+        return True
+
+    def _row(self, queued: _Queued) -> tuple[str, int, bytes, bytes]:
+        slate, candidates = queued
+        body = _encode(slate if candidates is None else _Logged(slate, candidates()))
         if self._cipher is not None:
             sealed = self._cipher.encrypt(slate.subject, "decision", body)
             body = _encode(_Sealed(slate.subject, base64.b64encode(sealed).decode()))
-        self._queue.append((slate.recommendation_id, slate.ts, self._persons(slate.subject), body))
-        if self._thread is None:
-            self._start()
-        self._wake.set()
+        return slate.recommendation_id, slate.ts, self._persons(slate.subject), body
 
     def _start(self) -> None:
         with self._writing:
@@ -70,7 +98,7 @@ class DecisionLog:
             try:
                 self.flush()
             except StorageError:
-                self._stop.wait(1.0)  # the rows stay queued; `flush` tells the caller
+                self._stop.wait(1.0)  # the slates stay queued; `flush` tells the caller
                 self._wake.set()
 
     def flush(self) -> None:
@@ -78,16 +106,12 @@ class DecisionLog:
         with self._writing:
             while self._queue:
                 group = [self._queue[i] for i in range(min(_GROUP, len(self._queue)))]
-                try:
-                    if self._cipher is not None:
-                        self._cipher.flush()
-                    self._journal.insert_decisions(group)
-                except StorageError as error:
-                    self._failure = error
-                    raise
+                rows = [self._row(queued) for queued in group]
+                if self._cipher is not None:
+                    self._cipher.flush()
+                self._journal.insert_decisions(rows)
                 for _ in group:
                     self._queue.popleft()
-            self._failure = None
 
     def decode(self, body: bytes) -> Slate | None:
         """A stored body as a slate; None when its key was destroyed."""
@@ -104,9 +128,9 @@ class DecisionLog:
     def drop(self, person: bytes) -> None:
         """Forget queued decisions of an erased person."""
         with self._writing:
-            for row in list(self._queue):  # others may be added meanwhile
-                if row[2] == person:
-                    self._queue.remove(row)
+            for queued in list(self._queue):  # others may be added meanwhile
+                if self._persons(queued[0].subject) == person:
+                    self._queue.remove(queued)
 
     def close(self) -> None:
         """Stop the thread, then write what is left."""

@@ -27,6 +27,7 @@ from penchant.store._journal import Journal
 from penchant.store._live import LiveHistories
 from penchant.store._load import rewrite
 from penchant.store._parquet import FILE_SCHEMA, DataFile, read_file
+from penchant.store._redis import RedisHistories
 from penchant.store._rows import decode_row, encode_row
 from penchant.store._search import Needle
 from penchant.store._table import EventTable
@@ -62,7 +63,7 @@ class Eraser:
         decisions: DecisionLog,
         answers: BatchAnswers,
         table: EventTable,
-        live: LiveHistories,
+        live: LiveHistories | RedisHistories,
         users: Frame,
         persons: Persons,
         cipher: Cipher | None,

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from penchant.core.errors import PenchantError, StorageError
 
-_LIBRARIES = ("lmdb", "deltalake", "_internal", "pyarrow")
+_LIBRARIES = ("lmdb", "deltalake", "_internal", "pyarrow", "psycopg", "redis")
 _OS_ERROR = re.compile(r"os error (\d+)")
 _HINTS = {
     errno.ENOSPC: ("the disk is full", "free some space and try again"),

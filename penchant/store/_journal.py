@@ -233,20 +233,27 @@ class Journal:
         """Persons who were erased."""
         return {bytes(person) for (person,) in self.query("SELECT person FROM tombstones")}
 
-    def decisions(self, person: bytes | None) -> Iterator[bytes]:
-        """Sound bodies of decisions, of one person or all, in order of time; read page by page."""
+    def decisions(self, person: bytes | None, newest: int | None = None) -> Iterator[bytes]:
+        """Sound bodies of decisions, of one person or all, in order of time; read page by page.
+
+        With ``newest`` only the last so many of all people.
+        """
         ts, number = -(1 << 63), -1
+        if newest is not None and (
+            start := self.query("SELECT ts, number FROM decisions ORDER BY ts DESC LIMIT 1 OFFSET ?", newest)
+        ):
+            ts, number = start[0]
         while True:
             who, values = ("AND person = ?", [person]) if person is not None else ("", [])
             page = self.query(
                 "SELECT ts, number, recommendation_id, person, body, sum FROM decisions"
-                f" WHERE (ts, number) > (?, ?) {who} ORDER BY ts, number LIMIT 1000",
+                f" WHERE (ts, number) > (?, ?) {who} ORDER BY ts, number LIMIT 200",
                 ts, number, *values,
             )  # fmt: skip
             for moment, _, recommendation_id, whose, body, made in page:
                 if made is None or decision_sum((recommendation_id, moment, whose, body)) == made:
                     yield body
-            if len(page) < 1000:
+            if len(page) < 200:
                 return
             ts, number = page[-1][:2]
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ _SLACK = (
 )  # a window may grow to this before its older third moves to `older`: rare, cheap writes
 _MAP_SIZE = 1 << 32  # address space of one bucket, not disk
 _POSITION = b"\x00seq"
-_FORM = "3"  # of the windows: what lies there in another form is built again
-_CLEAN = f"clean {_FORM}"
+FORM = "3"  # of the windows: what lies there in another form is built again
+_CLEAN = f"clean {FORM}"
 
 
 class Window(msgspec.Struct, array_like=True):
@@ -169,6 +169,72 @@ def _window(columns: tuple[Any, Any, Any, list[str | None], list[str]], start: i
         item[start:end],
         event_id[start:end],
     )
+
+
+def take_in(
+    get: Callable[[bytes], bytes | None], put: Callable[[bytes, bytes], Any], person: bytes, row: Row
+) -> None:
+    """Add one event to a person's history, which lies under the person and ``older_key``."""
+    raw = get(person)
+    if not _is_kept(row.kind, row.item_id):
+        if raw is None:
+            put(person, _encode(_EMPTY))  # known, with nothing to read
+        return
+    window = _decode(raw) if raw is not None else msgspec.structs.replace(_EMPTY, item=[], event_id=[])
+    grown = _insert(window, row)
+    fallen: set[str] = set()
+    if grown is None:
+        fallen = _turned_to([row.item_id], [KIND_CODES.get(row.kind, 0)])
+    else:
+        if len(grown.item) >= _SLACK:
+            fallen = _shorten(grown)
+        put(person, _encode(grown))
+    if fallen:
+        older = set(_decode_older(get(older_key(person)) or b"\x90"))
+        if not fallen <= older:
+            put(older_key(person), _encode(sorted(older | fallen)))
+
+
+def older_key(person: bytes) -> bytes:
+    """Where the items lie that fell out of a person's window."""
+    return person + b"o"
+
+
+def read_history(raw: bytes | None, older: bytes | None, subject: str, limit: int) -> History | None:
+    """The history in what is kept of a person; None when it keeps too few events."""
+    if raw is None:
+        return empty_history(subject)
+    window = _decode(raw)
+    if window.cut and limit > len(window.item):
+        return None
+    return _history(subject, window, _decode_older(older or b"\x90") if window.cut else (), limit)
+
+
+def entries_of(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]]:
+    """What is kept of the people in ordered rows (subject, ts, kind, item_id, value, event_id): keys and values."""
+    import pyarrow.compute as pc
+
+    everybody = pc.unique(rows["subject"])
+    rows = rows.filter(kept_in_histories(rows))
+    runs = rows["subject"].combine_chunks()
+    for subject in everybody.filter(pc.invert(pc.is_in(everybody, value_set=runs))).to_pylist():
+        yield persons(subject), _encode(_EMPTY)
+    if len(runs) == 0:
+        return
+    ends = _run_ends(runs)
+    columns = _columns(rows)
+    start = 0
+    for end in ends.tolist():
+        person = persons(runs[start].as_py())
+        cut = max(start, end - WINDOW) if end - start >= _SLACK else start
+        window = _window(columns, cut, end)
+        if cut > start:
+            window.cut = True
+            older = _turned_to(columns[3][start:cut], columns[1][start:cut].tolist())
+            if older:
+                yield older_key(person), _encode(sorted(older))
+        yield person, _encode(window)
+        start = end
 
 
 class _Environment:
@@ -311,16 +377,9 @@ class LiveHistories:
                 if shared.env is None:
                     return None
                 with shared.env.begin(buffers=True) as txn:
-                    raw = txn.get(person)
-                    if raw is None:
-                        return empty_history(subject)
-                    window = _decode(raw)
-                    older = _decode_older(txn.get(person + b"o") or b"\x90") if window.cut else ()
+                    return read_history(txn.get(person), txn.get(older_key(person)), subject, limit)
         except (lmdb.Error, msgspec.DecodeError):
             return None
-        if window.cut and limit > len(window.item):
-            return None
-        return _history(subject, window, older, limit)
 
     def position(self, bucket: int) -> int:
         """The last journal row that the bucket's histories hold, -1 at first."""
@@ -341,30 +400,9 @@ class LiveHistories:
             position = int.from_bytes(raw, "little", signed=True) if raw else -1
             for stored in rows:
                 if stored.seq > position:
-                    self._apply_one(txn, stored.row)
+                    take_in(txn.get, txn.put, self._persons(stored.row.subject), stored.row)
             last = max(position, rows[-1].seq)
             txn.put(_POSITION, last.to_bytes(8, "little", signed=True))
-
-    def _apply_one(self, txn: Any, row: Row) -> None:
-        person = self._persons(row.subject)
-        raw = txn.get(person)
-        if not _is_kept(row.kind, row.item_id):
-            if raw is None:
-                txn.put(person, _encode(_EMPTY))  # known, with nothing to read
-            return
-        window = _decode(raw) if raw is not None else msgspec.structs.replace(_EMPTY, item=[], event_id=[])
-        grown = _insert(window, row)
-        fallen: set[str] = set()
-        if grown is None:
-            fallen = _turned_to([row.item_id], [KIND_CODES.get(row.kind, 0)])
-        else:
-            if len(grown.item) >= _SLACK:
-                fallen = _shorten(grown)
-            txn.put(person, _encode(grown))
-        if fallen:
-            older = set(_decode_older(txn.get(person + b"o") or b"\x90"))
-            if not fallen <= older:
-                txn.put(person + b"o", _encode(sorted(older | fallen)))
 
     def build(self, bucket: int, rows: pa.Table, position: int) -> str:
         """Write a new environment of a bucket from its ordered rows; ``link`` puts it into use.
@@ -388,7 +426,7 @@ class LiveHistories:
         )
         try:
             with env.begin(write=True) as txn:
-                for key, value in sorted(self._entries(rows)):
+                for key, value in sorted(entries_of(rows, self._persons)):
                     txn.put(key, value, append=True)
                 txn.put(_POSITION, position.to_bytes(8, "little", signed=True))
         except BaseException:
@@ -398,31 +436,6 @@ class LiveHistories:
         env.sync(True)
         env.close()
         return name
-
-    def _entries(self, rows: pa.Table) -> Iterator[tuple[bytes, bytes]]:
-        import pyarrow.compute as pc
-
-        everybody = pc.unique(rows["subject"])
-        rows = rows.filter(kept_in_histories(rows))
-        runs = rows["subject"].combine_chunks()
-        for subject in everybody.filter(pc.invert(pc.is_in(everybody, value_set=runs))).to_pylist():
-            yield self._persons(subject), _encode(_EMPTY)
-        if len(runs) == 0:
-            return
-        ends = _run_ends(runs)
-        columns = _columns(rows)
-        start = 0
-        for end in ends.tolist():
-            person = self._persons(runs[start].as_py())
-            cut = max(start, end - WINDOW) if end - start >= _SLACK else start
-            window = _window(columns, cut, end)
-            if cut > start:
-                window.cut = True
-                older = _turned_to(columns[3][start:cut], columns[1][start:cut].tolist())
-                if older:
-                    yield person + b"o", _encode(sorted(older))
-            yield person, _encode(window)
-            start = end
 
     def link(self, bucket: int, name: str) -> None:
         """Put a built environment into use and delete the one before it."""
@@ -496,4 +509,4 @@ def _boot_id() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         boot = "unknown"
-    return f"{boot} {_FORM}"
+    return f"{boot} {FORM}"

@@ -7,9 +7,10 @@ import heapq
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +27,7 @@ from penchant.core import (
     Event,
     History,
     LoadReport,
+    PackedCandidates,
     Progress,
     Slate,
     StoreStatus,
@@ -37,6 +39,7 @@ from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.store import _compact
 from penchant.store._answers import BatchAnswers
 from penchant.store._append import Append, commit_appends
+from penchant.store._database import Database
 from penchant.store._decisions import DecisionLog
 from penchant.store._erase import Eraser, Erasure, Target
 from penchant.store._files import folder_bytes, guard, is_storage_failure, sweep
@@ -52,9 +55,27 @@ from penchant.store._search import Needle, search_folder
 from penchant.store._sorting import merge_buckets, sort_events
 from penchant.store._table import EventTable
 
+if TYPE_CHECKING:
+    from penchant.store._redis import RedisHistories
+
 _HISTORY_COLUMNS = ("subject", "ts", "kind", "item_id", "value", "event_id", "seq")
 _ORDER_COLUMNS = ("subject", "ts", "seq")
 _MAX = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Servers that keep a part of a shop instead of its folder; "" for none.
+
+    Args:
+        shop: By which name the shop is known there, one of its own in each server.
+        journal: A PostgreSQL address, ``postgresql://...``: journal and decision log.
+        live: A Redis or Valkey address, ``redis://...``: the live histories, a cache.
+    """
+
+    shop: str = "shop"
+    journal: str = ""
+    live: str = ""
 
 
 class ShopStore:
@@ -63,9 +84,17 @@ class ShopStore:
     num_buckets = NUM_BUCKETS
 
     def __init__(
-        self, path: Path, *, readonly: bool, clock: Clock, cipher: Cipher | None, wait: float
+        self,
+        path: Path,
+        *,
+        readonly: bool,
+        clock: Clock,
+        cipher: Cipher | None,
+        wait: float,
+        servers: Servers,
     ) -> None:
         self.path, self.readonly = path, readonly
+        self._servers = servers
         self._clock, self._cipher = clock, cipher
         self._lock, self._table_lock, self._build_lock = (
             threading.RLock(),
@@ -83,7 +112,7 @@ class ShopStore:
             raise
 
     def _open(self) -> None:
-        self._journal = journal = Journal(open_file(self.path / "journal.db", readonly=self.readonly))
+        self._journal = journal = Journal(self._open_database())
         persons = self._persons = Persons(journal.salt)
         if self._cipher is not None:
             self._cipher.bind(persons)
@@ -93,14 +122,18 @@ class ShopStore:
         self._decisions = DecisionLog(journal, persons, self._cipher)
         self._answers = BatchAnswers(self.path / "decisions")
         if self.readonly:
-            self._live = LiveHistories(self.path / "live", persons, readonly=True)
+            self._live = self._open_histories(persons)
             return
         with guard("cannot clear what a killed process left behind", self.path):
-            for name in ("users", "catalog", "live"):  # half-made files hold people that an erasure must find
+            for name in (
+                "users",
+                "catalog",
+                *([] if self._servers.live else ["live"]),
+            ):  # half-made files hold people that an erasure must find
                 sweep(self.path / name)
         rebuilt = self._table.recover()
         with guard("cannot open the live histories", self.path / "live"):
-            self._live = LiveHistories(self.path / "live", persons, readonly=False)
+            self._live = self._open_histories(persons)
             if rebuilt:  # the table was changed by somebody else: nothing derived from it can be trusted
                 self._live.invalidate(range(NUM_BUCKETS))
         self._next_seq = max(int(journal.meta("next_seq")), journal.last_seq() + 1)
@@ -119,6 +152,20 @@ class ShopStore:
         )
         for target in self._eraser.unfinished():
             self._finish_erasure(target, rewrite_journal=True)
+
+    def _open_database(self) -> Database:
+        if not self._servers.journal:
+            return open_file(self.path / "journal.db", readonly=self.readonly)
+        from penchant.store._postgres import Postgres
+
+        return Postgres(self._servers.journal, self._servers.shop, readonly=self.readonly)
+
+    def _open_histories(self, persons: Persons) -> LiveHistories | RedisHistories:
+        if not self._servers.live:
+            return LiveHistories(self.path / "live", persons, readonly=self.readonly)
+        from penchant.store._redis import RedisHistories
+
+        return RedisHistories(self._servers.live, self._servers.shop, persons, readonly=self.readonly)
 
     @property
     def _log(self) -> Journal:
@@ -186,6 +233,10 @@ class ShopStore:
             raise
 
     def _commit_all(self, requests: list[Append]) -> None:
+        if self._log.database.unsure:  # what was told as failed may be there all the same
+            self._next_seq = max(self._next_seq, self._log.last_seq() + 1)
+            self._replay()
+            self._log.database.unsure = False
         self._flush_keys()
         stored = commit_appends(requests, self._log, self._table.ids, self._tombstones, self._next_seq)
         self._next_seq += sum(len(rows) for rows in stored.values())
@@ -440,19 +491,31 @@ class ShopStore:
 
     # ---- decisions -----------------------------------------------------------------------------------
 
-    def log_decision(self, slate: Slate) -> None:
-        """Hand a slate to the decision log, on disk after 5 ms or ``flush``; not for erased people."""
-        self._require_writer()
-        if not self._tombstones or self._persons(slate.subject) not in self._tombstones:
-            self._decisions.add(slate)
+    def log_decision(self, slate: Slate, candidates: Callable[[], PackedCandidates] | None = None) -> bool:
+        """Hand a slate to the decision log, on disk a few milliseconds later or by ``flush``; not for erased people.
 
-    def decisions(self, subject: str | None = None) -> Iterator[Slate]:
-        """Logged slates in order of time, of one person or all."""
+        Args:
+            slate: The answer.
+            candidates: Makes what the log says of the candidates, in the thread that writes.
+
+        Returns:
+            False when the disk has refused for so long that the log takes no more.
+        """
+        self._require_writer()
+        if self._tombstones and self._persons(slate.subject) in self._tombstones:
+            return True
+        return self._decisions.add(slate, candidates)
+
+    def decisions(self, subject: str | None = None, *, newest: int | None = None) -> Iterator[Slate]:
+        """Logged slates in order of time, of one person or all; with ``newest`` the last so many single ones."""
         if not self.readonly:
             self._decisions.flush()
         person = None if subject is None else self._persons(subject)
-        single = (self._decisions.decode(body) for body in self._log.decisions(person))
+        single = (self._decisions.decode(body) for body in self._log.decisions(person, newest))
         known = (slate for slate in single if slate is not None)
+        if newest is not None:
+            yield from known
+            return
         yield from heapq.merge(known, self._answers.slates(subject), key=lambda slate: slate.ts)
 
     def log_batch(self, path: Path) -> None:
@@ -586,10 +649,15 @@ class ShopStore:
         """Version of the event table, -1 before the first one."""
         return self._table.latest_version()
 
+    def num_waiting(self) -> int:
+        """Events that are in the journal and not yet in the table."""
+        done = self._table.state().journal_seq
+        return int(self._log.query("SELECT count(*) FROM journal WHERE seq > ?", done)[0][0])
+
     def status(self) -> StoreStatus:
         """Counts and sizes; ``subjects`` counts people with events."""
         journal, state = self._log, self._table.state()
-        waiting = journal.query("SELECT count(*) FROM journal WHERE seq > ?", state.journal_seq)[0][0]
+        waiting = self.num_waiting()
         decisions = journal.query("SELECT count(*) FROM decisions")[0][0]
         built = [bucket for bucket in range(NUM_BUCKETS) if self._live.is_built(bucket)]
         return StoreStatus(
@@ -608,6 +676,7 @@ class ShopStore:
                 "erased_subjects": journal.query("SELECT count(*) FROM tombstones")[0][0],
                 "users": self.users().num_rows,
                 "damaged_events": journal.num_damaged(),
+                "decisions_lost": self._decisions.lost,
             },
         )
 
@@ -662,6 +731,7 @@ def open_store(
     clock: Clock = now,
     cipher: Cipher | None = None,
     wait: float = 10.0,
+    servers: Servers | None = None,
 ) -> ShopStore:
     """Open the store of a shop; a writer makes what is missing and repairs what a crash left behind.
 
@@ -671,6 +741,7 @@ def open_store(
         clock: Where the time of an erasure comes from.
         cipher: Seals the free text of events (query, text, props) and logged decisions; None to seal nothing.
         wait: Seconds to wait for another writer.
+        servers: Where the journal and the live histories lie, if not in the folder.
 
     Raises:
         ShopBusy: another process writes this shop.
@@ -687,11 +758,12 @@ def open_store(
         ['shoe']
     """
     path = Path(path)
-    if readonly and not (path / "journal.db").exists():
+    servers = servers or Servers()
+    if readonly and not servers.journal and not (path / "journal.db").exists():
         raise ShopError(
             "there is no shop in this folder", value=str(path), hint="make one with `penchant init`"
         )
     if not readonly:
         with guard("the shop folder cannot be used", path):
             path.mkdir(parents=True, exist_ok=True)
-    return ShopStore(path, readonly=readonly, clock=clock, cipher=cipher, wait=wait)
+    return ShopStore(path, readonly=readonly, clock=clock, cipher=cipher, wait=wait, servers=servers)

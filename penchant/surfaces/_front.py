@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penchant.core.errors import InputError
 from penchant.surfaces._body import header
+from penchant.surfaces._gate import Gate
 from penchant.surfaces._send import send_problem
 
 if TYPE_CHECKING:
@@ -40,12 +41,15 @@ class Front:
 
     Args:
         app: What answers.
+        gate: What answers the calls of operations, without the way through all routes.
         hosts: Host names a request may be addressed to; None for any.
         traces: Where requests are traced; None for nowhere.
     """
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None, traces: Traces | None) -> None:
-        self.app = app
+    def __init__(
+        self, app: ASGIApp, gate: Gate, hosts: tuple[str, ...] | None, traces: Traces | None
+    ) -> None:
+        self.app, self.gate = app, gate
         self.hosts = None if hosts is None else frozenset(hosts)
         self.traces = traces
 
@@ -73,7 +77,7 @@ class Front:
             error = InputError("requests from pages of other sites are refused", value=origin[:100])
             await send_problem(visit.send, error, status=403)
         else:
-            await self.app(scope, receive, visit.send)
+            await (self.gate if self.gate.answers(scope) else self.app)(scope, receive, visit.send)
 
 
 class Visit:

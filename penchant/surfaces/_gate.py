@@ -15,7 +15,7 @@ from functools import cached_property
 from urllib.parse import parse_qsl
 
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penchant.core.errors import Forbidden, PenchantError, TooManyRequests, Unauthorized
 from penchant.engine import CALLER, KEY_PATTERN, QUICK, Caller, Engine, Grant, Keyring, log_access
@@ -36,6 +36,7 @@ class Tenant:
     ring: Keyring | None  # None: an engine without a folder, which has no keys
     app: Router
     metrics: Metrics
+    calls: Mapping[str, ASGIApp]  # path of an operation -> what answers it, found without trying every route
 
     @cached_property
     def routes(self) -> frozenset[str]:
@@ -69,7 +70,12 @@ class Gate:
         except PenchantError as error:
             await send_problem(send, error)
             return
-        await tenant.app(scope, receive, send)
+        call = tenant.calls.get(scope["path"]) if scope["method"] == "POST" else None
+        await (call or tenant.app)(scope, receive, send)
+
+    def answers(self, scope: Scope) -> bool:
+        """Whether a request is for an operation, so that nothing but the gate stands before its endpoint."""
+        return scope["method"] == "POST" and scope["path"] in self._tenants[0].calls
 
     def _enter(self, scope: Scope) -> Tenant:
         tenant, grant = self.admit(token_of(scope))

@@ -62,13 +62,14 @@ def create_app(
     """
     shops = list(engines) if isinstance(engines, Sequence) else [engines]
     servers = [Server(engine, limits or Limits()) for engine in shops]
+    gate = Gate([_tenant(server) for server in servers], locked=locked)
     routes = [
         Route("/openapi.json", _fixed(lambda: msgspec.json.encode(openapi()), "application/json")),
         Route("/docs", _fixed(lambda: reference_html().encode(), "text/html; charset=utf-8")),
         Route("/healthz", _fixed(lambda: b'{"status":"ok"}', "application/json")),
         Route("/readyz", _ready(servers)),
         Route("/", lambda request: RedirectResponse("/docs")),
-        Mount("/", app=Gate([_tenant(server) for server in servers], locked=locked)),
+        Mount("/", app=gate),
     ]
 
     @contextlib.asynccontextmanager
@@ -80,17 +81,15 @@ def create_app(
             traces.close()
 
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_problem})
-    app.add_middleware(Front, hosts=hosts, traces=traces)
+    app.add_middleware(Front, gate=gate, hosts=hosts, traces=traces)
     return app
 
 
 def _tenant(server: Server) -> Tenant:
     """One shop behind the gate: every operation of the table, and its jobs."""
     jobs = JobEndpoints(server)
-    routes: list[BaseRoute] = [
-        Route(f"/v1/{operation.name}", OperationEndpoint(operation, server), methods=["POST"])
-        for operation in OPERATIONS.values()
-    ]
+    endpoints = {f"/v1/{row.name}": OperationEndpoint(row, server) for row in OPERATIONS.values()}
+    routes: list[BaseRoute] = [Route(path, one, methods=["POST"]) for path, one in endpoints.items()]
     routes += [
         Route("/v1/jobs", jobs.all),
         Route("/v1/jobs/{job_id}", jobs.one, methods=["GET", "DELETE"]),
@@ -99,7 +98,7 @@ def _tenant(server: Server) -> Tenant:
     ]
     engine = server.engine
     ring = None if engine.path is None else Keyring(engine.path, engine.clock)
-    return Tenant(engine, ring, Router(routes), server.metrics)
+    return Tenant(engine, ring, Router(routes), server.metrics, endpoints)
 
 
 def _metrics(server: Server) -> Callable[[Request], Awaitable[Response]]:
@@ -232,6 +231,7 @@ def serve(
         _check_keys(shops, asked=not own or len(shops) > 1)
         for engine in shops:
             engine.warm()
+            engine.keep()
         listener = _listen(host, port)
     except BaseException:
         for engine in shops:

@@ -1,0 +1,177 @@
+"""A journal in PostgreSQL: for shops whose events must outlive the machine that takes them in.
+
+Each shop has a schema of its own, ``penchant_<name>``. The server decides what durable means (``fsync`` and
+``synchronous_commit`` are on unless somebody turned them off); one writer at a time holds an advisory lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from penchant.core.errors import MissingExtra, ShopBusy, ShopError, StorageError
+from penchant.store._database import Connection
+from penchant.store._files import guard
+from penchant.store._journal import SCHEMA, first_rows
+
+_HINT = "check the address and that the server runs; what was acknowledged is safe"
+
+
+def schema_of(name: str) -> str:
+    """The schema of a shop.
+
+    Example:
+        >>> schema_of("Corner Shop, Köln")
+        'penchant_corner_shop_k_ln'
+    """
+    return "penchant_" + (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:50] or "shop")
+
+
+def _translated(sql: str) -> str:
+    return sql.replace("?", "%s")
+
+
+def _tables() -> list[str]:
+    words = SCHEMA.replace(" WITHOUT ROWID", "").replace("number INTEGER", "number BIGSERIAL")
+    words = words.replace("INTEGER", "BIGINT").replace("BLOB", "BYTEA")
+    return [statement for statement in words.split(";") if statement.strip()]
+
+
+class _Words:
+    """A connection that takes the journal's statements."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Any:
+        return self._connection.execute(_translated(sql), values)
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.executemany(_translated(sql), list(rows))
+
+
+class Postgres:
+    """Fulfils ``Database``.
+
+    A connection that breaks is made anew at the next call. Whether a transaction that broke while it was committed
+    stands, nobody can tell then: ``unsure`` says so, and the store looks before it goes on.
+    """
+
+    def __init__(self, url: str, shop: str, *, readonly: bool) -> None:
+        try:
+            import psycopg
+        except ImportError:
+            raise MissingExtra("postgres", "a journal in PostgreSQL") from None
+        self._psycopg = psycopg
+        self._url, self._schema, self.readonly = url, schema_of(shop), readonly
+        self.name = f"PostgreSQL schema {self._schema}"
+        self.failed: StorageError | None = None
+        self.unsure = False
+        self._read_lock, self.lock = threading.RLock(), threading.RLock()
+        self._reader: Any = None
+        self._writer: Any = None
+        with self._guard("the journal cannot be opened"):
+            if not readonly:
+                self._write()
+            self._read()
+
+    @contextlib.contextmanager
+    def _guard(self, what: str, safe: str = "nothing was changed") -> Iterator[None]:
+        """Errors of the server in our words, without its address, which may hold a password."""
+        try:
+            with guard(what, None, safe):
+                yield
+        except StorageError as error:
+            if isinstance(error.__cause__, self._psycopg.Error):
+                reason = str(error.__cause__).strip().splitlines() or ["no reason given"]
+                error.message = f"{what} ({self.name}): {reason[0][:200]}; {safe}"
+                error.hint = _HINT
+            raise
+
+    def _connect(self) -> Any:
+        connection = self._psycopg.connect(
+            self._url, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=10_000
+        )
+        connection.execute(f"SET search_path TO {self._schema}")
+        return connection
+
+    def _read(self) -> Any:
+        if self._reader is None or self._reader.closed or self._reader.broken:
+            self._reader = self._connect()
+            if not self._reader.execute("SELECT to_regclass('meta')").fetchone()[0]:
+                raise ShopError("there is no journal in this schema", value=self._schema)
+        return self._reader
+
+    def _write(self) -> Any:
+        if self._writer is None or self._writer.closed or self._writer.broken:
+            connection = self._connect()
+            (free,) = connection.execute(
+                "SELECT pg_try_advisory_lock(hashtext(%s))", [self._schema]
+            ).fetchone()
+            if not free:
+                connection.close()
+                raise ShopBusy(
+                    "another process is writing this shop's journal",
+                    value=self._schema,
+                    hint="wait until it has finished, or stop it, then try again",
+                )
+            self._make(connection)
+            self._writer = connection
+        return self._writer
+
+    def _make(self, connection: Any) -> None:
+        with connection.transaction():
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
+            if connection.execute("SELECT to_regclass('meta')").fetchone()[0]:
+                return
+            for statement in _tables():
+                connection.execute(statement)
+            with connection.cursor() as cursor:
+                cursor.executemany("INSERT INTO meta VALUES (%s, %s)", first_rows())
+
+    def read(self, sql: str, *values: Any) -> list[Any]:
+        """Rows of a question; asked again once where the connection was broken."""
+        with self._read_lock, self._guard("the journal cannot be read"):
+            statement = _translated(sql)
+            try:
+                return list(self._read().execute(statement, values).fetchall())
+            except self._psycopg.OperationalError:
+                if not self._reader.closed:
+                    raise
+                return list(self._read().execute(statement, values).fetchall())
+
+    @contextlib.contextmanager
+    def transaction(self, what: str) -> Iterator[Connection]:
+        """All or nothing, durable by the server's word when the block ends."""
+        with self.lock, self._guard(what, "nothing of this request was acknowledged"):
+            connection = self._write()
+            try:
+                with connection.transaction():
+                    yield _Words(connection)
+            except self._psycopg.OperationalError:
+                self.unsure = True
+                raise
+
+    def reclaim(self, *, rewrite: bool) -> bool:
+        """Let the server reuse the room of deleted rows; with ``rewrite`` it writes the tables anew."""
+        with self.lock, self._guard("cannot clear deleted rows"):
+            for table in ("journal", "decisions", "damaged"):
+                self._write().execute(f"VACUUM {'FULL ' if rewrite else ''}{table}")
+        return True
+
+    def files(self) -> list[Path]:
+        """None that we may look into."""
+        return []
+
+    def close(self) -> None:
+        """Close both connections, which gives the lock back."""
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                with contextlib.suppress(self._psycopg.Error):
+                    connection.close()
+        self._reader = self._writer = None
