@@ -18,12 +18,12 @@ from scipy import sparse
 
 from penchant.core import Bools, Floats, Ints
 from penchant.models._counts import NeighbourModel
+from penchant.models._nearest import nearest
 
 _NEIGHBOURS = 100  # kept of each item
 _WIDTH = 0.2  # of the kernel: an item whose cosine is .2 lower speaks e times less for another
 _LENDERS = 10  # known items that an unmet one borrows from
 _LENDING = 0.1  # width of their kernel
-_BLOCK_CELLS = 8_000_000  # similarities held at once: 32 MB of float32
 
 
 class ContentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +54,9 @@ class ContentNeighbours(NeighbourModel):
             item_J: Whose neighbours are looked for.
             among_M: Who may be one.
         """
-        return cls.wrapped(_kernel(content_NC, item_J, among_M))
+        near_JK, cosine_JK = nearest(content_NC, item_J, among_M, _NEIGHBOURS + 1)
+        weight_JK = _kernel(cosine_JK) * (near_JK != item_J[:, None])
+        return cls.wrapped(_matrix(len(content_NC), item_J, near_JK, weight_JK))
 
     @classmethod
     def wrapped(cls, matrix: sparse.csr_array) -> Self:
@@ -66,41 +68,9 @@ class ContentNeighbours(NeighbourModel):
         return self if decay in (None, self.config.decay) else self.with_decay(decay)
 
 
-def _kernel(content_NC: Floats, item_J: Ints, among_M: Ints) -> sparse.csr_array:
-    near_JK, cosine_JK = _nearest(content_NC, item_J, among_M, _NEIGHBOURS + 1)
-    weight_JK = np.exp((cosine_JK - 1) / _WIDTH) * (near_JK != item_J[:, None])
-    return _matrix(len(content_NC), item_J, near_JK, weight_JK)
-
-
-def lenders(content_NC: Floats, item_J: Ints, among_M: Ints) -> sparse.csr_array:
-    """From whom some items borrow: (N + 1, N + 1), their rows sum to 1, all others are empty.
-
-    Args:
-        content_NC: (N + 1, C) as ``penchant.data.item_content`` gives it.
-        item_J: Items that nobody has met.
-        among_M: Who may lend.
-    """
-    near_JK, cosine_JK = _nearest(content_NC, item_J, among_M, _LENDERS)
-    share_JK = np.exp((cosine_JK - cosine_JK.max(axis=1, keepdims=True, initial=-1)) / _LENDING)
-    share_JK /= share_JK.sum(axis=1, keepdims=True)
-    return _matrix(len(content_NC), item_J, near_JK, share_JK)
-
-
-def _nearest(
-    content_NC: Floats, item_J: Ints, among_M: Ints, count: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The nearest of some items among others, and their cosines: (J, K) each, K at most ``count``."""
-    count = min(count, len(among_M))
-    near_JK = np.zeros((len(item_J), count), np.int64)
-    cosine_JK = np.zeros((len(item_J), count), np.float32)
-    among_MC = content_NC[among_M]
-    step = max(1, _BLOCK_CELLS // max(1, len(among_M)))
-    for start in range(0, len(item_J) if count else 0, step):
-        cosine_BM = content_NC[item_J[start : start + step]] @ among_MC.T
-        best_BK = np.argpartition(-cosine_BM, count - 1, axis=1)[:, :count]
-        near_JK[start : start + step] = among_M[best_BK]
-        cosine_JK[start : start + step] = np.take_along_axis(cosine_BM, best_BK, axis=1)
-    return near_JK, cosine_JK
+def _kernel(cosine_JK: Floats) -> npt.NDArray[np.float32]:
+    weight_JK: npt.NDArray[np.float32] = np.exp((cosine_JK - 1) / _WIDTH, dtype=np.float32)
+    return weight_JK
 
 
 def _matrix(width: int, item_J: Ints, near_JK: Ints, weight_JK: Floats) -> sparse.csr_array:
@@ -123,7 +93,7 @@ class Content:
     """
 
     neighbours: ContentNeighbours  # between items that somebody has met; empty where they are not asked for
-    unmet: ContentNeighbours  # between an unmet item and any other
+    unmet: ContentNeighbours  # between an unmet item and met ones
     lenders: sparse.csr_array  # (N + 1, N + 1)
 
     @classmethod
@@ -148,10 +118,16 @@ class Content:
         """
         width, known_N = len(content_NC), np.asarray(content_NC.any(axis=1))
         item_J = item_J[known_N[item_J]]
-        fresh = _kernel(content_NC, item_J, np.flatnonzero(known_N))
+        near_JK, cosine_JK = nearest(content_NC, item_J, np.flatnonzero(known_N & met_N), _NEIGHBOURS)
+        fresh = _matrix(width, item_J, near_JK, _kernel(cosine_JK))
         matrix = widened(self.unmet.matrix, width).maximum(fresh).maximum(fresh.T)
         unmet = ContentNeighbours.wrapped(matrix.tocsr()).fading(self.unmet.config.decay)
-        more = lenders(content_NC, item_J, np.flatnonzero(known_N & met_N))
+        best_JK = np.argsort(-cosine_JK, axis=1, kind="stable")[:, :_LENDERS]
+        near_JK = np.take_along_axis(near_JK, best_JK, axis=1)
+        cosine_JK = np.take_along_axis(cosine_JK, best_JK, axis=1)
+        share_JK = np.exp((cosine_JK - cosine_JK.max(axis=1, keepdims=True, initial=-1)) / _LENDING)
+        share_JK /= share_JK.sum(axis=1, keepdims=True)
+        more = _matrix(width, item_J, near_JK, share_JK)
         return replace(
             self,
             neighbours=self.neighbours.widened(width - 1),
