@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,22 +120,35 @@ def recommend_many(
         raise InputError("where shall the answers go?", hint="give --out FILE.parquet", path="$.out")
     if request.user_id or request.anonymous_id:
         raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
-    started = time.perf_counter()
+    started, out = time.perf_counter(), Path(request.out)
     given = None if request.users == "all" else {own_name(shop, n): n for n in read_users(str(request.users))}
     names = None if given is None else list(given)
+    if request.seed is None:  # one for all of them, wherever they are answered
+        request = msgspec.structs.replace(request, seed=secrets.randbits(32))
+    if request.now is None:
+        moment = dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(microseconds=shop.clock())
+        request = msgspec.structs.replace(request, now=moment)
     _bring_up_to_date(shop, serving, progress)
     ranker = serving.ranker
-    out = Path(request.out)
+    shares = shared_out(names, shop.store.num_buckets)
+    if shop.config.serve.spark:
+        from penchant.engine._spark import answered_on_spark
+
+        answered = answered_on_spark(shop, ranker.model_id, request, shares, out)
+    else:
+        answered = (part for share in shares for part in answer_share(shop, ranker, request, share))
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
-    counts = {"users": 0, "rows": 0, "unknown": 0}
+    counts = dict.fromkeys(("users", "rows", "unknown"), 0)
     policy_id = ""
     try:
         with pq.ParquetWriter(temporary, ANSWER_SCHEMA, compression="zstd") as writer:
-            for histories in _batches(shop, ranker, names, counts, progress):
-                table = _answer(shop, ranker, request, histories)
-                counts["rows"] += table.num_rows
+            for people, unknown, table in answered:
+                for name, more in zip(counts, (people, table.num_rows, unknown), strict=True):
+                    counts[name] += more
                 policy_id = table["policy_id"][0].as_py() if table.num_rows else policy_id
                 writer.write_table(table)
+                progress("recommending", counts["users"], len(names) if names else None, {})
+        progress("recommending", counts["users"], counts["users"], {})
         shop.store.log_batch(temporary)
         if given is not None and shop.pseudonyms is not None:
             _as_given(temporary, given)
@@ -169,51 +186,55 @@ def _bring_up_to_date(shop: Shop, serving: Serving, progress: Progress) -> None:
     serving.refresh()
 
 
-def _batches(
-    shop: Shop, ranker: Ranker, names: list[str] | None, counts: dict[str, int], progress: Progress
-) -> Iterator[list[History]]:
-    """Histories in batches; people without events come last, with empty histories."""
+@dataclass(frozen=True)
+class Share:
+    """A part of the people that can be answered by itself, wherever the shop's folder can be read."""
+
+    bucket: int
+    names: list[str] | None  # None: everybody of the bucket
+
+
+def shared_out(names: list[str] | None, buckets: int) -> list[Share]:
+    """Everybody, or the people named, bucket by bucket; buckets without anybody named are left out."""
+    if names is None:
+        return [Share(bucket, None) for bucket in range(buckets)]
+    by_bucket: dict[int, list[str]] = {}
+    for name in names:
+        by_bucket.setdefault(bucket_of(name, buckets), []).append(name)
+    return [Share(bucket, by_bucket[bucket]) for bucket in sorted(by_bucket)]
+
+
+Answered = tuple[int, int, pa.Table]  # people, how many of them are unknown, their slates by ANSWER_SCHEMA
+
+
+def answer_share(
+    shop: Shop, ranker: Ranker, request: rq.RecommendRequest, share: Share
+) -> Iterator[Answered]:
+    """Answer the people of a share in batches, those without events last, with empty histories.
+
+    The same request, with its seed and moment, gives the same slates wherever it is answered.
+    """
     size = max(1, min(512, _CELLS // (len(ranker.items) + 1)))
-    wanted: dict[int, set[str]] | None = None
-    if names is not None:
-        wanted = {}
-        for name in names:
-            wanted.setdefault(bucket_of(name, shop.store.num_buckets), set()).add(name)
-    batch: list[History] = []
-    for bucket in range(shop.store.num_buckets):
-        mine = None if wanted is None else wanted.get(bucket, set())
-        if mine is not None and not mine:
-            continue
-        for history in bucket_histories(shop, bucket, mine, ranker.max_history):
-            if mine is not None:
-                mine.discard(history.subject)
-            batch.append(
-                history if may(shop, history.subject, "personalise") else no_history(history.subject)
-            )
-            if len(batch) == size:
-                counts["users"] += size
-                progress("recommending", counts["users"], len(names) if names else None, {})
-                yield batch
-                batch = []
-    for name in sorted(name for rest in (wanted or {}).values() for name in rest):
-        counts["unknown"] += 1
-        batch.append(shop.store.history(name, 1))
-        if len(batch) == size:
-            counts["users"] += size
-            yield batch
-            batch = []
-    if batch:
-        counts["users"] += len(batch)
-        yield batch
-    progress("recommending", counts["users"], counts["users"], {})
+    wanted = None if share.names is None else set(share.names)
+    known = bucket_histories(shop, share.bucket, wanted, ranker.max_history)
+    while histories := list(itertools.islice(known, size)):
+        if wanted is not None:
+            wanted.difference_update(history.subject for history in histories)
+        histories = [h if may(shop, h.subject, "personalise") else no_history(h.subject) for h in histories]
+        yield len(histories), 0, _answer(shop, ranker, request, histories)
+    strangers = iter(sorted(wanted or ()))
+    while names := list(itertools.islice(strangers, size)):
+        histories = [shop.store.history(name, 1) for name in names]
+        yield len(histories), len(histories), _answer(shop, ranker, request, histories)
 
 
 def _answer(
     shop: Shop, ranker: Ranker, request: rq.RecommendRequest, histories: Sequence[History]
 ) -> pa.Table:
     """The slates of some people as rows."""
-    now = shop.clock() if request.now is None else micros(request.now)
-    seed = secrets.randbits(32) if request.seed is None else request.seed
+    assert request.now is not None
+    assert request.seed is not None
+    now, seed = micros(request.now), request.seed
     personal = request.purpose == "personalise"
     blank = [History(h.subject, h.ts[:0], h.kind[:0], [], h.value[:0], []) for h in histories]
     people = histories if personal else blank

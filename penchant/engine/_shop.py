@@ -39,6 +39,13 @@ class ServeSettings(Noun, frozen=True):
         Objective, Meta(description="rank by interest alone, or by value: chance times price less cost")
     ] = "interest"
     recount: Annotated[bool, Meta(description="count new events before answering many people")] = True
+    spark: Annotated[
+        str,
+        Meta(
+            description="Spark master that many people are answered on, such as spark://host:7077 or local[8]; its "
+            "workers reach the shop under the same path; empty: this process answers"
+        ),
+    ] = ""
 
 
 class StoreSettings(Noun, frozen=True):
