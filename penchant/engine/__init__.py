@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from penchant.data import Health, render_health_text
     from penchant.engine._jobs import Jobs, JobStatus
     from penchant.engine._keys import KEY_PATTERN, Grant, Keyring
-    from penchant.engine._protocol import built_in_settings
+    from penchant.engine._model_settings import built_in_settings
     from penchant.engine._remote import HttpRemote
     from penchant.engine._shop import ShopConfig
 
@@ -44,7 +44,7 @@ _LAZY = {
     "KEY_PATTERN": "penchant.engine._keys",
     "Keyring": "penchant.engine._keys",
     "ShopConfig": "penchant.engine._shop",
-    "built_in_settings": "penchant.engine._protocol",
+    "built_in_settings": "penchant.engine._model_settings",
     "render_health_text": "penchant.data",
 }
 

@@ -10,15 +10,9 @@ import msgspec
 from penchant.core import Artifact, Progress, leads
 from penchant.engine import _requests as rq
 from penchant.engine._content import with_content
+from penchant.engine._model_settings import check_settings
 from penchant.engine._promotion import read_promoted, seen_rule
-from penchant.engine._protocol import (
-    DEFAULT_KINDS,
-    check_settings,
-    chosen_kinds,
-    report_of,
-    run_protocol,
-    take_snapshot,
-)
+from penchant.engine._protocol import DEFAULT_KINDS, chosen_kinds, report_of, run_protocol, take_snapshot
 from penchant.engine._reporting import leaderboard_html
 from penchant.store import atomic_write
 from penchant.training import read_artifact

@@ -14,7 +14,7 @@ from penchant.core import KIND_CODES, USER_KEY, Catalog, History, Progress, Run,
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.data import live_sequences
 from penchant.engine import _requests as rq
-from penchant.engine._protocol import model_config, pick_device
+from penchant.engine._model_settings import model_config, pick_device
 from penchant.training import save_artifact
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from penchant.engine import _requests as rq
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, serving_model
 from penchant.engine._index import with_index
+from penchant.engine._model_settings import check_settings, pick_device
 from penchant.engine._promotion import (
     CALIBRATION,
     RANK_CHANCE,
@@ -24,9 +25,7 @@ from penchant.engine._promotion import (
 from penchant.engine._protocol import (
     Fitted,
     Outcome,
-    check_settings,
     chosen_kinds,
-    pick_device,
     report_of,
     run_folder,
     run_protocol,

@@ -14,16 +14,8 @@ from penchant.core import Estimate, Model, Progress, Run, iso
 from penchant.core.errors import ModelError
 from penchant.engine import _requests as rq
 from penchant.engine._content import with_content
-from penchant.engine._protocol import (
-    MEASURE,
-    Halves,
-    check_settings,
-    model_config,
-    pick_device,
-    run_folder,
-    split_people,
-    take_snapshot,
-)
+from penchant.engine._model_settings import check_settings, model_config, pick_device
+from penchant.engine._protocol import MEASURE, Halves, run_folder, split_people, take_snapshot
 from penchant.evaluation import Evaluation, bootstrap_means, rank_metrics
 from penchant.training import Search, TrialRecord, search_sequence
 

@@ -14,8 +14,9 @@ from penchant.engine import _requests as rq
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, learned_until
 from penchant.engine._index import INDEX, with_index
+from penchant.engine._model_settings import pick_device
 from penchant.engine._promotion import Pointer, read_pointer, seen_rule, switch
-from penchant.engine._protocol import pick_device, take_snapshot
+from penchant.engine._protocol import take_snapshot
 from penchant.engine._recount import RECOUNTED
 from penchant.engine._tidy import tidy
 from penchant.evaluation import rank_metrics

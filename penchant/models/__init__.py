@@ -14,7 +14,7 @@ from penchant.core.errors import ModelError
 
 if TYPE_CHECKING:
     from penchant.models._content import Content, ContentNeighbours
-    from penchant.models._counts import NeighbourModel, beginnings, target_counts
+    from penchant.models._counts import beginnings, target_counts
     from penchant.models._ease import EASE, EASEConfig
     from penchant.models._encoders import encoder_installed, encoder_kinds, load_encoder
     from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from penchant.models._interest import InterestModel, Negatives
     from penchant.models._item_knn import ItemKNN, ItemKNNConfig
+    from penchant.models._neighbours import NeighbourModel
     from penchant.models._popularity import (
         Popularity,
         PopularityConfig,
@@ -71,7 +72,7 @@ _LAZY = {
     "ItemKNN": "_item_knn",
     "ItemKNNConfig": "_item_knn",
     "Negatives": "_interest",
-    "NeighbourModel": "_counts",
+    "NeighbourModel": "_neighbours",
     "Popularity": "_popularity",
     "PopularityConfig": "_popularity",
     "RankChance": "_value",

@@ -19,6 +19,7 @@ from scipy import sparse
 from penchant.core import Bools, Floats, Ints
 from penchant.models._counts import NeighbourModel
 from penchant.models._nearest import nearest
+from penchant.models._neighbours import NeighbourModel
 
 _NEIGHBOURS = 100  # kept of each item
 _WIDTH = 0.2  # of the kernel: an item whose cosine is .2 lower speaks e times less for another

@@ -13,13 +13,8 @@ from scipy import linalg, sparse
 
 from penchant.core import Run, Snapshot
 from penchant.core.errors import ModelError
-from penchant.models._counts import (
-    NeighbourModel,
-    popularity_prior,
-    positives,
-    strongest,
-    user_item_matrix,
-)
+from penchant.models._counts import popularity_prior, positives, strongest, user_item_matrix
+from penchant.models._neighbours import NeighbourModel
 from penchant.models._readings import Readings
 
 BLOCK_ROWS = 512

@@ -18,7 +18,6 @@ from scipy import sparse
 from penchant.core import DAY, HISTORY_EVENTS, Bools, Floats, Ints, Run, SequenceBatch, Snapshot, rng
 from penchant.data import VISIT, sequence_batch, split_time
 from penchant.models._counts import (
-    NeighbourModel,
     Positives,
     age_weights,
     came_back,
@@ -26,6 +25,7 @@ from penchant.models._counts import (
     positive_events,
     positives,
 )
+from penchant.models._neighbours import NeighbourModel
 from penchant.models._readings import Readings
 
 FACTS = ("constant", "often", "lately", "fading", "returns", "trend", "known")

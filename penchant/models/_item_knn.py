@@ -12,7 +12,6 @@ from scipy import sparse
 
 from penchant.core import Run, Snapshot
 from penchant.models._counts import (
-    NeighbourModel,
     came_back,
     item_blocks,
     popularity_prior,
@@ -20,6 +19,7 @@ from penchant.models._counts import (
     strongest,
     user_item_matrix,
 )
+from penchant.models._neighbours import NeighbourModel
 from penchant.models._readings import Readings
 
 BLOCK_PAIRS = 2_000_000  # multiplications per block: what is made of them stays near the cache

@@ -19,10 +19,11 @@ from scipy import sparse
 from penchant.core import ASKED_CODES, Bools, Floats, Ints, Run, SequenceBatch, Snapshot, Target, VectorIndex
 from penchant.core.errors import ArtifactError, MissingExtra
 from penchant.models._content import Content
-from penchant.models._counts import NeighbourModel, beginnings
+from penchant.models._counts import beginnings
 from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
 from penchant.models._index import ExactIndex, QuantizedIndex, best_of, distinct, scores_of
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
+from penchant.models._neighbours import NeighbourModel
 from penchant.models._popularity import log_trend
 from penchant.models._sequence_config import Blend, SequenceConfig, Size
 from penchant.models._transitions import Transitions, TransitionsConfig

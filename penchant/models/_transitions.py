@@ -11,14 +11,8 @@ from msgspec import Meta
 from scipy import sparse
 
 from penchant.core import Run, Snapshot
-from penchant.models._counts import (
-    NeighbourModel,
-    Positives,
-    item_blocks,
-    popularity_prior,
-    positives,
-    strongest,
-)
+from penchant.models._counts import Positives, item_blocks, popularity_prior, positives, strongest
+from penchant.models._neighbours import NeighbourModel
 from penchant.models._readings import Readings
 
 BLOCK_PAIRS = 8_000_000  # pairs counted at once: about 200 MB while they are summed

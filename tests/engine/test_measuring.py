@@ -14,10 +14,11 @@ import pytest
 from penchant import Engine, models
 from penchant.core import DAY, Run, Vocabulary, no_progress
 from penchant.core.errors import ArtifactError, InputError, ModelError
-from penchant.engine import _evaluate, _protocol, _tags, _train, built_in_settings
+from penchant.engine import _evaluate, _model_settings, _protocol, _tags, _train, built_in_settings
+from penchant.engine._model_settings import pick_device
 from penchant.engine._profile import item_tags, personal_events, shop_shares
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
-from penchant.engine._protocol import pick_device, run_folder
+from penchant.engine._protocol import run_folder
 from penchant.engine._tidy import tidy
 from penchant.models import PopularityConfig, TagsConfig
 from penchant.surfaces._render import render
@@ -115,7 +116,7 @@ def test_what_cannot_be_is_refused_before_anything_is_fitted(engine, wrong, monk
 
 
 def test_a_device_this_machine_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(_protocol, "_CUDA_DRIVERS", ())
+    monkeypatch.setattr(_model_settings, "_CUDA_DRIVERS", ())
     assert pick_device("auto") == pick_device("cpu") == "cpu"
     with pytest.raises(InputError, match="has no such device"):
         pick_device("cuda")
@@ -340,7 +341,7 @@ def test_wrong_settings_are_refused_before_anything_is_read(shop, tmp_path, text
 def test_the_size_that_is_asked_for_wins(shop, tmp_path):
     text = "\n[train.settings.sequence]\nsize = 'large'\ndropout = 0.3\n"
     with with_settings(tmp_path, shop, text) as engine:
-        found = [_protocol.model_config(engine.shop, "sequence", size) for size in ("auto", "tiny")]
+        found = [_model_settings.model_config(engine.shop, "sequence", size) for size in ("auto", "tiny")]
     assert [(config.size, config.dropout) for config in found] == [("large", 0.3), ("tiny", 0.3)]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from penchant import Engine
 from penchant.core.errors import InputError, ModelError
-from penchant.engine._protocol import model_config
+from penchant.engine._model_settings import model_config
 from penchant.engine._shop import read_config
 from penchant.models import Transitions, TransitionsConfig
 from penchant.surfaces._render import render
