@@ -62,10 +62,12 @@ class Operation:
             return _checked(msgspec.json.decode(body or b"{}", type=self.reads or self.request))
         except msgspec.ValidationError as error:
             given = None
-            with contextlib.suppress(msgspec.DecodeError, RecursionError):  # it may break off further on
+            with contextlib.suppress(
+                msgspec.DecodeError, RecursionError, UnicodeDecodeError
+            ):  # it may break off
                 given = msgspec.json.decode(body)
             raise refusal(self.name, self.request, error, given) from None
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise InputError(
                 "the request is not valid JSON", value=str(error)[:200], hint="send one JSON object"
             ) from None

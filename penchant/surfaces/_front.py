@@ -33,6 +33,7 @@ _SAFE = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_MOST_HEADERS = 64 * 1024  # bytes of all headers of a request
 _HTTPS_ONLY = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -68,7 +69,10 @@ class Front:
 
     async def _answer(self, scope: Scope, receive: Receive, visit: Visit) -> None:
         host, origin = header(scope, b"host"), header(scope, b"origin")
-        if self.hosts is not None and _address(f"//{host}")[0] not in self.hosts:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _MOST_HEADERS:
+            error = InputError("the headers are too large", value=f"more than {_MOST_HEADERS:,} bytes")
+            await send_problem(visit.send, error, status=431)
+        elif self.hosts is not None and _address(f"//{host}")[0] not in self.hosts:
             error = InputError(
                 "this server does not answer to that name", value=host[:100], hint="use localhost"
             )

@@ -1,0 +1,350 @@
+"""Bad inputs by the number of the list they come from: each is survived, told, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import time
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from penchant.core.errors import ArtifactError, PenchantError, ShopError
+from penchant.engine import Engine
+from penchant.surfaces import create_app
+from penchant.surfaces._body import Limits
+from penchant.testing import running_server
+
+NOW = 1_718_000_000_000_000
+YEAR = 365 * 86_400_000_000
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "items.csv").write_text(
+        "id,title,category,price\ntea,Tea,Drinks,5.00\nbare,,,\nxss,<img src=x onerror=alert(1)>,Drinks,1.00\n"
+    )
+    with Engine.open(folder / "shop") as engine:
+        engine.init(name="s")
+        engine.catalog(files=[str(folder / "items.csv")])
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def client(engine: Engine) -> Iterator[httpx.Client]:
+    app = create_app(engine, limits=Limits(seconds=1.0))
+    with running_server(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def view(number: Any = 1, **more: Any) -> dict[str, Any]:
+    event = {"kind": "view", "user_id": "u1", "item_id": "tea", "event_id": f"e{number}", "ts": NOW}
+    return {**event, **more}
+
+
+def told(client: httpx.Client, *events: Any) -> list[dict[str, Any]]:
+    answer = client.post("/v1/observe", json={"events": list(events)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["results"]  # type: ignore[no-any-return]
+
+
+def raw(client: httpx.Client, body: bytes, name: str = "observe") -> httpx.Response:
+    return client.post(f"/v1/{name}", content=body, headers={"Content-Type": "application/json"})
+
+
+def refused(client: httpx.Client, event: Any) -> None:
+    (result,) = told(client, event)
+    assert result["status"] == "refused", result
+    assert result["error"]
+
+
+def count(client: httpx.Client) -> int:
+    return int(client.post("/v1/status", json={}).json()["events"])
+
+
+# -- events ---------------------------------------------------------------------------------------------
+
+
+def test_01_an_empty_batch(client: httpx.Client) -> None:
+    before = count(client)
+    assert client.post("/v1/observe", json={"events": []}).json() == {"results": [], "stored": 0}
+    assert count(client) == before
+
+
+def test_02_a_batch_too_large(client: httpx.Client) -> None:
+    assert raw(client, b'{"events": [' + b" " * 5_100_000 + b"]}").status_code == 413
+    assert client.post("/v1/observe", json={"events": [1] * 10_001}).status_code == 422
+
+
+@pytest.mark.parametrize("body", [b"hello", b'{"events": [{"kind": "vi', b"\x00", b"'events'"])
+def test_03_not_json(client: httpx.Client, body: bytes) -> None:
+    assert raw(client, body).status_code == 422
+
+
+@pytest.mark.parametrize("piece", [b"[", b'{"a":'])
+def test_04_json_ten_thousand_deep(client: httpx.Client, piece: bytes) -> None:
+    body = b'{"events": [{"kind": "view", "user_id": "u", "item_id": "i", "props": {"a": ' + piece * 10_000
+    assert raw(client, body).status_code == 422
+
+
+def test_05_a_key_twice(client: httpx.Client) -> None:
+    """The last one counts, and every one must be right: a second one smuggles nothing past the checks."""
+    answer = raw(client, b'{"k": 1, "k": 2, "user_id": "u"}', "recommend")
+    assert len(answer.json()["items"]) == 2
+    for body in (b'{"k": 0, "k": 2, "user_id": "u"}', b'{"k": 2, "k": 0, "user_id": "u"}'):
+        assert raw(client, body, "recommend").status_code == 422
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400"])
+def test_06_numbers_that_are_none(client: httpx.Client, number: bytes) -> None:
+    body = b'{"events": [{"kind": "view", "user_id": "u", "item_id": "i", "value": ' + number + b"}]}"
+    answer = raw(client, body)
+    assert answer.status_code == 422 or answer.json()["results"][0]["status"] == "refused"
+
+
+def test_07_integers_beyond_64_bits(client: httpx.Client) -> None:
+    refused(client, view(7, ts=2**70))
+    assert raw(client, b'{"k": 1' + b"0" * 30 + b"}", "recommend").status_code == 422
+
+
+def test_08_odd_prices(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("id,title,price\nneg,Negative,-1\nfree,Free,0\n")
+    report = engine.catalog(files=[str(tmp_path / "items.csv")])
+    prices = dict(zip(*(engine.shop.store.catalog()[n].to_pylist() for n in ("id", "price")), strict=True))
+    assert prices.get("free") == 0
+    assert prices.get("neg") is None or prices["neg"] >= 0, report
+
+
+def test_09_nobody_or_nothing(client: httpx.Client) -> None:
+    refused(client, {"kind": "view", "item_id": "tea"})
+    refused(client, {"kind": "purchase", "user_id": "u1"})
+
+
+@pytest.mark.parametrize("person", ["", " ", "\t\n", "x" * 10_000])
+def test_10_ids_that_are_none(client: httpx.Client, person: str) -> None:
+    refused(client, view(10, user_id=person))
+    assert client.post("/v1/recommend", json={"user_id": "x" * 10_000}).status_code == 422
+
+
+def test_11_ids_with_odd_letters_are_one_person(client: httpx.Client) -> None:
+    composed, apart = "caf\u00e9-\U0001f375", unicodedata.normalize("NFD", "caf\u00e9-\U0001f375")
+    assert composed != apart
+    statuses = [
+        told(client, view(f"11{n}", user_id=name))[0]["status"] for n, name in enumerate((composed, apart))
+    ]
+    assert statuses == ["stored", "stored"]
+    for name in (composed, apart, f" {composed} "):
+        assert client.post("/v1/profile", json={"user_id": name}).json()["events"] == 2
+    for number, odd in enumerate(("a\x00b", "a\nb", "a\u200fb")):
+        (result,) = told(client, view(f"11x{number}", user_id=odd))
+        assert result["status"] in {"stored", "refused"}
+
+
+@pytest.mark.parametrize("body", [b'{"user_id": "\xff\xfe"}', b'{"user_id": "\\ud800"}'])
+def test_12_text_that_is_no_text(client: httpx.Client, body: bytes) -> None:
+    answer = raw(client, body, "recommend")
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_input"
+
+
+def test_13_the_same_event_again(client: httpx.Client) -> None:
+    assert [told(client, view(13))[0]["status"] for _ in range(2)] == ["stored", "duplicate"]
+
+
+def test_14_the_same_id_with_another_content(client: httpx.Client) -> None:
+    assert told(client, view(14))[0]["status"] == "stored"
+    (result,) = told(client, view(14, item_id="bare"))
+    assert result["status"] == "conflict"
+    assert "new id" in result["error"]
+
+
+@pytest.mark.parametrize("ts", [0, -1, NOW + 100 * YEAR, "yesterday", None.__class__.__name__])
+def test_15_times_that_cannot_be(client: httpx.Client, ts: Any) -> None:
+    refused(client, view(15, ts=ts))
+
+
+def test_16_17_late_and_out_of_order(client: httpx.Client, engine: Engine) -> None:
+    late = view(16, user_id="late", ts=NOW - YEAR // 4)
+    first, second = (
+        view("17b", user_id="late", ts=NOW, kind="purchase"),
+        view("17a", user_id="late", ts=NOW - 10**9),
+    )
+    assert [r["status"] for r in told(client, first, second, late)] == ["stored"] * 3
+    history = engine.shop.store.history("late")
+    assert list(history.ts) == sorted(history.ts)
+
+
+def test_18_an_unknown_kind(client: httpx.Client) -> None:
+    refused(client, view(18, kind="dance"))
+
+
+def test_19_an_unknown_item(client: httpx.Client) -> None:
+    assert told(client, view(19, item_id="not-in-the-catalogue"))[0]["status"] == "stored"
+    answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 100})
+    assert "not-in-the-catalogue" not in answer.text
+
+
+def test_20_unknown_fields(client: httpx.Client) -> None:
+    refused(client, view(20, colour="red"))
+    assert told(client, view("20p", props={"colour": "red"}))[0]["status"] == "stored"
+
+
+def test_21_a_currency_that_is_none(client: httpx.Client) -> None:
+    refused(client, view(21, kind="purchase", value=500, currency="euro"))
+
+
+def test_22_odd_quantities(client: httpx.Client) -> None:
+    refused(client, view(22, kind="purchase", quantity=0))
+    (result,) = told(client, view("22r", kind="purchase", quantity=-3))
+    assert result["status"] == "stored"  # a return
+
+
+def test_24_a_leaked_key_of_events_changes_no_price(tmp_path: Path) -> None:
+    shop = Engine.open(tmp_path / "shop")
+    shop.init()
+    key = shop.keys(action="create", scopes=["write"]).secret
+    with running_server(create_app(shop)) as url:
+        headers = {"Authorization": f"Bearer {key}"}
+        files = {"files": ("items.csv", b"id,price\ntea,0.01\n")}
+        assert httpx.post(url + "/v1/catalog", files=files, headers=headers).status_code == 403
+
+
+def test_26_an_event_of_an_erased_person(client: httpx.Client, engine: Engine) -> None:
+    told(client, view(26, user_id="gone"))
+    engine.erase_user(user_id="gone")
+    assert told(client, view("26b", user_id="gone"))[0]["status"] == "erased"
+
+
+def test_27_an_event_without_consent(client: httpx.Client) -> None:
+    before = count(client)
+    assert told(client, view(27, user_id="no", consent=[]))[0]["status"] == "withheld"
+    refused(client, view("27b", consent=["everything"]))
+    assert count(client) == before
+
+
+# -- catalogue ------------------------------------------------------------------------------------------
+
+
+def test_28_an_item_without_title_price_or_category(client: httpx.Client) -> None:
+    slate = client.post("/v1/recommend", json={"user_id": "new", "allow": ["bare"]}).json()
+    assert [item["item_id"] for item in slate["items"]] == ["bare"]
+
+
+def test_29_a_script_in_a_title_is_text(client: httpx.Client, engine: Engine, tmp_path: Path) -> None:
+    answer = client.post("/v1/recommend", json={"user_id": "new", "allow": ["xss"]})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    engine.doctor(html=str(tmp_path / "page.html"))
+    assert "<img src=x" not in (tmp_path / "page.html").read_text()
+
+
+def test_32_no_address_of_an_image_is_fetched(client: httpx.Client, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.3)
+        address = f"http://127.0.0.1:{trap.getsockname()[1]}/x.png"
+        body = f"id,title,image_link\nssrf,Trap,{address}\n".encode()
+        answer = client.post("/v1/catalog", files={"files": ("items.csv", body)})
+        where = answer.headers["location"]
+        while client.get(where).json()["state"] in {"queued", "running"}:
+            time.sleep(0.02)
+        with pytest.raises(TimeoutError):
+            trap.accept()
+
+
+def test_33_a_text_of_a_million_letters(client: httpx.Client) -> None:
+    refused(client, view(33, kind="review", text="x" * 1_000_000))
+
+
+# -- questions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0, -1, 10**9, 2.5, "3", None])
+def test_36_k_out_of_range(client: httpx.Client, k: Any) -> None:
+    answer = client.post("/v1/recommend", json={"user_id": "u1", "k": k})
+    assert answer.status_code == 422
+    assert answer.json()["path"] == "$.k"
+
+
+def test_37_an_unknown_person(client: httpx.Client) -> None:
+    answer = client.post("/v1/recommend", json={"user_id": "never seen"})
+    assert answer.status_code == 200
+    assert answer.json()["items"]
+
+
+def test_38_filters_that_nothing_meets(client: httpx.Client) -> None:
+    slate = client.post("/v1/recommend", json={"user_id": "u1", "filters": ["price > 999999999"]}).json()
+    assert slate["items"] == []
+    assert slate["note"]
+
+
+@pytest.mark.parametrize(
+    "text", ["' OR 1=1 --", "*)(uid=*", "{{7*7}}", "${jndi:ldap://x}", "; rm -rf /", "%s%n"]
+)
+def test_39_injections_are_text(client: httpx.Client, text: str) -> None:
+    assert told(client, view(f"39{text}", user_id=text, item_id=text))[0]["status"] == "stored"
+    profile = client.post("/v1/profile", json={"user_id": text}).json()
+    assert (profile["subject"], profile["events"]) == (text, 1)
+    assert client.post("/v1/recommend", json={"user_id": "u1", "filters": [text]}).status_code == 422
+
+
+def test_42_mass_assignment(client: httpx.Client) -> None:
+    answer = client.post("/v1/recommend", json={"user_id": "u1", "is_admin": True})
+    assert answer.status_code == 422
+    assert "is_admin" in answer.text
+
+
+def test_43_a_huge_header_and_a_slow_body(client: httpx.Client) -> None:
+    address = urlsplit(str(client.base_url))
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 200_000 + b"\r\n\r\n")
+        assert b" 431 " in line.recv(100)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as line:
+        head = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        line.sendall(head + b"Content-Length: 90\r\n\r\n{")
+        assert b" 408 " in line.recv(4096)
+
+
+def test_45_filters_take_linear_time(client: httpx.Client) -> None:
+    started = time.perf_counter()
+    text = "title = '" + "a" * 50_000 + "!"
+    assert client.post("/v1/recommend", json={"user_id": "u1", "filters": [text]}).status_code in {200, 422}
+    assert time.perf_counter() - started < 5
+
+
+def test_a_gzip_bomb_is_no_more_than_bytes(client: httpx.Client) -> None:
+    """What is sent compressed to an operation is not unpacked."""
+    body = gzip.compress(b" " * 50_000_000)
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = client.post("/v1/recommend", content=body, headers=headers)
+    assert answer.status_code in {413, 415, 422}
+
+
+# -- models and settings --------------------------------------------------------------------------------
+
+
+def test_53_54_a_file_of_a_model_that_is_none(engine: Engine, tmp_path: Path) -> None:
+    from penchant.training import load_artifact
+
+    with pytest.raises((ArtifactError, PenchantError)):
+        load_artifact(engine.shop.artifacts, "0" * 16)
+    folder = engine.shop.artifacts / ("f" * 16)
+    folder.mkdir(parents=True)
+    (folder / "artifact.json").write_bytes(b"\x80\x04\x95not json")
+    with pytest.raises(ArtifactError):
+        load_artifact(engine.shop.artifacts, "f" * 16)
+    assert engine.recommend(user_id="u1").items  # what served goes on
+
+
+def test_57_a_typo_in_the_settings(tmp_path: Path) -> None:
+    with Engine.open(tmp_path / "shop") as engine:
+        engine.init()
+    file = tmp_path / "shop" / "shop.toml"
+    file.write_text(file.read_text().replace("out_of_stock", "out_of_stok"))
+    with Engine.open(tmp_path / "shop") as engine, pytest.raises(ShopError, match="out_of_stok"):
+        engine.status()
