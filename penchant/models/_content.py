@@ -17,7 +17,6 @@ from msgspec import Meta
 from scipy import sparse
 
 from penchant.core import Bools, Floats, Ints
-from penchant.models._counts import NeighbourModel
 from penchant.models._nearest import nearest
 from penchant.models._neighbours import NeighbourModel
 
