@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from penchant.core.errors import StorageError
+from penchant.core.errors import ShopError, StorageError
 from penchant.store._files import fsync, guard
 
 _CHECKPOINT = 4 << 20  # bytes of write-ahead log from which it is copied into the database
@@ -87,6 +87,27 @@ def make_sqlite(path: Path, script: str, fill: Callable[[sqlite3.Connection], An
     fsync(temporary)
     os.replace(temporary, path)
     fsync(path.parent)
+
+
+def copy_file(database: Database, to: Path) -> None:
+    """Write a copy of a database's file as it is at one moment; others may go on writing.
+
+    Raises:
+        ShopError: It lies on a server, which has its own means.
+    """
+    files = database.files()
+    if not files:
+        raise ShopError(
+            "this shop's journal lies on a database server",
+            hint="back that up by its own means, at the same time",
+        )
+    uri = f"{files[0].absolute().as_uri()}?mode=ro"
+    with (
+        guard("the journal cannot be copied", files[0]),
+        contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as source,
+        contextlib.closing(sqlite3.connect(to)) as target,
+    ):
+        source.backup(target)
 
 
 class SQLite:

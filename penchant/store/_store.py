@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +31,12 @@ from penchant.core import (
     StoreStatus,
     bucket_of,
     no_progress,
-    now,
 )
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.store import _compact
 from penchant.store._answers import BatchAnswers
 from penchant.store._append import Append, commit_appends
-from penchant.store._database import Database
+from penchant.store._database import Database, copy_file
 from penchant.store._decisions import DecisionLog
 from penchant.store._erase import Eraser, Erasure, Target
 from penchant.store._files import folder_bytes, guard, is_storage_failure, sweep
@@ -52,6 +49,7 @@ from penchant.store._lock import WriterLock
 from penchant.store._parquet import DataFile, empty_table, read_file
 from penchant.store._rows import rows_to_table, unseal_table
 from penchant.store._search import Needle, search_folder
+from penchant.store._servers import Servers
 from penchant.store._sorting import merge_buckets, sort_events
 from penchant.store._table import EventTable
 
@@ -61,21 +59,6 @@ if TYPE_CHECKING:
 _HISTORY_COLUMNS = ("subject", "ts", "kind", "item_id", "value", "event_id", "seq")
 _ORDER_COLUMNS = ("subject", "ts", "seq")
 _MAX = (1 << 63) - 1
-
-
-@dataclass(frozen=True)
-class Servers:
-    """Servers that keep a part of a shop instead of its folder; "" for none.
-
-    Args:
-        shop: By which name the shop is known there, one of its own in each server.
-        journal: A PostgreSQL address, ``postgresql://...``: journal and decision log.
-        live: A Redis or Valkey address, ``redis://...``: the live histories, a cache.
-    """
-
-    shop: str = "shop"
-    journal: str = ""
-    live: str = ""
 
 
 class ShopStore:
@@ -548,19 +531,7 @@ class ShopStore:
         Raises:
             ShopError: The journal lies on a server, which has its own means.
         """
-        files = self._log.database.files()
-        if not files:
-            raise ShopError(
-                "this shop's journal lies on a database server",
-                hint="back that up with its own means, at one time",
-            )
-        with guard("the journal cannot be copied", files[0]):
-            uri = f"{files[0].absolute().as_uri()}?mode=ro"
-            with (
-                contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as source,
-                contextlib.closing(sqlite3.connect(to)) as target,
-            ):
-                source.backup(target)
+        copy_file(self._log.database, to)
 
     # ---- people --------------------------------------------------------------------------------------
 
@@ -722,48 +693,3 @@ def _builtins(slate: Slate) -> Any:
     import msgspec
 
     return msgspec.to_builtins(slate)
-
-
-def open_store(
-    path: Path,
-    *,
-    readonly: bool = False,
-    clock: Clock = now,
-    cipher: Cipher | None = None,
-    wait: float = 10.0,
-    servers: Servers | None = None,
-) -> ShopStore:
-    """Open the store of a shop; a writer makes what is missing and repairs what a crash left behind.
-
-    Args:
-        path: The shop's folder.
-        readonly: Only read, beside at most one writer.
-        clock: Where the time of an erasure comes from.
-        cipher: Seals the free text of events (query, text, props) and logged decisions; None to seal nothing.
-        wait: Seconds to wait for another writer.
-        servers: Where the journal and the live histories lie, if not in the folder.
-
-    Raises:
-        ShopBusy: another process writes this shop.
-        ShopError: there is no shop, or a newer version wrote it.
-        StorageError: a file is damaged or the disk refuses.
-
-    Example:
-        >>> import tempfile
-        >>> from penchant.core import Event
-        >>> with open_store(Path(tempfile.mkdtemp())) as store:
-        ...     store.append([Event(kind="view", event_id="e1", ts=5, user_id="u1", item_id="shoe")])
-        ...     store.history("u1").item
-        ['stored']
-        ['shoe']
-    """
-    path = Path(path)
-    servers = servers or Servers()
-    if readonly and not servers.journal and not (path / "journal.db").exists():
-        raise ShopError(
-            "there is no shop in this folder", value=str(path), hint="make one with `penchant init`"
-        )
-    if not readonly:
-        with guard("the shop folder cannot be used", path):
-            path.mkdir(parents=True, exist_ok=True)
-    return ShopStore(path, readonly=readonly, clock=clock, cipher=cipher, wait=wait, servers=servers)
