@@ -14,6 +14,8 @@ from penchant.engine._replay_requests import *  # noqa: F403
 from penchant.engine._replay_requests import __all__ as _replay_all
 from penchant.engine._requests import *  # noqa: F403
 from penchant.engine._requests import __all__ as _requests_all
+from penchant.engine._training_requests import *  # noqa: F403
+from penchant.engine._training_requests import __all__ as _training_all
 from penchant.engine._wire import (
     RESPONSE_HEADER,
     Problem,
@@ -81,6 +83,7 @@ __all__ = [
     *_govern_all,
     *_replay_all,
     *_requests_all,
+    *_training_all,
 ]
 
 

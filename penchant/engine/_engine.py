@@ -17,6 +17,7 @@ from penchant.data import Health
 from penchant.engine import _experiment_requests as xr
 from penchant.engine import _govern_requests as gr
 from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._access import log_access
 from penchant.engine._operation import OPERATIONS, QUICK, Operation, Remote, operation
 from penchant.engine._people import known_person
@@ -266,7 +267,7 @@ class Engine:
             self.tally.update(result.status for report in reports for result in report.results)
 
     @operation(scope="manage", job=True, isolated=True)
-    def train(self, request: rq.TrainRequest) -> rq.TrainReport:
+    def train(self, request: tr.TrainRequest) -> tr.TrainReport:
         """Learn from everything stored, choose on a held-out time window, and promote the best.
 
         A run that was killed goes on where it was when the same command is given again. With ``update`` the
@@ -278,7 +279,7 @@ class Engine:
         return train(self.shop, request, self.progress)
 
     @operation(scope="manage", job=True, isolated=True)
-    def tune(self, request: rq.TuneRequest) -> rq.TuneReport:
+    def tune(self, request: tr.TuneRequest) -> tr.TuneReport:
         """Search the sequence model's settings for so many minutes.
 
         The settings that stand are measured first; what is found is never worse than they are on the people who
@@ -291,7 +292,7 @@ class Engine:
         return tune(self.shop, request, self.progress)
 
     @operation(scope="manage")
-    def sizes(self, request: rq.SizesRequest) -> rq.SizesReport:
+    def sizes(self, request: tr.SizesRequest) -> tr.SizesReport:
         """Ask what every size of the sequence model costs: parameters, memory, operations.
 
         Computed from the settings, nothing is trained. Memory is that of one process in float32 with histories of full
@@ -302,7 +303,7 @@ class Engine:
         return sizes(self.shop, request)
 
     @operation(scope="manage", job=True, isolated=True)
-    def recount(self, request: rq.RecountRequest) -> rq.RecountReport:
+    def recount(self, request: tr.RecountRequest) -> tr.RecountReport:
         """Count again what people turn to and in which order, and let the promoted model serve with it.
 
         The network stays as it was trained; its counted half learns what happened since. Takes seconds. A batch of
@@ -315,7 +316,7 @@ class Engine:
         return report
 
     @operation(scope="manage", job=True, isolated=True)
-    def evaluate(self, request: rq.EvaluateRequest) -> rq.LeaderboardReport:
+    def evaluate(self, request: tr.EvaluateRequest) -> tr.LeaderboardReport:
         """Measure on the newest time window, on people who took no part in any choice.
 
         Everything is fitted anew on what came before that window; half of the people in it choose, the other half
@@ -326,7 +327,7 @@ class Engine:
         return evaluate(self.shop, request, self.progress)
 
     @operation(scope="manage", job=True, isolated=True)
-    def compare(self, request: rq.CompareRequest) -> rq.LeaderboardReport:
+    def compare(self, request: tr.CompareRequest) -> tr.LeaderboardReport:
         """Measure several models side by side on the newest time window, with paired differences."""
         from penchant.engine._evaluate import compare
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penchant.core import Artifact, Progress, leads
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._content import with_content
 from penchant.engine._model_settings import check_settings
 from penchant.engine._promotion import read_promoted, seen_rule
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 
-def evaluate(shop: Shop, request: rq.EvaluateRequest, progress: Progress) -> rq.LeaderboardReport:
+def evaluate(shop: Shop, request: tr.EvaluateRequest, progress: Progress) -> tr.LeaderboardReport:
     """Measure the asked kinds, by default the promoted one, beside the baselines."""
     promoted = read_promoted(shop.artifacts, read_artifact, strict=not request.models)
     asked = list(request.models) or ["popularity" if promoted is None else promoted.kind]
     return _measure(shop, request, asked, promoted, progress)
 
 
-def compare(shop: Shop, request: rq.CompareRequest, progress: Progress) -> rq.LeaderboardReport:
+def compare(shop: Shop, request: tr.CompareRequest, progress: Progress) -> tr.LeaderboardReport:
     """Measure several kinds, by default all, with differences paired by person."""
     return _measure(
         shop,
@@ -41,11 +41,11 @@ def compare(shop: Shop, request: rq.CompareRequest, progress: Progress) -> rq.Le
 
 def _measure(
     shop: Shop,
-    request: rq.EvaluateRequest,
+    request: tr.EvaluateRequest,
     asked: list[str],
     promoted: Artifact | None,
     progress: Progress,
-) -> rq.LeaderboardReport:
+) -> tr.LeaderboardReport:
     """Measure with the size and the rule on seen items that the promoted model was trained with."""
     seen = request.seen
     target = request.target or shop.config.target

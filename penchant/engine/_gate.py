@@ -21,7 +21,7 @@ from penchant.core import (
     iso,
 )
 from penchant.data import Cases
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._promotion import read_promoted
 from penchant.engine._protocol import MEASURE
 from penchant.engine._recount import counted_again
@@ -54,7 +54,7 @@ def compare_with_serving(
     seen: SeenRule,
     progress: Progress,
     counted: Model | None = None,
-) -> rq.Gate:
+) -> tr.Gate:
     """Compare a candidate with the model that serves, on cases that neither has learned from.
 
     The serving model is given the counts of the same moment, as a recount would give it.
@@ -70,7 +70,7 @@ def compare_with_serving(
     """
     learned = learned_until(serving.artifact)
     if isinstance(serving.model, Sequence) and learned > train.as_of:
-        return rq.Gate(
+        return tr.Gate(
             against=serving.artifact.id,
             says=f"not compared with the model that served: it learned until {iso(learned)}, later than the split",
         )
@@ -90,7 +90,7 @@ def compare_with_serving(
         verdict = "worse, so it does not serve; to let it serve all the same, promote it"
     else:
         verdict = "better" if gap.low > 0 else "no worse that could be told"
-    return rq.Gate(
+    return tr.Gate(
         against=serving.artifact.id,
         difference=gap,
         refused=refused,

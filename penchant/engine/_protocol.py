@@ -32,7 +32,7 @@ from penchant.data import (
     target_kinds,
     time_split,
 )
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._model_settings import model_config, pick_device
 from penchant.engine._people import unwilling
 from penchant.evaluation import (
@@ -398,7 +398,7 @@ def run_folder(
     return shop.runs / hashlib.sha256(key).hexdigest()[:20]
 
 
-def report_of(outcome: Outcome) -> rq.LeaderboardReport:
+def report_of(outcome: Outcome) -> tr.LeaderboardReport:
     """The leaderboard as a response."""
     board = outcome.board
     by_kind = {f.kind: f for f in outcome.fitted}
@@ -407,7 +407,7 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
     for row in board.rows:
         fitted = by_kind[row.name]
         rows.append(
-            rq.MetricRow(
+            tr.MetricRow(
                 model=row.name,
                 metrics=row.evaluation.metrics,
                 seconds=round(fitted.seconds, 2),
@@ -420,15 +420,15 @@ def report_of(outcome: Outcome) -> rq.LeaderboardReport:
                 if frequency is None or fitted.baskets is None or fitted.kind == FREQUENCY
                 else paired_difference(fitted.baskets, frequency),
                 by_popularity=row.evaluation.by_popularity,
-                calibration=rq.CalibrationReport.of(row.evaluation.reliability),
+                calibration=tr.CalibrationReport.of(row.evaluation.reliability),
             )
         )
     rows += [
-        rq.MetricRow(model=f.kind, metrics={}, seconds=round(f.seconds, 2), note=f.note)
+        tr.MetricRow(model=f.kind, metrics={}, seconds=round(f.seconds, 2), note=f.note)
         for f in outcome.fitted
         if f.evaluation is None
     ]
-    return rq.LeaderboardReport(
+    return tr.LeaderboardReport(
         protocol=protocol_words(outcome),
         users=_measured(outcome),
         items=outcome.train.num_items,

@@ -15,7 +15,7 @@ import msgspec
 
 from penchant.core import Artifact, Model, Progress, Run, Snapshot, Vocabulary
 from penchant.core.errors import ModelError
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._promotion import Pointer, read_pointer, write_pointer
 from penchant.engine._protocol import take_snapshot
 from penchant.models import Sequence
@@ -43,7 +43,7 @@ def is_stale(shop: Shop) -> bool:
     return stored.events - counted >= max(1, _WORTH * counted)
 
 
-def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
+def recount(shop: Shop, progress: Progress) -> tr.RecountReport:
     """Count everything stored, put the counts into a copy of the promoted model, and let that serve."""
     started = time.perf_counter()
     pointer = read_pointer(shop.artifacts) or Pointer()
@@ -70,7 +70,7 @@ def recount(shop: Shop, progress: Progress) -> rq.RecountReport:
     # In place of the one it was counted from: `rollback` leads to the model before, not to older counts.
     write_pointer(shop.artifacts, msgspec.structs.replace(pointer, promoted=artifact.id))
     _drop_older_counts(shop, loaded.artifact)
-    return rq.RecountReport(
+    return tr.RecountReport(
         promoted=artifact.id,
         previous=promoted,
         kind=artifact.kind,

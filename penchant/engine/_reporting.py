@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penchant.core.errors import MissingExtra
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._protocol import Outcome, basket_words, protocol_words
 from penchant.engine._tags import TagsOutcome
 from penchant.evaluation import render_report_html
@@ -36,7 +36,7 @@ def leaderboard_html(shop: Shop, outcome: Outcome, tags: TagsOutcome | None = No
     )
 
 
-def write_training_report(shop: Shop, outcome: Outcome, report: rq.TrainReport, tags: TagsOutcome) -> None:
+def write_training_report(shop: Shop, outcome: Outcome, report: tr.TrainReport, tags: TagsOutcome) -> None:
     """Keep the newest training's report in the shop, as JSON and, with the extra ``report``, as a page."""
     folder = shop.path / "reports"
     folder.mkdir(exist_ok=True)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penchant.core.errors import InputError
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.models import SIZES, SequenceConfig, sequence_costs
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 
-def sizes(shop: Shop, request: rq.SizesRequest) -> rq.SizesReport:
+def sizes(shop: Shop, request: tr.SizesRequest) -> tr.SizesReport:
     """Count the costs of every word on the dial.
 
     Raises:
@@ -30,7 +30,7 @@ def sizes(shop: Shop, request: rq.SizesRequest) -> rq.SizesReport:
     for name, size in SIZES.items():
         costs = sequence_costs(msgspec.convert({"size": name}, SequenceConfig), items)
         rows.append(
-            rq.SizeRow(
+            tr.SizeRow(
                 size=name,
                 width=size.width,
                 depth=size.depth,
@@ -51,7 +51,7 @@ def sizes(shop: Shop, request: rq.SizesRequest) -> rq.SizesReport:
                 tflop_per_epoch=round(costs.flops_per_target * targets / 1e12, 3),
             )
         )
-    return rq.SizesReport(items=items, targets=targets, rows=rows)
+    return tr.SizesReport(items=items, targets=targets, rows=rows)
 
 
 def _mb(amount: int) -> float:

@@ -14,6 +14,7 @@ from penchant.core import KIND_CODES, USER_KEY, Catalog, History, Progress, Run,
 from penchant.core.errors import MissingExtra, ModelError
 from penchant.data import live_sequences
 from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._model_settings import model_config, pick_device
 from penchant.training import save_artifact
 
@@ -28,7 +29,7 @@ class TagsOutcome:
     """What became of the tags in a training: an artifact with its report, or the reason why there is none."""
 
     artifact: str | None = None
-    report: rq.TagReport | None = None
+    report: tr.TagReport | None = None
     trained: TrainedTags | None = None
     measured: dict[str, Any] = field(default_factory=dict)  # row name -> classification of the test
     notes: tuple[str, ...] = ()
@@ -75,7 +76,7 @@ def train_tags(
             fingerprint=snapshot.fingerprint,
             items=Vocabulary([]),
         )
-    report = rq.TagReport(
+    report = tr.TagReport(
         labels=trained.source,
         classes=list(trained.names),
         metrics=measured["tags"].metrics,

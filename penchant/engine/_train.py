@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penchant.core import Model, Progress, Run, Snapshot, leads
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, serving_model
 from penchant.engine._index import with_index
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _COMPANION_KINDS = ("item_knn", "transitions")
 
 
-def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainReport:
+def train(shop: Shop, request: tr.TrainRequest, progress: Progress) -> tr.TrainReport:
     """Fit and choose on a time split, then fit the winner again on everything and let it serve."""
     if request.update:
         return update(shop, request, progress)
@@ -98,7 +98,7 @@ def train(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainR
             _promote(shop, outcome.best.kind, artifacts)
         outcome.forget_runs()
         tidy(shop, settings.keep)
-    report = rq.TrainReport(
+    report = tr.TrainReport(
         leaderboard=report_of(outcome),
         tags=tags.report,
         artifacts=artifacts,
@@ -126,7 +126,7 @@ def _refit(
     shop: Shop,
     outcome: Outcome,
     fitted: Fitted,
-    request: rq.TrainRequest,
+    request: tr.TrainRequest,
     facts: dict[str, Any],
     progress: Progress,
 ) -> tuple[str, str | None]:
@@ -156,7 +156,7 @@ def _refit(
 
 
 def _fit_again(
-    snapshot: Snapshot, kind: str, config: Any, request: rq.TrainRequest, folder: Path, progress: Progress
+    snapshot: Snapshot, kind: str, config: Any, request: tr.TrainRequest, folder: Path, progress: Progress
 ) -> Model:
     run = Run(
         seed=request.seed,

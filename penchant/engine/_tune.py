@@ -12,7 +12,7 @@ import tomli_w
 
 from penchant.core import Estimate, Model, Progress, Run, iso
 from penchant.core.errors import ModelError
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._content import with_content
 from penchant.engine._model_settings import check_settings, model_config, pick_device
 from penchant.engine._protocol import MEASURE, Halves, run_folder, split_people, take_snapshot
@@ -26,7 +26,7 @@ _KIND = "sequence"
 _K = int(MEASURE.partition("@")[2])
 
 
-def tune(shop: Shop, request: rq.TuneRequest, progress: Progress) -> rq.TuneReport:
+def tune(shop: Shop, request: tr.TuneRequest, progress: Progress) -> tr.TuneReport:
     """Search for as long as was asked; report what was found by now, and write it down where that was asked."""
     started = time.monotonic()
     deadline = started + 60 * request.minutes
@@ -104,7 +104,7 @@ class _Measured:
 
 
 def _report(
-    request: rq.TuneRequest,
+    request: tr.TuneRequest,
     halves: Halves,
     found: Search,
     measured: _Measured,
@@ -112,12 +112,12 @@ def _report(
     settings: dict[str, Any],
     applied: bool,
     seconds: float,
-) -> rq.TuneReport:
+) -> tr.TuneReport:
     assert found.present is not None
     assert found.best is not None
     gap = measured.of(found.best, minus=found.present) if better else {}
     table = {"train": {"settings": {_KIND: settings}}} if settings else {}
-    return rq.TuneReport(
+    return tr.TuneReport(
         protocol=(
             f"Time split at {iso(halves.train.as_of)}: every trial learned from earlier events only. Settings were "
             f"chosen on {len(halves.few):,} people; {len(halves.held_out):,} others had no say. Full ranking over "
@@ -130,7 +130,7 @@ def _report(
         settings=better,
         toml=tomli_w.dumps(table),
         applied=applied,
-        trials=[rq.TuneTrial(**msgspec.to_builtins(trial)) for trial in found.trials],
+        trials=[tr.TuneTrial(**msgspec.to_builtins(trial)) for trial in found.trials],
         importance=found.importance,
         verdict=_verdict(gap, len(found.trials)),
         seconds=round(seconds, 1),

@@ -10,7 +10,7 @@ import numpy as np
 from penchant.core import Artifact, Model, Progress, Run, Snapshot, Target, leads
 from penchant.core.errors import ModelError
 from penchant.data import Cases, is_target, time_split
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, learned_until
 from penchant.engine._index import INDEX, with_index
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TESTED = 0.3  # share of the new events on which the update is compared with the model as it was
 
 
-def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.TrainReport:
+def update(shop: Shop, request: tr.TrainRequest, progress: Progress) -> tr.TrainReport:
     """Learn on from the newest events; serve with it unless they say that it is worse than before.
 
     It is done twice: up to a moment, to be compared on what came after it, and then to the end.
@@ -79,7 +79,7 @@ def update(shop: Shop, request: rq.TrainRequest, progress: Progress) -> rq.Train
             promoted = artifact.id
             if leads():
                 _let_serve(shop, artifact.id, loaded.artifact)
-    return rq.TrainReport(
+    return tr.TrainReport(
         leaderboard=None,
         tags=None,
         artifacts=artifacts,

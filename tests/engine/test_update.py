@@ -12,7 +12,7 @@ from penchant import Engine
 from penchant.core.errors import InputError, ModelError
 from penchant.data import time_split
 from penchant.engine import _gate, _train, _update
-from penchant.engine import _requests as rq
+from penchant.engine import _training_requests as tr
 from penchant.engine._promotion import read_pointer
 from penchant.engine._protocol import take_snapshot
 from penchant.evaluation import rank_metrics
@@ -167,7 +167,7 @@ def test_the_gate_counts_for_the_serving_model_only_where_it_must(fuller, monkey
 
 def test_a_training_that_is_worse_is_kept_but_does_not_serve(fuller, monkeypatch):
     before = read_pointer(fuller.shop.artifacts).promoted
-    gate = rq.Gate(against=before, says="worse", refused=True)
+    gate = tr.Gate(against=before, says="worse", refused=True)
     monkeypatch.setattr(_train, "compare_with_serving", lambda *_: gate)
     report = fuller.train(models=["transitions"])
     assert report.promoted is None
