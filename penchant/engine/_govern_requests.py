@@ -86,7 +86,17 @@ class AccessLogRequest(Noun, frozen=True):
     k: Annotated[int, Meta(ge=1, le=10_000, description="how many entries at most")] = 100
     operation: Annotated[str, Meta(max_length=100, description="only calls of this operation")] | None = None
     key: Annotated[str, Meta(max_length=100, description="only calls with this key")] | None = None
-    since: Annotated[Micros, Meta(description="only calls at or after this moment")] | None = None
+    since: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=253_402_300_799_000_000,
+                description="only calls at or after this moment, microseconds",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Access(Noun, frozen=True):
