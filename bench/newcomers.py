@@ -3,6 +3,8 @@
 Bring ``ml-1m`` or ``complete-journey``. A fifth of the people (of the households whose attributes are known) never
 enters training; of each the first ten items are asked for, ten are shown. Attributes and hours multiply the share of
 what people begin with by how much more often their group turned to an item than expected, drawn to 1 by 20 events.
+
+Then the session itself is the context: after its first one, two, three and five items the next ten are asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from penchant.core import DAY, KIND_CODES, Run, Snapshot, Vocabulary
+from penchant.data import sequence_batch
+from penchant.testing import snapshot_from_arrays
+from penchant.training import fit_model
+
 K, DRAWN, WEIGHTS = 10, 20, (0.3, 0.6, 1.0)
+SEEN = (1, 2, 3, 5)  # items of a first session that are known
+COUNTED = ("transitions", "item_knn")
 
 
 def movielens(folder: Path) -> tuple[list[list[int]], np.ndarray]:
@@ -85,6 +94,46 @@ def main() -> None:
     for name, found in rows.items():
         gap = found - rows["what people begin with"]
         print(f"{name:<24} {interval(found)}   against what people begin with: {interval(gap)}")
+    after_some(kept, [sequences[n] for n in np.flatnonzero(asked)], first)
+
+
+def snapshot(people: list[list[int]], width: int) -> Snapshot:
+    """Items of some people, a day apart."""
+    row = np.repeat(np.arange(len(people)), [len(items) for items in people])
+    return snapshot_from_arrays(
+        users=Vocabulary([f"{n:06d}" for n in range(len(people))]),
+        items=Vocabulary([f"{n:06d}" for n in range(width)]),
+        row=row,
+        item=np.concatenate([np.array(items) for items in people]) + 1,
+        kind=np.full(len(row), KIND_CODES["purchase"], np.uint8),
+        ts=np.concatenate([np.arange(len(items)) * DAY for items in people]),
+    )
+
+
+def after_some(kept: list[list[int]], newcomers: list[list[int]], first: np.ndarray) -> None:
+    """Print recall of the next items of people whose first ones are known, by what people begin with and by counts."""
+    train, new = snapshot(kept, len(first)), snapshot(newcomers, len(first))
+    models = {kind: fit_model(kind, train, {}, Run()) for kind in COUNTED}
+    for seen in SEEN:
+        rows = np.flatnonzero(np.diff(new.ptr) >= seen + K)
+        wanted = [
+            list(dict.fromkeys(i for i in newcomers[r][seen:] if i not in newcomers[r][:seen]))[:K]
+            for r in rows
+        ]
+        batch = sequence_batch(new, rows, seen, end=new.ptr[rows] + seen)
+        scores = {"what people begin with": np.tile(np.log(first), (len(rows), 1))}
+        scores |= {kind: np.array(model.scores(batch))[:, 1:] for kind, model in models.items()}
+        found = {}
+        for name, score_BN in scores.items():
+            np.put_along_axis(score_BN, batch.item_BT - 1, -np.inf, axis=1)
+            top_BK = np.argpartition(-score_BN, K, axis=1)[:, :K]
+            found[name] = np.array(
+                [np.isin(want, top).mean() for want, top in zip(wanted, top_BK, strict=True)]
+            )
+        print(f"after {seen} of their items, {len(rows):,} newcomers, recall@{K} of the next {K}")
+        for name, hits in found.items():
+            gap = hits - found["what people begin with"]
+            print(f"{name:<24} {interval(hits)}   against what people begin with: {interval(gap)}")
 
 
 def interval(found: np.ndarray) -> str:

@@ -50,6 +50,7 @@ _SEARCHED_ITEMS = (
     20_000  # from here on one person's best are searched for; below, a score for every item costs no more
 )
 log = logging.getLogger("penchant.serving")
+_UNMET = 20  # candidates that nobody has met
 _LOOK_EVERY = 0.5  # seconds between looks at the promotion pointer and the catalogue
 
 
@@ -156,11 +157,18 @@ class Ranker:
     ) -> Candidates:
         """One person's best allowed items, at most ``limit``, in item order; ``score_N``: where they are known.
 
-        ``by_value`` ranks them by what they are expected to bring.
+        ``by_value`` ranks them by what they are expected to bring. The twenty best of the items that nobody has met are
+        added, below all others where they did not reach them: exploring could not show them otherwise.
         """
+        unmet_N = self._unmet_N & allowed_N
         if score_N is None and self.searches:
             assert isinstance(self.model, Searcher)
-            item_K, mean_K = self.model.best(self._batch([history], target), allowed_N, limit)
+            batch = self._batch([history], target)
+            item_K, mean_K = self.model.best(batch, allowed_N, limit)
+            if unmet_N.any():
+                new_K, new_mean_K = self.model.best(batch, unmet_N, _UNMET)
+                item_K, first_K = np.unique(np.r_[item_K, new_K], return_index=True)
+                mean_K = np.r_[mean_K, new_mean_K][first_K]
         else:
             score_N = self.scores([history], target)[0] if score_N is None else score_N
             item_K = np.flatnonzero(allowed_N & np.isfinite(score_N))
@@ -168,8 +176,25 @@ class Ranker:
         if by_value:
             assert self.value_N is not None, "check_prices() first"
             mean_K = expected_value(mean_K, self.value_N[item_K], self.answering[target].chance)
-        item_K, mean_K = best_of(item_K, mean_K, limit)
-        return Candidates(item_K, mean_K, np.zeros_like(mean_K), self.model_id)
+        best_K, best_mean_K = best_of(item_K, mean_K, limit)
+        left = unmet_N[item_K] & ~np.isin(item_K, best_K)
+        if left.any() and (missing := _UNMET - int(unmet_N[best_K].sum())) > 0:
+            new_K, new_mean_K = best_of(item_K[left], mean_K[left], missing)
+            bar = np.nextafter(best_mean_K.min(), np.float32(-np.inf))
+            new_mean_K = np.minimum(new_mean_K + (bar - new_mean_K.max()), bar)  # their order stays
+            order = np.argsort(np.r_[best_K, new_K])
+            best_K, best_mean_K = np.r_[best_K, new_K][order], np.r_[best_mean_K, new_mean_K][order]
+        return Candidates(best_K, best_mean_K, np.zeros_like(best_mean_K), self.model_id)
+
+    @cached_property
+    def _unmet_N(self) -> npt.NDArray[np.bool_]:
+        """Items that nobody had met when the model counted, and whose content speaks for them, (N + 1,)."""
+        from penchant.models import Sequence as SequenceModel
+
+        unmet_N = np.zeros(len(self.items) + 1, np.bool_)
+        if isinstance(self.model, SequenceModel):
+            unmet_N[self.model.unmet_J] = True
+        return unmet_N
 
     def _batch(self, histories: Sequence[History], target: Target) -> SequenceBatch:
         features = np.zeros((len(histories), 0), np.float32)

@@ -156,11 +156,11 @@ class Sequence:
         if not trend and (self.content is None or not self._discount):
             return None
         bias_N = np.float32(trend) * self.trend_N
-        bias_N[self._borrower_J] += self._discount
+        bias_N[self.unmet_J] += self._discount
         return bias_N
 
     @cached_property
-    def _borrower_J(self) -> npt.NDArray[np.int64]:
+    def unmet_J(self) -> npt.NDArray[np.int64]:
         """Items that nobody has met and whose content speaks for them."""
         if self.content is None or not self.config.lending:
             return np.empty(0, np.int64)
@@ -239,7 +239,7 @@ class Sequence:
             [(*model.sparse_evidence(batch), weight) for model, weight in parts if weight]
         )
         found = item_K, np.maximum(amount_K, np.float32(0.0))  # what was sent back may speak against an item
-        borrower_J = self._borrower_J
+        borrower_J = self.unmet_J
         if self.content is None or not len(borrower_J):
             return found
         own_N = np.zeros(len(self.item_ND), np.float32)
@@ -261,7 +261,7 @@ class Sequence:
         if self.content is not None and self.config.content_weight:
             found_BN += self.config.content_weight * self.rows(self.content.neighbours, batch)
         np.maximum(found_BN, 0.0, out=found_BN)  # what was sent back may speak against an item
-        borrower_J = self._borrower_J
+        borrower_J = self.unmet_J
         if self.content is not None and len(borrower_J):
             found_BN[:, borrower_J] = self.content.lend(found_BN.T).T
             if self.config.unmet_content_weight:
@@ -355,7 +355,7 @@ class Sequence:
 
     def lent_prior(self, prior_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Log shares of what people begin with, (N + 1,), with those of unmet items borrowed."""
-        borrower_J = self._borrower_J
+        borrower_J = self.unmet_J
         if not len(borrower_J):
             return prior_N
         lent_N = np.log(self.lent(np.exp(prior_N)))

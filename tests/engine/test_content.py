@@ -103,6 +103,30 @@ def test_new_in_the_catalogue_is_recommended_at_once(shop) -> None:
     assert {item.item_id for item in engine.similar(item_id="i11", k=4).items} & {"i10", "i00", "i09", "i01"}
 
 
+def test_exploring_can_show_what_nobody_has_met(shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However low it ranks, the best new item is among the candidates, below all that reached them by their score."""
+    engine, folder = shop
+    engine.catalog(files=[write_items(folder / "again.csv", range(9, 12))])
+    engine.serving.refresh()
+    ranker = engine.serving.ranker
+    history = engine.shop.store.history("u1", 50)
+    allowed_N = np.arange(len(ranker.items) + 1) > 0
+    new = ranker.items.number("i11")
+    score_N = ranker.scores([history], "any")[0].copy()
+    score_N[new] = score_N[1:].min() - 50
+    found = ranker.candidates(history, allowed_N, 4, "any", False, score_N)
+    assert found.item_N.tolist() == sorted({*(np.argsort(-score_N)[:4]).tolist(), new})
+    below = found.mean_N[found.item_N != new].min()
+    assert found.mean_N[found.item_N == new] < below
+    np.testing.assert_allclose(found.mean_N[found.item_N == new], below, rtol=1e-4)
+    monkeypatch.setattr(type(ranker), "searches", True)
+    searched = ranker.candidates(history, allowed_N, 4, "any", False)
+    assert new in searched.item_N
+    assert len(searched.item_N) <= 5
+    allowed_N[new] = False
+    assert new not in ranker.candidates(history, allowed_N, 4, "any", False, score_N).item_N
+
+
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Engine.open(tmp_path / "shop") as engine:
         engine.init(name="S")
