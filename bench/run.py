@@ -34,3 +34,4 @@ def run(script: str, *words: str) -> None:
 if __name__ == "__main__":
     run("ingest.py")
     run("serve.py", *peer())
+    run("server.py", "--soak", "10", *peer())

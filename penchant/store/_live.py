@@ -12,6 +12,7 @@ would keep the bytes. Each environment knows up to which journal row it is built
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import uuid
@@ -35,6 +36,7 @@ _SLACK = (
     WINDOW + WINDOW // 2
 )  # a window may grow to this before its older third moves to `older`: rare, cheap writes
 _MAP_SIZE = 1 << 32  # address space of one bucket, not disk
+_LOCK_BYTES = 17 * 4096  # what LMDB maps for 1024 readers
 _POSITION = b"\x00seq"
 FORM = "3"  # of the windows: what lies there in another form is built again
 _CLEAN = f"clean {FORM}"
@@ -237,6 +239,27 @@ def entries_of(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]
         start = end
 
 
+def _take_room(path: str) -> None:
+    """Give an environment's lock file its room on the disk before LMDB maps it.
+
+    LMDB only sets its length. On a full disk, touching a page without room behind it ends the process (SIGBUS).
+
+    Raises:
+        OSError: There is no room.
+    """
+    try:
+        handle = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:  # a reader on a disk that nobody writes
+            return
+        raise
+    try:
+        if os.fstat(handle).st_blocks * 512 < _LOCK_BYTES:
+            os.posix_fallocate(handle, 0, _LOCK_BYTES)
+    finally:
+        os.close(handle)
+
+
 class _Environment:
     """One LMDB file, opened once a process however many stores use it (LMDB forbids more)."""
 
@@ -272,6 +295,7 @@ class _Environment:
         if self.env is not None:
             self.env.close()
             self.env = None
+        _take_room(self.path)
         self.env = lmdb.open(
             self.path, subdir=False, map_size=_MAP_SIZE, readonly=not writable, create=writable, sync=False,
             metasync=False, max_readers=1024, readahead=False,
@@ -416,6 +440,11 @@ class LiveHistories:
             The name of the new file, for ``link`` or ``discard``.
         """
         name = f"{bucket:02d}.{uuid.uuid4().hex[:12]}.mdb"
+        try:
+            _take_room(str(self.folder / name))
+        except OSError:
+            self.discard(name)
+            raise
         env = lmdb.open(
             str(self.folder / name),
             subdir=False,
