@@ -212,7 +212,7 @@ def restore(path: Path, request: gr.RestoreRequest, clock: Clock, progress: Prog
         shop.close()
     return gr.RestoreReport(
         path=str(path),
-        made=manifest.created,
+        made_ts=manifest.created,
         events=events,
         events_erased=manifest.events - events,
         erased=erased,

@@ -66,8 +66,8 @@ class Key(Noun, frozen=True):
     name: str
     scopes: list[Scope]
     rate: float  # requests a second to each operation
-    created: Micros
-    expires: Micros | None
+    created_ts: Micros
+    expires_ts: Micros | None
     state: Literal["active", "expired", "revoked"]
     replaced_by: str | None = None
 
@@ -183,7 +183,7 @@ class RestoreReport(Noun, frozen=True):
     """What was restored."""
 
     path: str
-    made: Micros  # when the backup was
+    made_ts: Micros  # when the backup was
     events: int
     events_erased: int  # that the backup had, and the restored shop has no more
     erased: int  # people erased again

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import hmac
 import os
 import re
@@ -119,8 +118,8 @@ class Keyring:
                     "name": row.name,
                     "scopes": row.scopes,
                     "rate": row.rate,
-                    "created": row.created,
-                    "expires": row.expires,
+                    "created_ts": row.created,
+                    "expires_ts": row.expires,
                     "state": row.state(now),
                     "replaced_by": row.replaced_by,
                 },
@@ -150,7 +149,7 @@ class Keyring:
         return self._keys
 
     def _digest(self, token: str) -> str:
-        return hmac.new(self._pepper(), token.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._pepper(), token.encode(), "sha256").hex()
 
     def _pepper(self) -> bytes:
         if self._pepper_bytes is None:
