@@ -8,7 +8,7 @@ PORT ?= 8000
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo serve test test-all check fix bench docs
+.PHONY: setup demo serve test test-all sdks check fix bench docs
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -33,6 +33,12 @@ test: setup
 test-all: setup
 	@echo "== running every test"
 	@$(BIN)/python -m pytest -ra
+
+sdks:
+	@echo "== installing the vendors' client libraries that tests/surfaces/test_sdks.py drives"
+	cd tests/sdk && npm install --no-audit --no-fund --no-package-lock
+	test -x tests/sdk/.venv/bin/python || $(PYTHON) -m venv tests/sdk/.venv
+	tests/sdk/.venv/bin/python -m pip install --quiet segment-analytics-python==2.4.0
 
 check: setup
 	$(BIN)/ruff check .

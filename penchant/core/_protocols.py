@@ -30,7 +30,7 @@ from penchant.core._arrays import (
     Snapshot,
 )
 from penchant.core._kinds import Target
-from penchant.core._types import ErasureReceipt, Estimate, Event, PackedCandidates, Slate
+from penchant.core._types import ErasureReceipt, Estimate, Event, Identified, PackedCandidates, Slate
 
 Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 """Called with (what is being done, units done, units in all or None, figures such as loss)."""
@@ -276,23 +276,64 @@ class Store(Protocol):
         """
         ...
 
-    def append(self, events: Sequence[Event]) -> list[str]:
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        said: Sequence[int | None] | None = None,
+        identified: Iterable[Identified] = (),
+        positions: Mapping[str, int] | None = None,
+    ) -> list[str]:
         """Store live events durably (fsynced) and add them to the live histories, in order.
 
         Every event has ``event_id`` and ``ts`` set. Returns one word each:
         ``stored | duplicate | conflict | erased``.
+
+        Args:
+            events: What happened.
+            said: The time each sender gave, where ``ts`` was completed or corrected by when it came; None where it gave
+                none. Two events of one id are the same if these and all else agree. Left out: the ``ts``.
+            identified: Guests who turned out to be somebody, stored in the same commit.
+            positions: How far sources outside are read with this call, stored in the same commit.
         """
+        ...
+
+    def known(self, event_ids: Sequence[str]) -> list[bool]:
+        """Whether events of these ids are stored."""
+        ...
+
+    def keep_aside(self, letters: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Keep refused live events durably, each a reason and the columns of an event; only the newest stay."""
+        ...
+
+    def letters(
+        self, *, limit: int = 100, before: int | None = None
+    ) -> tuple[int, list[tuple[int, int, str, dict[str, Any]]]]:
+        """How many refused events are kept; and number, time, reason and event of some, the newest first."""
+        ...
+
+    def guests(self, subject: str) -> list[str]:
+        """The guests that turned out to be this user, as subjects; an erasure takes them along."""
+        ...
+
+    def positions(self) -> dict[str, int]:
+        """How far each source outside was read."""
         ...
 
     def scan(
         self,
         *,
         bucket: int | None = None,
+        subject: str | None = None,
         columns: Sequence[str] | None = None,
         as_of: int | None = None,
         since: int | None = None,
     ) -> pa.Table:
-        """Events with since <= ts < as_of, of one bucket or all, ordered by (subject, ts, seq); journal included."""
+        """Events with since <= ts < as_of, of one bucket or all, ordered by (subject, ts, seq); journal included.
+
+        Events of guests who were identified before ``as_of`` are those of the user they turned out to be. ``subject``
+        asks for one person's only.
+        """
         ...
 
     def history(self, subject: str, limit: int = HISTORY_EVENTS) -> History:

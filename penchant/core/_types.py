@@ -50,6 +50,17 @@ class Event(Noun, frozen=True):
     props: dict[str, Any] | None = None
 
 
+class Identified(Noun, frozen=True):
+    """A guest who turned out to be somebody: from ``ts`` on it is known that the device is the user's.
+
+    Every event with both ids says so too.
+    """
+
+    anonymous_id: Id
+    user_id: Id
+    ts: Micros
+
+
 class Reason(Noun, frozen=True):
     """Why an item is in a slate: a short sentence and what it rests on."""
 

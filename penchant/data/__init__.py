@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from penchant.data._labels import item_labels
     from penchant.data._live import check_event
     from penchant.data._mapping import Mapping, mappings_from
+    from penchant.data._messages import MESSAGE_FORMS, Message, read_message
     from penchant.data._quarantine import Quarantine
     from penchant.data._recognise import Recognised, recognise
     from penchant.data._report import CleaningReport
@@ -91,7 +92,9 @@ _LAZY = {
     "FeatureTransform": "_transform",
     "Finding": "_doctor_findings",
     "Health": "_doctor_findings",
+    "MESSAGE_FORMS": "_messages",
     "Mapping": "_mapping",
+    "Message": "_messages",
     "Quarantine": "_quarantine",
     "RULE": "_rules",
     "RULES": "_rules",
@@ -134,6 +137,7 @@ _LAZY = {
     "open_source": "_source",
     "raw_features": "_features",
     "read_catalog": "_catalog",
+    "read_message": "_messages",
     "read_users": "_users",
     "recognise": "_recognise",
     "render_health_html": "_health_view",
@@ -146,6 +150,7 @@ _LAZY = {
 
 __all__ = [
     "DRAFT_SCHEMA",
+    "MESSAGE_FORMS",
     "RULE",
     "RULES",
     "VISIT",
@@ -162,6 +167,7 @@ __all__ = [
     "Health",
     "LiveSequences",
     "Mapping",
+    "Message",
     "Quarantine",
     "Recognised",
     "Rule",
@@ -205,6 +211,7 @@ __all__ = [
     "open_source",
     "raw_features",
     "read_catalog",
+    "read_message",
     "read_users",
     "recognise",
     "render_health_html",

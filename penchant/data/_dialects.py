@@ -127,13 +127,14 @@ def draft_objects(
             found = [Parsed(fault="damaged_row", detail=f"unexpected form: {error}"[:200])]
         extra = {p: item[p] for p in props if item.get(p) is not None}
         for part, event in enumerate(found or [Parsed()]):
-            events.append(_row(event, row, part, settings, notes, extra))
+            events.append(draft_row(event, row, part, settings, notes, extra))
     return pa.Table.from_pylist(events, schema=DRAFT_SCHEMA)
 
 
-def _row(
+def draft_row(
     event: Parsed, row: int, part: int, settings: Settings, notes: Notes, extra: dict[str, Any]
 ) -> dict[str, Any]:
+    """One event of a nested row in the columns of DRAFT_SCHEMA."""
     out: dict[str, Any] = {"row": row, "part": part, "fault": event.fault, "detail": event.detail}
     for name in ID_COLUMNS:
         raw = getattr(event, name)
@@ -164,6 +165,7 @@ def _row(
     if event.position is not None:
         whole = isinstance(event.position, int | float | str) and str(event.position).lstrip("-").isdigit()
         out["position"] = int(event.position) if whole and abs(int(event.position)) < 10**9 else -1
+    out["consent"] = event.consent
     kept = {**event.props, **extra}
     out["props"] = to_json(kept) if kept else None
     return out

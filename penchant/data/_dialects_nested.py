@@ -34,6 +34,7 @@ class Parsed:
     text: Any = None
     recommendation_id: Any = None
     position: Any = None
+    consent: str | None = None  # purposes, comma separated; None: nothing is said
     props: dict[str, Any] = field(default_factory=dict)
     fault: str | None = None
     detail: str | None = None
@@ -99,8 +100,9 @@ def ga4(row: dict[str, Any]) -> list[Parsed]:
     base = Parsed(
         user_id=_first(row.get("user_id")),
         anonymous_id=_first(row.get("user_pseudo_id")),
-        session_id=params.get("ga_session_id"),
+        session_id=_first(params.get("ga_session_id"), params.get("session_id")),
         currency=params.get("currency"),
+        recommendation_id=params.get("recommendation_id"),
     )
     base = _moment(base, row.get("event_timestamp"))
     kind = _GA4.get(str(name))
@@ -110,7 +112,7 @@ def ga4(row: dict[str, Any]) -> list[Parsed]:
     event_id = (
         f"{order}#{kind}" if order not in {None, "(not set)"} and kind in {"purchase", "refund"} else None
     )
-    base = replace(base, kind=kind, event_id=event_id)
+    base = replace(base, kind=kind, event_id=_first(params.get("event_id"), event_id))
     if kind == "search":
         return [replace(base, query=params.get("search_term"))]
     if kind in _NO_ITEM:
@@ -121,11 +123,45 @@ def ga4(row: dict[str, Any]) -> list[Parsed]:
             item_id=_first(item.get("item_id"), item.get("item_name")),
             price=item.get("price"),
             quantity=item.get("quantity"),
-            position=item.get("item_list_index") if str(item.get("item_list_index")).isdigit() else None,
+            position=_place(_first(item.get("item_list_index"), item.get("index"))),
         )
         for item in _list(row.get("items"))
     ]
     return _numbered(base, products)
+
+
+def _place(value: Any) -> Any:
+    return value if str(value).isdigit() else None
+
+
+def ga4_measurement(message: dict[str, Any]) -> list[Parsed]:
+    """One event of a GA4 Measurement Protocol request, with the request's own fields around it in ``event``.
+
+    It is put into the shape of the export and read as that. ``timestamp_micros`` may stand at the event or at the
+    request; without either the event happens when it comes.
+    """
+    event = _map(message.get("event"))
+    params = _map(event.get("params"))
+    consent = _map(message.get("consent"))
+    row = {
+        "event_name": event.get("name"),
+        "event_timestamp": _first(event.get("timestamp_micros"), message.get("timestamp_micros")),
+        "user_id": message.get("user_id"),
+        "user_pseudo_id": _first(message.get("client_id"), message.get("app_instance_id")),
+        "event_params": [
+            {"key": key, "value": {"string_value": value}}
+            for key, value in params.items()
+            if not isinstance(value, dict | list)
+        ],
+        "items": params.get("items"),
+    }
+    found = ga4(row)
+    refuses = _denied(consent.get("ad_personalization")) or message.get("non_personalized_ads") is True
+    return [replace(part, consent="analytics") for part in found] if refuses else found
+
+
+def _denied(value: Any) -> bool:
+    return str(value).upper() == "DENIED"
 
 
 def _param(value: Any) -> Any:
@@ -168,6 +204,7 @@ def segment(row: dict[str, Any]) -> list[Parsed]:
         session_id=_first(props.get("session_id"), context.get("sessionId"), context.get("session_id")),
         currency=props.get("currency"),
         recommendation_id=props.get("recommendation_id"),
+        consent=_segment_consent(context),
     )
     base = _segment_time(base, row)
     word = row.get("event")
@@ -180,6 +217,25 @@ def segment(row: dict[str, Any]) -> list[Parsed]:
     products = _list(props.get("products"))
     found = [_segment_product(base, p, props) for p in products or [props]]
     return _numbered(base, found)
+
+
+def _segment_consent(context: dict[str, Any]) -> str | None:
+    """The purposes among ``context.consent.categoryPreferences``; None where the message names none of ours."""
+    told = {
+        str(name).lower().replace("-", "_"): given
+        for name, given in _map(_map(context.get("consent")).get("categoryPreferences")).items()
+    }
+    named = {purpose: [told[w] for w in words if w in told] for purpose, words in _PURPOSES.items()}
+    if not any(named.values()):
+        return None
+    return ",".join(purpose for purpose, given in named.items() if any(g is True for g in given))
+
+
+# How consent managers call our purposes.
+_PURPOSES = {
+    "personalise": ("personalise", "personalize", "personalisation", "personalization", "functional"),
+    "analytics": ("analytics", "performance", "statistics"),
+}
 
 
 def _segment_product(base: Parsed, product: dict[str, Any], whole: dict[str, Any]) -> Parsed:

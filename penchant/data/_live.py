@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
+
 from penchant.core import Event, EventKind
 from penchant.core.errors import InputError
 from penchant.data._columns import MAX_ID_BYTES, clean_id
@@ -44,20 +46,39 @@ def check_event(event: Event, settings: Settings, now: int) -> Event:
         'u1'
     """
     row = event_fields(event)
+    _judge(row, settings, now, event)
+    own = {n: row[n] for n in ("ts", "value", "quantity", *ID_COLUMNS)}
+    kept = {n: getattr(event, n) for n in ("currency", "query", "text", "position", "consent", "props")}
+    return Event(kind=EventKind(row["kind"]), **own, **kept)
+
+
+def check_draft(row: dict[str, Any], settings: Settings, now: int) -> Event:
+    """Judge and complete one row of DRAFT_SCHEMA as a live event; see ``check_event``.
+
+    Raises:
+        InputError: It breaks a rule.
+    """
+    _judge(row, settings, now, row)
+    own = {n: row[n] for n in ("ts", "value", "quantity", *ID_COLUMNS)}
+    kept = {n: row[n] for n in ("currency", "query", "text", "position")}
+    consent = None if row["consent"] is None else [p for p in row["consent"].split(",") if p]
+    props = None if row["props"] is None else msgspec.json.decode(row["props"])
+    return Event(kind=EventKind(row["kind"]), **own, **kept, consent=consent, props=props)
+
+
+def _judge(row: dict[str, Any], settings: Settings, now: int, given: Event | dict[str, Any]) -> None:
+    """Refuse a row that breaks a rule, or complete it."""
     if row["ts"] is None:
         row["ts"] = now
     limits = limits_of(settings, now)
     broken = first_broken(row, limits)
     if broken is not None:
-        raise _refusal(broken, row, event)
+        raise _refusal(broken, row, given)
     if returns(row, limits):
         row["kind"] = "refund"
         row["quantity"] = abs(row["quantity"])
         row["value"] = None if row["value"] is None else abs(row["value"])
     row["event_id"] = row["event_id"] or content_id(row)
-    own = {n: row[n] for n in ("ts", "value", "quantity", *ID_COLUMNS)}
-    kept = {n: getattr(event, n) for n in ("currency", "query", "text", "position", "consent", "props")}
-    return Event(kind=EventKind(row["kind"]), **own, **kept)
 
 
 def event_fields(event: Event) -> dict[str, Any]:
@@ -78,10 +99,10 @@ def event_fields(event: Event) -> dict[str, Any]:
     return row
 
 
-def _refusal(rule: Rule, row: dict[str, Any], event: Event) -> InputError:
+def _refusal(rule: Rule, row: dict[str, Any], given: Event | dict[str, Any]) -> InputError:
     field = _PATHS.get(rule.code, rule.field)
     value = (
-        getattr(event, field, None)
+        (given.get(field) if isinstance(given, dict) else getattr(given, field, None))
         if field in {"kind", "ts", "value", "quantity", "currency", "position"}
         else None
     )

@@ -156,6 +156,7 @@ def _fingerprint(
         "version": status.table_version,
         "span": [status.first_ts, status.last_ts],
         "erased": status.detail.get("erased_subjects"),
+        "links": [status.detail.get("links"), status.detail.get("links_seen")],
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for table in (catalog, users):

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from penchant.core import load_on_use
 from penchant.engine._access import CALLER, Caller, log_access
+from penchant.engine._collect_requests import *  # noqa: F403
+from penchant.engine._collect_requests import __all__ as _collect_all
 from penchant.engine._engine import Engine
 from penchant.engine._experiment_requests import *  # noqa: F403
 from penchant.engine._experiment_requests import __all__ as _experiments_all
@@ -79,6 +81,7 @@ __all__ = [
     "renamed",
     "renamed_problem",
     "trace_of",
+    *_collect_all,
     *_experiments_all,
     *_govern_all,
     *_replay_all,

@@ -14,6 +14,7 @@ import msgspec
 from penchant.core import Clock, ErasureReceipt, Progress, Slate, no_progress, now
 from penchant.core.errors import InputError, PenchantError, ShopError
 from penchant.data import Health
+from penchant.engine import _collect_requests as cr
 from penchant.engine import _experiment_requests as xr
 from penchant.engine import _govern_requests as gr
 from penchant.engine import _requests as rq
@@ -265,6 +266,34 @@ class Engine:
         """Keep count of what became of events."""
         with self._tallying:
             self.tally.update(result.status for report in reports for result in report.results)
+
+    @operation(scope="write", reads=cr.CollectedRequest, together="collect_all")
+    def collect(self, request: cr.CollectRequest) -> cr.CollectReport:
+        """Tell the shop what just happened in the words of another system; ``observe`` for its messages.
+
+        Segment and RudderStack calls, GA4 events, Google Retail and Shopify events are read by the same dialects as
+        files of them. Calls of ``identify`` and ``alias`` join a guest to a user. What is stored is on disk when this
+        returns; a message sent again counts once, and one that has another's id is refused and kept aside.
+        """
+        from penchant.engine._collect import collect
+
+        return collect(self.shop, self.serving, request)
+
+    def collect_all(self, requests: Sequence[cr.CollectRequest]) -> list[cr.CollectReport | PenchantError]:
+        """Answer several ``collect`` requests with one commit; an error stands in the place of its answer."""
+        from penchant.engine._collect import collect_all
+
+        return collect_all(self.shop, self.serving, requests)
+
+    @operation(scope="manage")
+    def dead_letters(self, request: cr.DeadLettersRequest) -> cr.DeadLettersReport:
+        """Look at live events that were refused and kept aside, each with its reason.
+
+        They can be mended and sent to ``observe``. The newest ten thousand are kept.
+        """
+        from penchant.engine._collect import dead_letters
+
+        return dead_letters(self.shop, request)
 
     @operation(scope="manage", job=True, isolated=True)
     def train(self, request: tr.TrainRequest) -> tr.TrainReport:

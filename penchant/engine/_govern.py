@@ -31,17 +31,20 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
         ErasureIncomplete: Everything the shop knows of was removed, but files in its folder still hold the id.
     """
     subject = request.subject
-    note_erasure(shop, subject)
+    everybody = [*shop.store.guests(subject), subject]
+    for name in everybody:
+        note_erasure(shop, name)
     removed = {
-        "consent": shop.consent.forget(subject),
-        "quarantine": shop.quarantine.erase(subject),
+        "consent": sum(shop.consent.forget(name) for name in everybody),
+        "quarantine": sum(shop.quarantine.erase(name) for name in everybody),
         "snapshots": _drop(shop.snapshots),
         "runs": _drop(shop.runs),
         "reports": _drop(shop.path / "reports"),
-        "jobs": forget_jobs(shop.path / "jobs", subject),
+        "jobs": sum(forget_jobs(shop.path / "jobs", name) for name in everybody),
     }
     receipt = shop.store.erase(subject)
-    refused = [f"quarantine/{name}" for name in shop.quarantine.holding(subject)]
+    held = {name for person in everybody for name in shop.quarantine.holding(person)}
+    refused = [f"quarantine/{name}" for name in sorted(held)]
     if remaining := [*receipt.remaining, *refused]:
         raise ErasureIncomplete(
             "the person was erased from the shop, but the id still stands in files of its folder",
@@ -67,9 +70,12 @@ def export_user(shop: Shop, serving: Serving, request: rq.ExportRequest) -> rq.E
     report = rq.ExportReport(
         subject=subject,
         events=kept["events"],
-        refused=shop.quarantine.export(subject),
+        refused=[
+            row for name in [subject, *shop.store.guests(subject)] for row in shop.quarantine.export(name)
+        ],
         decisions=msgspec.convert(kept["decisions"], list[Slate]),
         attributes=kept["attributes"] or {},
+        letters=kept["letters"],
         profile=profile(shop, serving, who),
         erased=bool(kept["erased"]),
         consent=shop.consent.history(subject),

@@ -32,6 +32,7 @@ from penchant.core import (
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
+from penchant.engine._collect import keep_aside, named_columns, take
 from penchant.engine._explore import Drawn, hash_of
 from penchant.engine._people import known_person, may, no_history, withheld
 from penchant.engine._refusal import refusal
@@ -56,7 +57,7 @@ _VERBS = {
 def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.ObserveReport:
     """Check each event, store the good ones in one fsynced commit, and say what became of each."""
     checked = _check(shop, request)
-    return _report(serving, checked, shop.store.append(checked.good) if checked.good else [])
+    return _report(shop, checked, take(shop, serving, checked.good, said=checked.said))
 
 
 def observe_all(
@@ -64,15 +65,16 @@ def observe_all(
 ) -> list[rq.ObserveReport | PenchantError]:
     """Do the same for several requests with one commit."""
     checked = [_check(shop, request) for request in requests]
+    good = [event for one in checked for event in one.good]
     try:
-        words = shop.store.append([event for one in checked for event in one.good])
+        words = take(shop, serving, good, said=[ts for one in checked for ts in one.said])
     except InputError:  # an event that cannot be stored: it fails its own request alone
         return [_or_error(shop, serving, request) for request in requests]
     except PenchantError as error:
         return [error for _ in requests]
     found: list[rq.ObserveReport | PenchantError] = []
     for one in checked:
-        found.append(_report(serving, one, words[: len(one.good)]))
+        found.append(_report(shop, one, words[: len(one.good)]))
         words = words[len(one.good) :]
     return found
 
@@ -88,12 +90,16 @@ class _Checked(NamedTuple):
     """The events of a request that may be stored, and a result, or None for those, in the place of each."""
 
     good: list[Event]
+    said: list[int | None]  # the time each sender gave
     results: list[rq.EventResult | None]
+    letters: list[tuple[str, dict[str, Any]]]  # what is refused, to be kept aside
 
 
 def _check(shop: Shop, request: rq.ObserveRequest) -> _Checked:
     now = shop.clock()
     good: list[Event] = []
+    said: list[int | None] = []
+    letters: list[tuple[str, dict[str, Any]]] = []
     results: list[rq.EventResult | None] = []
     for position, event in enumerate(request.events):
         try:
@@ -103,28 +109,26 @@ def _check(shop: Shop, request: rq.ObserveRequest) -> _Checked:
                 results.append(rq.EventResult.of(known.event_id, "withheld"))
                 continue
             good.append(known)
+            said.append(fitting.ts)
             results.append(None)
         except InputError as error:
             where = f"$.events[{position}]" + (error.path or "").removeprefix("$")
             text = str(InputError(error.message, value=error.value, hint=error.hint, path=where))
             results.append(rq.EventResult(event_id=_own_id(event), status="refused", error=text))
-    return _Checked(good, results)
+            letters.append((text, named_columns(shop, _columns(event))))
+    return _Checked(good, said, results, letters)
 
 
-def _report(serving: Serving, checked: _Checked, words: Sequence[str]) -> rq.ObserveReport:
-    """What became of each event, by the store's words for the good ones; the stored ones are learned from."""
-    told: list[rq.EventResult] = []
-    fresh: list[Event] = []
+def _report(shop: Shop, checked: _Checked, words: Sequence[str]) -> rq.ObserveReport:
+    """What became of each event, by the store's words for the good ones; what was refused is kept aside."""
     good = zip(checked.good, words, strict=True)
-    for result in checked.results:
-        if result is None:
-            event, word = next(good)
-            result = rq.EventResult.of(event.event_id, word)
-            if word == "stored" and event.item_id is not None:
-                fresh.append(event)
-        told.append(result)
-    serving.observed(fresh)
+    told = [result or _told(*next(good)) for result in checked.results]
+    keep_aside(shop, checked.letters)
     return rq.ObserveReport(results=told, stored=sum(r.status == "stored" for r in told))
+
+
+def _told(event: Event, word: str) -> rq.EventResult:
+    return rq.EventResult.of(event.event_id, word)
 
 
 def _fitting(given: Any) -> Event:
@@ -142,6 +146,12 @@ def _fitting(given: Any) -> Event:
         return msgspec.convert(plain, Event)
     except msgspec.ValidationError as error:
         raise refusal("observe", Event, error, plain) from None
+
+
+def _columns(given: Any) -> dict[str, Any]:
+    """What came as an event, as far as it has the fields of one."""
+    plain = msgspec.structs.asdict(given) if isinstance(given, Event) else given
+    return {k: plain[k] for k in Event.__struct_fields__ if k in plain} if isinstance(plain, dict) else {}
 
 
 def _own_id(given: Any) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import DAY, bucket_of
+from penchant.core import DAY
 from penchant.engine import _requests as rq
 from penchant.engine._people import may
 from penchant.engine._serving import Serving
@@ -88,8 +88,7 @@ def _nothing(shop: Shop) -> pa.Table:
 def personal_events(shop: Shop, subject: str) -> pa.Table:
     """All events of one person, oldest first: what interests are made of."""
     columns = ["subject", "ts", "kind", "item_id", "value", "currency"]
-    table = shop.store.scan(bucket=bucket_of(subject, shop.store.num_buckets), columns=columns)
-    return table.filter(pc.equal(table["subject"], subject))
+    return shop.store.scan(subject=subject, columns=columns)
 
 
 def item_tags(shop: Shop, ids: pa.Array | None = None) -> dict[str, tuple[str | None, list[str]]]:

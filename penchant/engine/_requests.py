@@ -409,6 +409,7 @@ class ExportReport(Noun, frozen=True):
     profile: Profile
     refused: list[dict[str, Any]] = []  # rows in the quarantine: source, row, reason, detail, raw
     consent: list[Choice] = []
+    letters: list[dict[str, Any]] = []  # live events kept aside: number, ts, reason, event
     erased: bool = False
 
 

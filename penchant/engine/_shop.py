@@ -133,6 +133,15 @@ class PrivacySettings(Noun, frozen=True):
     ] = ""
 
 
+class CollectSettings(Noun, frozen=True):
+    """What the collector takes from browsers: the ``[collect]`` table."""
+
+    origins: Annotated[
+        list[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]],
+        Meta(description="web pages that may send events, such as https://shop.example; * for any"),
+    ] = []
+
+
 class ShopConfig(Noun, frozen=True):
     """All of ``shop.toml``. An unknown or mistyped key is refused at the start, by name."""
 
@@ -147,6 +156,7 @@ class ShopConfig(Noun, frozen=True):
     store: StoreSettings = msgspec.field(default_factory=StoreSettings)
     train: TrainSettings = msgspec.field(default_factory=TrainSettings)
     content: ContentSettings = msgspec.field(default_factory=ContentSettings)
+    collect: CollectSettings = msgspec.field(default_factory=CollectSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
     mapping: list[Mapping] = []

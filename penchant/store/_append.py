@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from penchant.core import Cipher, Event, bucket_of
+from penchant.core import Cipher, Event, Identified, bucket_of
 from penchant.core.errors import InputError
 from penchant.store._hashing import Persons, hash_text
+from penchant.store._identity import link_of, told_by
 from penchant.store._ids import IdIndex
-from penchant.store._journal import Journal, signed
+from penchant.store._journal import Journal, LinkRow, signed
 from penchant.store._rows import Row, Stored, encode_row, event_row
 
 
@@ -21,6 +22,7 @@ class _Prepared:
     id_hash: int
     content: int
     body: bytes
+    link: LinkRow | None  # where the event has both ids
 
 
 @dataclass(slots=True)
@@ -30,23 +32,40 @@ class Append:
     events: list[_Prepared]
     words: list[str] | None = None
     error: Exception | None = None
+    links: list[LinkRow] = field(default_factory=list)
+    positions: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, events: Sequence[Event], persons: Persons, cipher: Cipher | None) -> Append:
+    def of(
+        cls,
+        events: Sequence[Event],
+        persons: Persons,
+        cipher: Cipher | None,
+        *,
+        said: Sequence[int | None] | None = None,
+        identified: Iterable[Identified] = (),
+        positions: Mapping[str, int] | None = None,
+    ) -> Append:
         """Do in the caller's thread what needs no lock: rows, hashes, bodies."""
-        return cls([_prepare(event, persons, cipher) for event in events])
+        times = [event.ts for event in events] if said is None else said
+        prepared = [_prepare(e, t, persons, cipher) for e, t in zip(events, times, strict=True)]
+        return cls(
+            prepared, links=[link_of(found, persons) for found in identified], positions=positions or {}
+        )
 
 
-def _prepare(event: Event, persons: Persons, cipher: Cipher | None) -> _Prepared:
+def _prepare(event: Event, said: int | None, persons: Persons, cipher: Cipher | None) -> _Prepared:
     row = event_row(event)
+    link = told_by(row)
     try:
         return _Prepared(
             row,
             persons(row.subject),
             bucket_of(row.subject),
             hash_text(row.event_id),
-            row.content_hash(),
+            row.content_hash(said),
             encode_row(row, cipher),
+            None if link is None else link_of(link, persons),
         )
     except UnicodeEncodeError as error:
         raise InputError("an event holds text that is not valid Unicode", value=row.event_id) from error
@@ -83,8 +102,12 @@ def commit_appends(
         key, content = signed(event.id_hash), signed(event.content)
         rows.append((seq, key, content, event.person, event.bucket, event.row.ts, event.body))
         stored.setdefault(event.bucket, []).append(Stored(seq, event.row))
-    if rows:
-        journal.insert_events(rows)
+    told = [event.link for event, word in zip(events, words, strict=True) if event.link and word == "stored"]
+    told += [link for request in requests for link in request.links]
+    links = [link for link in told if link[0] not in tombstones and link[1] not in tombstones]
+    positions = [item for request in requests for item in request.positions.items()]
+    if rows or links or positions:
+        journal.insert_events(rows, links, positions)
     done = iter(words)
     for request in requests:
         request.words = [next(done) for _ in request.events]

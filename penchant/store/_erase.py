@@ -90,8 +90,14 @@ class Eraser:
             events = db.execute("DELETE FROM journal WHERE person = ?", (target.person,)).rowcount
             decisions = db.execute("DELETE FROM decisions WHERE person = ?", (target.person,)).rowcount
             db.execute("DELETE FROM damaged")  # whose they were can no longer be told
+            letters = db.execute(
+                "DELETE FROM letters WHERE person = ? OR device = ?", (target.person, target.device)
+            ).rowcount
+            links = db.execute(
+                "DELETE FROM links WHERE person = ? OR guest = ?", (target.person, target.person)
+            ).rowcount
             self._blank_device(db, target)
-        return {"journal": events, "decisions": decisions}
+        return {"journal": events, "decisions": decisions, "links": links, "letters": letters}
 
     def _blank_device(self, db: Any, target: Target) -> None:
         """Events of known users may carry the guest's device id: take it out of them."""

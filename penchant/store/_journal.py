@@ -26,8 +26,21 @@ from penchant.store._files import guard
 from penchant.store._hashing import U64
 from penchant.store._rows import Stored, decode_row
 
-SCHEMA_VERSION = 2
-SCHEMA = """
+SCHEMA_VERSION = 3
+# Since version 3: whose a guest's device is, events kept aside, and how far sources outside were read.
+_SCHEMA_3 = """
+CREATE TABLE links (
+    guest BLOB NOT NULL, person BLOB NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (guest, person)) WITHOUT ROWID;
+CREATE INDEX links_person ON links (person);
+CREATE INDEX links_ts ON links (ts);
+CREATE TABLE letters (
+    number INTEGER PRIMARY KEY, ts INTEGER NOT NULL, person BLOB, device BLOB, body BLOB NOT NULL);
+CREATE INDEX letters_person ON letters (person);
+CREATE TABLE positions (source TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+"""
+SCHEMA = (
+    """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (
     seq INTEGER PRIMARY KEY, id_hash INTEGER NOT NULL UNIQUE, content INTEGER NOT NULL,
@@ -42,11 +55,15 @@ CREATE TABLE tombstones (person BLOB PRIMARY KEY, ts INTEGER NOT NULL) WITHOUT R
 CREATE TABLE erasures (person BLOB PRIMARY KEY, device BLOB, bucket INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE damaged (seq INTEGER PRIMARY KEY, body BLOB);
 """
+    + _SCHEMA_3
+)
 _COLUMNS = "seq, id_hash, content, person, bucket, ts, body, sum"
 _PAGE = 10_000
 
 EventRow = tuple[int, int, int, bytes, int, int, bytes]
 """seq, id_hash, content, person, bucket, ts, body."""
+LinkRow = tuple[bytes, bytes, int, bytes]
+"""guest, person, ts, both ids as JSON."""
 
 
 def signed(number: int) -> int:
@@ -75,6 +92,7 @@ def first_rows() -> list[tuple[str, bytes]]:
         ("salt", secrets.token_bytes(16)),
         ("next_seq", b"0"),
         ("compacted", b"-1"),
+        ("linked", b"1"),  # whether events that came before links were kept have been searched for them
     ]
 
 
@@ -102,6 +120,7 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._linked: bool | None = None
         try:
             self._check()
         except BaseException:
@@ -123,7 +142,9 @@ class Journal:
                     value=schema,
                     hint="open it for writing once, such as by `penchant status`: that brings it up to date",
                 )
-            self._add_sums()
+            if schema < 2:
+                self._add_sums()
+            self._add_links()
         self.salt: bytes = bytes(self.meta("salt"))
 
     def _add_sums(self) -> None:
@@ -140,7 +161,15 @@ class Journal:
             ).fetchall():
                 made = decision_sum((row[0], row[1], row[2], row[3]))
                 db.execute("UPDATE decisions SET sum = ? WHERE number = ?", (made, number))
-            db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (b"%d" % SCHEMA_VERSION,))
+            db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (b"2",))
+
+    def _add_links(self) -> None:
+        """From version 2, which did not join guests to users; the store looks for links in what is there."""
+        with self.transaction("cannot bring the journal up to date") as db:
+            for statement in _SCHEMA_3.split(";")[:-1]:
+                db.execute(statement)
+            _put_number(db, "linked", 0)
+            _put_number(db, "schema", SCHEMA_VERSION)
 
     # ---- reading -------------------------------------------------------------------------------------
 
@@ -233,6 +262,26 @@ class Journal:
         """Persons who were erased."""
         return {bytes(person) for (person,) in self.query("SELECT person FROM tombstones")}
 
+    def links(self, where: str, *values: Any) -> list[tuple[int, bytes]]:
+        """Time and ids of links."""
+        return self.query(f"SELECT ts, body FROM links WHERE {where}", *values)
+
+    @property
+    def has_links(self) -> bool:
+        """Whether anybody may be linked; most shops' answers need not look further. A reader cannot know."""
+        if self._linked is None:
+            self._linked = self.database.readonly or self.num_links((1 << 63) - 1) > 0
+        return self._linked
+
+    def num_links(self, before: int) -> int:
+        """How many links are known of before a time."""
+        return int(self.query("SELECT count(*) FROM links WHERE ts < ?", before)[0][0])
+
+    def stamp_of_links(self) -> tuple[int, int]:
+        """How many links there are, and a number that changes when one is found to be older than it seemed."""
+        count, seconds = self.query("SELECT count(*), coalesce(sum(ts / 1000003), 0) FROM links")[0]
+        return int(count), int(seconds)
+
     def decisions(self, person: bytes | None, newest: int | None = None) -> Iterator[bytes]:
         """Sound bodies of decisions, of one person or all, in order of time; read page by page.
 
@@ -265,13 +314,31 @@ class Journal:
         with self.database.transaction(what) as db:
             yield db
 
-    def insert_events(self, rows: Iterable[EventRow]) -> None:
-        """Add events in one transaction."""
+    def insert_events(
+        self,
+        rows: Iterable[EventRow],
+        links: Iterable[LinkRow] = (),
+        positions: Iterable[tuple[str, int]] = (),
+    ) -> None:
+        """Add events in one transaction, with links (the earliest of a pair stays) and positions of sources."""
         with self.transaction() as db:
             db.executemany(
                 f"INSERT INTO journal ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(*row, event_sum(row)) for row in rows],
             )
+            if links:
+                self._linked = True
+                db.executemany(
+                    "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT (guest, person)"
+                    " DO UPDATE SET ts = excluded.ts WHERE excluded.ts < links.ts",
+                    links,
+                )
+            if positions:
+                db.executemany(
+                    "INSERT INTO positions VALUES (?, ?) ON CONFLICT (source) DO UPDATE"
+                    " SET position = excluded.position WHERE excluded.position > positions.position",
+                    positions,
+                )
 
     def insert_decisions(self, rows: Iterable[tuple[str, int, bytes, bytes]]) -> None:
         """Add decisions; one that is there already stays as it is."""

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import DAY, EVENT_SCHEMA, Cipher
+from penchant.core import DAY, EVENT_SCHEMA, Cipher, Identified
 from penchant.store._hashing import U64, Persons, hash_contents, hash_texts
+from penchant.store._identity import told_by_all
 from penchant.store._ids import Run, merge_runs, probe, settle, sorted_pairs, write_run
 from penchant.store._parquet import FILE_SCHEMA, BucketFiles, DataFile, read_file
 from penchant.store._rows import conform, seal_table, unseal_table
@@ -138,6 +139,7 @@ class Loader:
         self._repeated_runs: list[Run] = []  # ids of this load that were stored before
         self.refused = RefusedRows(folder, token, source)
         self.counts = Counts()
+        self._told: dict[tuple[str, str], int] = {}
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take a batch (EVENT_SCHEMA and ``row``); rows are worked off in groups."""
@@ -174,6 +176,9 @@ class Loader:
         batch = self._without_erased(batch)
         if batch.num_rows == 0:
             return
+        for found in told_by_all(batch):
+            pair = (found.anonymous_id, found.user_id)
+            self._told[pair] = min(found.ts, self._told.get(pair, found.ts))
         ids, contents = hash_texts(batch.column(0)), hash_contents(batch)
         verdict = self._judge(ids, contents)
         self.refused.add(batch, verdict)
@@ -196,6 +201,12 @@ class Loader:
         keep = ~np.array(erased)[subjects.indices.to_numpy()]
         self.counts.erased += int(np.count_nonzero(~keep))
         return batch.filter(pa.array(keep))
+
+    def told(self) -> list[Identified]:
+        """Guests who turned out to be somebody, by the events of this load; each pair once, at its earliest."""
+        return [
+            Identified(anonymous_id=guest, user_id=user, ts=ts) for (guest, user), ts in self._told.items()
+        ]
 
     def remember(self, ids: U64, contents: U64, verdict: npt.NDArray[np.uint8]) -> None:
         """Keep the ids of judged rows, for the rows that follow and for the index."""

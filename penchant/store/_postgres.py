@@ -160,7 +160,7 @@ class Postgres:
     def reclaim(self, *, rewrite: bool) -> bool:
         """Let the server reuse the room of deleted rows; with ``rewrite`` it writes the tables anew."""
         with self.lock, self._guard("cannot clear deleted rows"):
-            for table in ("journal", "decisions", "damaged"):
+            for table in ("journal", "decisions", "damaged", "links", "letters"):
                 self._write().execute(f"VACUUM {'FULL ' if rewrite else ''}{table}")
         return True
 

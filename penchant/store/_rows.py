@@ -48,9 +48,14 @@ class Row(msgspec.Struct, omit_defaults=True):
     consent: str | None = None
     props: str | None = None
 
-    def content_hash(self) -> int:
-        """Hash of what the event says; equal to ``hash_contents`` of the same row in Arrow."""
-        return hash_content(_content_of(self))
+    def content_hash(self, said: int | None) -> int:
+        """Hash of what the event says; equal to ``hash_contents`` of the same row in Arrow where ``said`` is ``ts``.
+
+        ``said`` is the time its sender gave. Where ours was completed or corrected by when it came, an event sent again
+        has another ``ts`` and is still the same event.
+        """
+        values: tuple[Any, ...] = _content_of(self)
+        return hash_content(values if said == self.ts else (said, *values[1:]))
 
 
 class Stored(msgspec.Struct, frozen=True):

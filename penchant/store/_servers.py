@@ -1,8 +1,18 @@
-"""Servers that may keep a part of a shop instead of its folder."""
+"""Where the parts of a shop lie: in its folder, or on servers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penchant.store._database import Database
+from penchant.store._hashing import Persons
+from penchant.store._journal import open_file
+from penchant.store._live import LiveHistories
+
+if TYPE_CHECKING:
+    from penchant.store._redis import RedisHistories
 
 
 @dataclass(frozen=True)
@@ -18,3 +28,19 @@ class Servers:
     shop: str = "shop"
     journal: str = ""
     live: str = ""
+
+    def database(self, path: Path, *, readonly: bool) -> Database:
+        """Open the journal's database of the shop at a path."""
+        if not self.journal:
+            return open_file(path / "journal.db", readonly=readonly)
+        from penchant.store._postgres import Postgres
+
+        return Postgres(self.journal, self.shop, readonly=readonly)
+
+    def histories(self, path: Path, persons: Persons, *, readonly: bool) -> LiveHistories | RedisHistories:
+        """Open the live histories of the shop at a path."""
+        if not self.live:
+            return LiveHistories(path / "live", persons, readonly=readonly)
+        from penchant.store._redis import RedisHistories
+
+        return RedisHistories(self.live, self.shop, persons, readonly=readonly)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import heapq
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +25,7 @@ from penchant.core import (
     ErasureReceipt,
     Event,
     History,
+    Identified,
     LoadReport,
     PackedCandidates,
     Progress,
@@ -36,25 +38,27 @@ from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.store import _compact
 from penchant.store._answers import BatchAnswers
 from penchant.store._append import Append, commit_appends
-from penchant.store._database import Database, copy_file
+from penchant.store._database import copy_file
 from penchant.store._decisions import DecisionLog
 from penchant.store._erase import Eraser, Erasure, Target
 from penchant.store._files import folder_bytes, guard, is_storage_failure, sweep
 from penchant.store._frames import USER_SCHEMA, Frame, conform_catalog, conform_users
-from penchant.store._hashing import Persons
-from penchant.store._journal import Journal, open_file
-from penchant.store._live import LiveHistories, history_of
+from penchant.store._hashing import Persons, hash_text
+from penchant.store._identity import Identities
+from penchant.store._journal import Journal, signed
+from penchant.store._letters import Letters
+from penchant.store._live import history_of
 from penchant.store._load import Known, Loader
 from penchant.store._lock import WriterLock
-from penchant.store._parquet import DataFile, empty_table, read_file
-from penchant.store._rows import rows_to_table, unseal_table
+from penchant.store._parquet import DataFile
+from penchant.store._reader import EventReader
 from penchant.store._search import Needle, search_folder
 from penchant.store._servers import Servers
-from penchant.store._sorting import merge_buckets, sort_events
+from penchant.store._status import status_of
 from penchant.store._table import EventTable
 
 if TYPE_CHECKING:
-    from penchant.store._redis import RedisHistories
+    pass
 
 _HISTORY_COLUMNS = ("subject", "ts", "kind", "item_id", "value", "event_id", "seq")
 _ORDER_COLUMNS = ("subject", "ts", "seq")
@@ -95,7 +99,7 @@ class ShopStore:
             raise
 
     def _open(self) -> None:
-        self._journal = journal = Journal(self._open_database())
+        self._journal = journal = Journal(self._servers.database(self.path, readonly=self.readonly))
         persons = self._persons = Persons(journal.salt)
         if self._cipher is not None:
             self._cipher.bind(persons)
@@ -104,8 +108,11 @@ class ShopStore:
         self._users = Frame(self.path / "users" / "users.parquet", USER_KEY, USER_SCHEMA, self._cipher)
         self._decisions = DecisionLog(journal, persons, self._cipher)
         self._answers = BatchAnswers(self.path / "decisions")
+        self._identities = Identities(journal, persons)
+        self._events = EventReader(journal, self._table, self._identities, self._cipher)
+        self._letters = Letters(journal, persons, self._cipher)
         if self.readonly:
-            self._live = self._open_histories(persons)
+            self._live = self._servers.histories(self.path, persons, readonly=self.readonly)
             return
         with guard("cannot clear what a killed process left behind", self.path):
             for name in (
@@ -116,12 +123,14 @@ class ShopStore:
                 sweep(self.path / name)
         rebuilt = self._table.recover()
         with guard("cannot open the live histories", self.path / "live"):
-            self._live = self._open_histories(persons)
+            self._live = self._servers.histories(self.path, persons, readonly=self.readonly)
             if rebuilt:  # the table was changed by somebody else: nothing derived from it can be trusted
                 self._live.invalidate(range(NUM_BUCKETS))
         self._next_seq = max(int(journal.meta("next_seq")), journal.last_seq() + 1)
         self._tombstones = journal.tombstones()
         self._replay()
+        if not int(journal.meta("linked")):
+            self._identities.look_back(self._events.bucket, self._tombstones)
         self._eraser = Eraser(
             journal,
             self._decisions,
@@ -135,20 +144,6 @@ class ShopStore:
         )
         for target in self._eraser.unfinished():
             self._finish_erasure(target, rewrite_journal=True)
-
-    def _open_database(self) -> Database:
-        if not self._servers.journal:
-            return open_file(self.path / "journal.db", readonly=self.readonly)
-        from penchant.store._postgres import Postgres
-
-        return Postgres(self._servers.journal, self._servers.shop, readonly=self.readonly)
-
-    def _open_histories(self, persons: Persons) -> LiveHistories | RedisHistories:
-        if not self._servers.live:
-            return LiveHistories(self.path / "live", persons, readonly=self.readonly)
-        from penchant.store._redis import RedisHistories
-
-        return RedisHistories(self._servers.live, self._servers.shop, persons, readonly=self.readonly)
 
     @property
     def _log(self) -> Journal:
@@ -173,7 +168,14 @@ class ShopStore:
 
     # ---- live events ---------------------------------------------------------------------------------
 
-    def append(self, events: Sequence[Event]) -> list[str]:
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        said: Sequence[int | None] | None = None,
+        identified: Iterable[Identified] = (),
+        positions: Mapping[str, int] | None = None,
+    ) -> list[str]:
         """Store live events durably and add them to the live histories; see ``Store.append``.
 
         Calls from several threads that meet share one commit to the disk.
@@ -183,7 +185,9 @@ class ShopStore:
             StorageError: the disk refused; nothing of this call was stored.
         """
         self._require_writer()
-        request = Append.of(events, self._persons, self._cipher)
+        request = Append.of(
+            events, self._persons, self._cipher, said=said, identified=identified, positions=positions
+        )
         self._queue.append(request)
         with self._lock:
             if request.words is None and request.error is None:
@@ -243,6 +247,27 @@ class ShopStore:
                 if not is_storage_failure(error):
                     raise
                 self._live.drop(bucket)
+
+    def known(self, event_ids: Sequence[str]) -> list[bool]:
+        """Whether events of these ids are stored."""
+        hashes = [hash_text(event_id) for event_id in event_ids]
+        live = self._log.contents([signed(number) for number in hashes])
+        return [signed(number) in live or self._table.ids.find(number) is not None for number in hashes]
+
+    def keep_aside(self, letters: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Keep refused live events durably, each a reason and the columns of an event; the newest ten thousand."""
+        self._require_writer()
+        self._letters.add(letters, self._clock(), self._tombstones, self._flush_keys)
+
+    def letters(
+        self, *, limit: int = 100, before: int | None = None
+    ) -> tuple[int, list[tuple[int, int, str, dict[str, Any]]]]:
+        """How many refused events are kept aside; and number, time, reason and event of some, the newest first."""
+        return self._letters.count(), self._letters.page(limit=limit, before=before)
+
+    def positions(self) -> dict[str, int]:
+        """How far each source outside was read; see ``append``."""
+        return dict(self._log.query("SELECT source, position FROM positions"))
 
     # ---- bulk ----------------------------------------------------------------------------------------
 
@@ -306,6 +331,7 @@ class ShopStore:
             runs = self._table.settled(loader.accepted_runs)
             self._live.invalidate({file.bucket for file in files})
             self._flush_keys()
+            self._identities.learn(loader.told(), self._tombstones)
             version = self._table.commit(token, files, [], runs)
             self._changed()
             return version
@@ -327,6 +353,7 @@ class ShopStore:
         self,
         *,
         bucket: int | None = None,
+        subject: str | None = None,
         columns: Sequence[str] | None = None,
         as_of: int | None = None,
         since: int | None = None,
@@ -335,73 +362,31 @@ class ShopStore:
 
         Args:
             bucket: One bucket, or None for all.
+            subject: One person, or None for all; not together with ``bucket``.
             columns: Names of TABLE_SCHEMA; None for all of them.
             as_of: Only events before this time, in microseconds.
             since: Only events at or after this time.
         """
-        wanted = list(TABLE_SCHEMA.names if columns is None else columns)
-        unknown = [name for name in wanted if name not in TABLE_SCHEMA.names]
-        if unknown:
-            raise InputError("events have no such column", value=unknown, hint=f"use {TABLE_SCHEMA.names}")
-        if bucket is not None and not 0 <= bucket < NUM_BUCKETS:
-            raise InputError("there is no such bucket", value=bucket, hint=f"use 0 to {NUM_BUCKETS - 1}")
-        needed = [name for name in TABLE_SCHEMA.names if name in {*wanted, *_ORDER_COLUMNS}]
-        numbers = range(NUM_BUCKETS) if bucket is None else [bucket]
-        parts = [self._read_bucket(number, needed, since=since, as_of=as_of) for number in numbers]
-        return merge_buckets(parts).select(wanted)
-
-    def _read_bucket(
-        self,
-        bucket: int,
-        columns: Sequence[str],
-        *,
-        since: int | None = None,
-        as_of: int | None = None,
-        subject: str | None = None,
-        up_to: int = _MAX,
-    ) -> pa.Table:
-        """One bucket, ordered: the journal is read first and rows that have moved on are passed over."""
-        low, high = -_MAX - 1 if since is None else since, _MAX if as_of is None else as_of - 1
-        live = self._log.rows(bucket, up_to=up_to, cipher=self._cipher)
-        parts, done = self._read_files(bucket, columns, low, high, subject)
-        live = [s for s in live if s.seq > done and (subject is None or s.row.subject == subject)]
-        table = unseal_table(pa.concat_tables(parts), self._cipher) if parts else empty_table(columns)
-        if live:
-            table = pa.concat_tables([table, rows_to_table(live, columns)])
-        if since is not None or as_of is not None:
-            ts = table["ts"]
-            table = table.filter(pc.and_(pc.greater_equal(ts, low), pc.less_equal(ts, high)))
-        return sort_events(table)
-
-    def _read_files(
-        self, bucket: int, columns: Sequence[str], low: int, high: int, subject: str | None
-    ) -> tuple[list[pa.Table], int]:
-        """Tables of the bucket's files, and up to where the journal is in them."""
-        for _ in range(10):
-            state = self._table.state()
-            files = [f for f in state.files.get(bucket, ()) if f.max_ts >= low and f.min_ts <= high]
-            try:
-                tables = [read_file(self._table.folder, file, columns, subject) for file in files]
-            except FileNotFoundError:
-                if self._table.latest_version() == state.version:  # not replaced: really gone
-                    missing = [f.path for f in files if not (self._table.folder / f.path).exists()]
-                    raise StorageError(
-                        "event files are missing", value=missing, hint="restore the folder from a backup"
-                    ) from None
-                continue
-            return tables, state.journal_seq
-        raise StorageError("the event table changes faster than it can be read", hint="try again")
+        _ = self._log  # a closed store answers nothing
+        return self._events.scan(bucket=bucket, subject=subject, columns=columns, as_of=as_of, since=since)
 
     def history(self, subject: str, limit: int = HISTORY_EVENTS) -> History:
         """The last events of one person, fresh to the last acknowledged event; see ``Store.history``."""
-        bucket = bucket_of(subject)
         _ = self._log  # a closed store answers nothing
+        found = self._identities.history(subject, limit, self._own_history)
+        if found is None:
+            found = history_of(subject, self._events.person(subject, _HISTORY_COLUMNS), limit)
+        return found
+
+    def _own_history(self, subject: str, limit: int) -> History:
+        """The last events that were stored as this subject's."""
+        bucket = bucket_of(subject)
         found = self._live.get(bucket, subject, limit)
         if found is None and not self.readonly and not self._live.is_built(bucket):
             self._build(bucket)
             found = self._live.get(bucket, subject, limit)
         if found is None:  # a reader of a bucket not built, or more events asked for than are kept
-            found = history_of(subject, self._read_bucket(bucket, _HISTORY_COLUMNS, subject=subject), limit)
+            found = history_of(subject, self._events.bucket(bucket, _HISTORY_COLUMNS, subject=subject), limit)
         return found
 
     def _build(self, bucket: int) -> None:
@@ -410,7 +395,7 @@ class ShopStore:
             while not self._live.is_built(bucket):
                 with self._lock:
                     epoch, position = self._epoch, self._next_seq - 1
-                rows = self._read_bucket(bucket, _HISTORY_COLUMNS, up_to=position)
+                rows = self._events.bucket(bucket, _HISTORY_COLUMNS, up_to=position)
                 try:
                     name = self._live.build(bucket, rows, position)
                     with self._lock:
@@ -535,9 +520,15 @@ class ShopStore:
 
     # ---- people --------------------------------------------------------------------------------------
 
+    def guests(self, subject: str) -> list[str]:
+        """The guests that turned out to be this user, as subjects, in the order of their hashes."""
+        return self._identities.guests(subject)
+
     def erase(self, subject: str) -> ErasureReceipt:
         """Remove a person from every store for good and leave a tombstone; see ``Store.erase``.
 
+        The guests that turned out to be a user go with the user. Where a device was several people's, its guest goes
+        with the first of them who is erased: whose an event without a user is, is likely and not certain.
         For a guest (``anon:<id>``) the bare id goes too, from the events of others that carry it. The
         receipt's ``remaining`` names files below the shop in which the id was still found, by the rules of
         the byte search; files of other rooms are theirs to clean.
@@ -546,20 +537,21 @@ class ShopStore:
         if not subject:
             raise InputError("an erasure needs a subject", value=subject)
         ts = self._clock()
+        removed: Counter[str] = Counter()
+        searched, remaining = 0, set[str]()
         with self._table_lock:
-            target = self._eraser.target(subject)
-            before = target.person in self._tombstones
-            self._tombstones.add(target.person)  # from here on nothing of the person is taken
-            try:
-                removed = self._eraser.announce(target, ts)
-            except BaseException:
-                if not before:
-                    self._tombstones.discard(target.person)
-                raise
-            removed |= self._finish_erasure(target)
-            searched, remaining = self._search(subject)
+            names = [*self.guests(subject), subject]  # guests first: their links fall with them
+            for name in names:
+                removed.update(self._erase_one(name, ts))
+            for name in names:
+                size, held = self._search(name)
+                searched, remaining = max(searched, size), remaining | set(held)
         return ErasureReceipt(
-            subject=subject, ts=ts, removed=removed, bytes_searched=searched, remaining=remaining
+            subject=subject,
+            ts=ts,
+            removed=dict(removed),
+            bytes_searched=searched,
+            remaining=sorted(remaining),
         )
 
     def erasure_of(self, subject: str) -> Erasure:
@@ -567,6 +559,18 @@ class ShopStore:
         target = self._eraser.target(subject)
         device = None if target.device is None else target.device.hex()
         return Erasure(person=target.person.hex(), device=device, bucket=target.bucket)
+
+    def _erase_one(self, subject: str, ts: int) -> dict[str, int]:
+        target = self._eraser.target(subject)
+        before = target.person in self._tombstones
+        self._tombstones.add(target.person)  # from here on nothing of the person is taken
+        try:
+            removed = self._eraser.announce(target, ts)
+        except BaseException:
+            if not before:
+                self._tombstones.discard(target.person)
+            raise
+        return removed | self._finish_erasure(target)
 
     @property
     def num_erased(self) -> int:
@@ -592,17 +596,19 @@ class ShopStore:
         return searched + size + folder_bytes(self.path / "live"), sorted([*remaining, *held])
 
     def export(self, subject: str) -> dict[str, Any]:
-        """Everything kept about a person as JSON: subject, erased, events, decisions, attributes."""
-        rows = self._read_bucket(bucket_of(subject), TABLE_SCHEMA.names, subject=subject)
+        """Everything kept about a person as JSON: subject, erased, events, decisions, attributes, letters."""
+        rows = self._events.person(subject, TABLE_SCHEMA.names)
         users = self.users()
         mine = users.filter(pc.equal(users[USER_KEY], subject)).to_pylist()
-        erased = self._log.query("SELECT ts FROM tombstones WHERE person = ?", self._persons(subject))
+        names = [subject, *self.guests(subject)]
         return {
             "subject": subject,
-            "erased": bool(erased),
+            "erased": self._log.query("SELECT ts FROM tombstones WHERE person = ?", self._persons(subject))
+            != [],
             "events": rows.drop_columns(["seq", "bucket"]).to_pylist(),
-            "decisions": [_builtins(slate) for slate in self.decisions(subject)],
+            "decisions": [msgspec.to_builtins(slate) for name in names for slate in self.decisions(name)],
             "attributes": mine[0] if mine else None,
+            "letters": self._letters.of(self._persons(subject)),
         }
 
     # ---- the rest ------------------------------------------------------------------------------------
@@ -627,42 +633,22 @@ class ShopStore:
 
     def status(self) -> StoreStatus:
         """Counts and sizes; ``subjects`` counts people with events."""
-        journal, state = self._log, self._table.state()
-        waiting = self.num_waiting()
-        decisions = journal.query("SELECT count(*) FROM decisions")[0][0]
-        built = [bucket for bucket in range(NUM_BUCKETS) if self._live.is_built(bucket)]
-        return StoreStatus(
-            events=state.rows + waiting,
-            journal_events=waiting,
-            subjects=self._count_subjects(set(built)),
+        built = {bucket for bucket in range(NUM_BUCKETS) if self._live.is_built(bucket)}
+        return status_of(
+            self.path,
+            self._log,
+            self._table,
+            subjects=self._count_subjects(built),
             items=self.catalog().num_rows,
-            first_ts=_compact.oldest(journal, self._table),
-            last_ts=self.last_ts(),
-            table_version=state.version,
-            decisions=decisions,
-            bytes=folder_bytes(self.path),
-            detail={
-                "event_files": len(state.all_files()),
-                "live_buckets": len(built),
-                "erased_subjects": journal.query("SELECT count(*) FROM tombstones")[0][0],
-                "users": self.users().num_rows,
-                "damaged_events": journal.num_damaged(),
-                "decisions_lost": self._decisions.lost,
-            },
+            users=self.users().num_rows,
+            built=len(built),
+            lost=self._decisions.lost,
         )
 
     def _count_subjects(self, built: set[int]) -> int:
-        total = 0
-        for bucket in range(NUM_BUCKETS):
-            if bucket in built:
-                total += self._live.entries(bucket)
-                continue
-            parts, _ = self._read_files(bucket, ["subject"], -_MAX - 1, _MAX, None)
-            people = {s.row.subject for s in self._log.rows(bucket)}
-            for part in parts:
-                people.update(pc.unique(part["subject"]).to_pylist())
-            total += len(people)
-        return total
+        return sum(
+            self._live.entries(b) if b in built else self._events.people(b) for b in range(NUM_BUCKETS)
+        )
 
     def close(self) -> None:
         """Flush and release the locks; harmless when repeated."""
@@ -687,9 +673,3 @@ class ShopStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _builtins(slate: Slate) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(slate)

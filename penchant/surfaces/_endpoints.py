@@ -61,6 +61,7 @@ class Server:
         self.quick = Line("quick", threads=2, waiting=limits.waiting, patience=limits.patience)
         self.events = Line("events", threads=1, waiting=limits.waiting * 16, together=256)
         self.slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
+        self.collect_all: Callable[[Sequence[Any]], Sequence[Any]] = lambda asked: engine.collect_all(asked)
         self._jobs: Jobs | None = None
         self._making = threading.Lock()
         self.metrics = Metrics(engine, lambda: self._jobs)

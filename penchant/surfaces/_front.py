@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,10 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penchant.core.errors import InputError
 from penchant.surfaces._body import header
+from penchant.surfaces._collect import COLLECT_PATHS, PREFLIGHT, cors_headers, may_send
 from penchant.surfaces._gate import Gate
 from penchant.surfaces._send import send_problem
 
 if TYPE_CHECKING:
+    from penchant.engine import Engine
     from penchant.surfaces._traces import Traces
 
 log = logging.getLogger("penchant.requests")
@@ -45,12 +48,19 @@ class Front:
         gate: What answers the calls of operations, without the way through all routes.
         hosts: Host names a request may be addressed to; None for any.
         traces: Where requests are traced; None for nowhere.
+        engines: The shops, which say whose pages may send them events.
     """
 
     def __init__(
-        self, app: ASGIApp, gate: Gate, hosts: tuple[str, ...] | None, traces: Traces | None
+        self,
+        app: ASGIApp,
+        gate: Gate,
+        hosts: tuple[str, ...] | None,
+        traces: Traces | None,
+        engines: Sequence[Engine] = (),
     ) -> None:
         self.app, self.gate = app, gate
+        self.engines = engines
         self.hosts = None if hosts is None else frozenset(hosts)
         self.traces = traces
 
@@ -78,10 +88,22 @@ class Front:
             )
             await send_problem(visit.send, error, status=421)
         elif origin and _address(origin)[1] != host:
+            if scope["path"] in COLLECT_PATHS and any(may_send(one, origin) for one in self.engines):
+                await self._answer_page(origin, scope, receive, visit)
+                return
             error = InputError("requests from pages of other sites are refused", value=origin[:100])
             await send_problem(visit.send, error, status=403)
         else:
             await (self.gate if self.gate.answers(scope) else self.app)(scope, receive, visit.send)
+
+    async def _answer_page(self, origin: str, scope: Scope, receive: Receive, visit: Visit) -> None:
+        """Let a shop's page send events, and read what became of them."""
+        visit.add(cors_headers(origin))
+        if scope["method"] == "OPTIONS":
+            await visit.send({"type": "http.response.start", "status": 204, "headers": list(PREFLIGHT)})
+            await visit.send({"type": "http.response.body", "body": b""})
+        else:
+            await self.app(scope, receive, visit.send)
 
 
 class Visit:
@@ -95,6 +117,10 @@ class Visit:
         self._started = time.perf_counter()
         self._own = [*_SAFE, *([_HTTPS_ONLY] if scope.get("scheme") == "https" else [])]
         scope["penchant.request_id"] = self.id
+
+    def add(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Put more headers on the answer."""
+        self._own += headers
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer; its head with the headers that every answer has."""

@@ -24,7 +24,7 @@ from penchant.surfaces._body import header
 from penchant.surfaces._metrics import Metrics
 from penchant.surfaces._send import send_problem
 
-KEYS_IN_QUERY: Mapping[str, str] = {}
+KEYS_IN_QUERY: Mapping[str, str] = {"/mp/collect": "api_secret", "/debug/mp/collect": "api_secret"}
 """Paths of vendors' protocols that send the key in the query string, and the name it has there."""
 
 

@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.engine import OPERATIONS, Engine, Keyring, problem_of
 from penchant.surfaces._body import Limits
+from penchant.surfaces._collect import COLLECT_PATHS, CollectEndpoint
 from penchant.surfaces._endpoints import (
     JobEndpoints,
     OperationEndpoint,
@@ -35,6 +36,7 @@ from penchant.surfaces._logs import LogKind, configure
 from penchant.surfaces._openapi import openapi
 from penchant.surfaces._page import PAGE_POLICY, reference_html
 from penchant.surfaces._send import PROBLEM
+from penchant.surfaces._snippet import snippet
 from penchant.surfaces._traces import Traces, traces_from_environment
 
 __all__ = ["Limits", "create_app", "serve"]
@@ -66,6 +68,7 @@ def create_app(
     routes = [
         Route("/openapi.json", _fixed(lambda: msgspec.json.encode(openapi()), "application/json")),
         Route("/docs", _fixed(lambda: reference_html().encode(), "text/html; charset=utf-8")),
+        Route("/penchant.js", _script),
         Route("/healthz", _fixed(lambda: b'{"status":"ok"}', "application/json")),
         Route("/readyz", _ready(servers)),
         Route("/", lambda request: RedirectResponse("/docs")),
@@ -81,7 +84,7 @@ def create_app(
             traces.close()
 
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_problem})
-    app.add_middleware(Front, gate=gate, hosts=hosts, traces=traces)
+    app.add_middleware(Front, gate=gate, hosts=hosts, traces=traces, engines=shops)
     return app
 
 
@@ -90,6 +93,10 @@ def _tenant(server: Server) -> Tenant:
     jobs = JobEndpoints(server)
     endpoints = {f"/v1/{row.name}": OperationEndpoint(row, server) for row in OPERATIONS.values()}
     routes: list[BaseRoute] = [Route(path, one, methods=["POST"]) for path, one in endpoints.items()]
+    routes += [
+        Route(path, CollectEndpoint(path.removeprefix("/v1/").lstrip("/"), server), methods=["POST"])
+        for path in sorted(COLLECT_PATHS)
+    ]
     routes += [
         Route("/v1/jobs", jobs.all),
         Route("/v1/jobs/{job_id}", jobs.one, methods=["GET", "DELETE"]),
@@ -126,6 +133,15 @@ def _fixed(make: Callable[[], bytes], media_type: str) -> Callable[[Request], Re
         return Response(content(), media_type=media_type, headers=headers)
 
     return page
+
+
+def _script(request: Request) -> Response:
+    """The script for shop pages: any of them may load it."""
+    headers = {
+        "Cache-Control": "public, max-age=3600",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    return Response(snippet(), media_type="text/javascript; charset=utf-8", headers=headers)
 
 
 def _ready(servers: Sequence[Server]) -> Callable[[Request], Awaitable[Response]]:

@@ -122,7 +122,7 @@ class StoreTests:
             text="bra", recommendation_id="r", position=3, consent=["personalise", "analytics"],
             props={"b": 1, "a": [2]},
         )  # fmt: skip
-        store.append([full, event(2, None, anonymous_id="c9")])
+        store.append([full, event(2, None, anonymous_id="c8")])
         for _ in range(2):  # in the journal, then in the table
             rows = store.scan().to_pylist()
             assert rows[1] | {"seq": 0, "bucket": 0} == {
@@ -131,8 +131,8 @@ class StoreTests:
                 "currency": "EUR", "query": "röd", "text": "bra", "recommendation_id": "r", "position": 3,
                 "consent": "personalise,analytics", "props": '{"a":[2],"b":1}', "seq": 0, "bucket": 0,
             }  # fmt: skip
-            assert rows[0]["subject"] == "anon:c9"
-            assert [row["bucket"] for row in rows] == [bucket_of("anon:c9"), bucket_of("u1")]
+            assert rows[0]["subject"] == "anon:c8"
+            assert [row["bucket"] for row in rows] == [bucket_of("anon:c8"), bucket_of("u1")]
             store.compact()
 
     def test_load_reports_and_refuses(self, store: Store) -> None:
