@@ -25,6 +25,8 @@ class EventKind(StrEnum):
     PROMO_VIEW = "promo_view"
     PROMO_CLICK = "promo_click"
     SIGNUP = "signup"
+    NOT_INTERESTED = "not_interested"
+    PREFERENCE = "preference"
 
     @property
     def code(self) -> int:
@@ -40,6 +42,8 @@ TargetKind = Literal["click", "view", "wishlist", "cart_add", "purchase", "revie
 TARGET_KINDS: frozenset[str] = frozenset(get_args(TargetKind))
 # These enter a person's sequence. An impression is what we showed, not what the person did.
 SEQUENCE_KINDS = TARGET_KINDS | {"cart_remove", "refund", "checkout"}
+# These say what a person wants of us, and are no behaviour: models do not read them.
+WISH_KINDS = frozenset({"not_interested", "preference"})
 # What a model may be asked: what is next of one of these kinds, or of any. The number goes into a batch.
 Target = Literal["any", "click", "view", "wishlist", "cart_add", "purchase", "review"]
 ASKED_CODES: dict[Target, int] = {target: KIND_CODES.get(target, 0) for target in get_args(Target)}

@@ -68,6 +68,7 @@ class Reason(Noun, frozen=True):
     kind: str  # history | interest | popular | explored
     item_id: str | None = None  # the item of the person's own history it rests on
     weight: float | None = None
+    interest: str | None = None  # new to the person, where the item was chosen to offer it
 
 
 class SlateItem(Noun, frozen=True):

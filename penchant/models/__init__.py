@@ -28,6 +28,12 @@ if TYPE_CHECKING:
         choose_index,
     )
     from penchant.models._interest import InterestModel, Negatives
+    from penchant.models._interest_map import (
+        InterestMap,
+        InterestsConfig,
+        NextInterestTest,
+        fit_interests,
+    )
     from penchant.models._item_knn import ItemKNN, ItemKNNConfig
     from penchant.models._neighbours import NeighbourModel
     from penchant.models._popularity import (
@@ -69,6 +75,10 @@ _LAZY = {
     "best_of": "_index",
     "choose_index": "_index",
     "InterestModel": "_interest",
+    "InterestMap": "_interest_map",
+    "InterestsConfig": "_interest_map",
+    "NextInterestTest": "_interest_map",
+    "fit_interests": "_interest_map",
     "ItemKNN": "_item_knn",
     "ItemKNNConfig": "_item_knn",
     "Negatives": "_interest",
@@ -124,11 +134,14 @@ __all__ = [
     "HabitsConfig",
     "IALSConfig",
     "IndexReport",
+    "InterestMap",
     "InterestModel",
+    "InterestsConfig",
     "ItemKNN",
     "ItemKNNConfig",
     "Negatives",
     "NeighbourModel",
+    "NextInterestTest",
     "Popularity",
     "PopularityConfig",
     "QuantizedIndex",
@@ -152,6 +165,7 @@ __all__ = [
     "encoder_installed",
     "encoder_kinds",
     "expected_value",
+    "fit_interests",
     "fit_tags",
     "kinds_in",
     "labels_from_users",

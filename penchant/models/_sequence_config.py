@@ -19,6 +19,8 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 SizeName = Literal["auto", "tiny", "small", "base", "large", "huge", "giant", "titan"]
 LossName = Literal["auto", "full", "sampled"]
 
+# Rows of the table of kinds: to the last one that may stand in a history; kinds that came later move no weight.
+KIND_ROWS = KIND_CODES["signup"] + 1
 NUM_GAPS = 40  # half-unit steps of log seconds: the last one begins at nine years
 FULL_SOFTMAX_ITEMS = 5_000  # above it, "auto" draws negatives: as accurate there, at a third of the cost
 

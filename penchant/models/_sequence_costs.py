@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from penchant.core import KINDS
-from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, NUM_GAPS, SequenceConfig
+from penchant.models._sequence_config import FULL_SOFTMAX_ITEMS, KIND_ROWS, NUM_GAPS, SequenceConfig
 
 _FLOAT = 4  # bytes
 
@@ -54,7 +53,7 @@ def sequence_costs(
     d, depth, f, r = size.width, size.depth, size.feedforward, config.interests
     seen = size.length if length is None else length
     table = (num_items + 1) * d
-    small_tables = (len(KINDS) + 1 + NUM_GAPS + 1 + (num_labels + 1 if num_labels else 0)) * d
+    small_tables = (KIND_ROWS + NUM_GAPS + 1 + (num_labels + 1 if num_labels else 0)) * d
     matrices = 4 * d * d + 3 * d * f  # of one block: queries, keys, values, out; up, gate, down
     block = matrices + 4 * d + size.heads * size.length  # two norms, and the bias by distance
     parameters = table + small_tables + depth * block + 2 * d + r * d * d

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from penchant.core import KINDS, SequenceBatch
+from penchant.core import SequenceBatch
 from penchant.models._dropout import Dropout
 from penchant.models._interest import Negatives
-from penchant.models._sequence_config import NUM_GAPS, SequenceConfig, Size
+from penchant.models._sequence_config import KIND_ROWS, NUM_GAPS, SequenceConfig, Size
 from penchant.models._sequence_loss import fused_softmax_loss, sampled_softmax_loss
 
 
@@ -54,7 +54,7 @@ class SequenceTransformer(nn.Module):
             share_N = 1 / np.sqrt(np.maximum(1, (label_NL > 0).sum(axis=1)))
             self.register_buffer("label_NL", torch.from_numpy(label_NL), persistent=False)
             self.register_buffer("share_N", torch.from_numpy(share_N.astype(np.float32)), persistent=False)
-        self.kind = nn.Embedding(len(KINDS) + 1, size.width)
+        self.kind = nn.Embedding(KIND_ROWS, size.width)
         self.gap = nn.Embedding(NUM_GAPS, size.width)
         self.value = nn.Linear(1, size.width, bias=False)
         self.dropout = Dropout(config.dropout_or_default)
@@ -63,7 +63,7 @@ class SequenceTransformer(nn.Module):
         self.heads = nn.Linear(size.width, config.interests * size.width, bias=False)
         self.asked: nn.Parameter | None = None
         if config.asked:
-            self.asked = nn.Parameter(torch.zeros(len(KINDS) + 1, 2, size.width))
+            self.asked = nn.Parameter(torch.zeros(KIND_ROWS, 2, size.width))
         self._initialise(size.width)
 
     def _initialise(self, width: int) -> None:

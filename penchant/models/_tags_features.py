@@ -14,14 +14,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from penchant.core import DAY, KIND_CODES, KINDS, TARGET_CODES, Bools, Catalog, Ints, Snapshot, Vocabulary
+from penchant.core import (
+    DAY,
+    KIND_CODES,
+    KINDS,
+    TARGET_CODES,
+    WISH_KINDS,
+    Bools,
+    Catalog,
+    Ints,
+    Snapshot,
+    Vocabulary,
+)
 from penchant.data import Sequences
 
 PERIODS = 6  # how many past periods the regularity of a habit is counted over
 Float64s = npt.NDArray[np.float64]
 PATH_SEPARATOR = " > "
 # Never acts of interest of their own: what we showed, and what a person did to a page rather than an item.
-_COUNTED_KINDS = tuple(kind for kind in KINDS if kind not in {"impression", "promo_view", "filter", "signup"})
+_UNCOUNTED = {"impression", "promo_view", "filter", "signup", *WISH_KINDS}
+_COUNTED_KINDS = tuple(kind for kind in KINDS if kind not in _UNCOUNTED)
 _WHOLE = (
     "days since first event",
     "days since last event",

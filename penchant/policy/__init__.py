@@ -11,6 +11,7 @@ from penchant.policy._offline import (
     policy_gradient,
     potec,
 )
+from penchant.policy._planned import Planned, Steer
 from penchant.policy._rerank import DPP, MMR, Calibrated, Rerank
 from penchant.policy._rules import Best, FastCB, Reserved, Rule, Softmax, SquareCB, Thompson
 
@@ -26,6 +27,7 @@ __all__ = [
     "LinearSoftmax",
     "LoggedActions",
     "OfflineConfig",
+    "Planned",
     "Popularity",
     "Potec",
     "Rerank",
@@ -34,6 +36,7 @@ __all__ = [
     "Softmax",
     "Spread",
     "SquareCB",
+    "Steer",
     "Thompson",
     "draw_slate",
     "policy_gradient",

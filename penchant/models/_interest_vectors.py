@@ -1,0 +1,123 @@
+"""Item vectors for the map of interests, from whatever is known of items, and their clusters.
+
+Letters: N items, D width, U users, K labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from penchant.core import Floats, Snapshot, rng
+from penchant.data import item_content, item_labels
+from penchant.models._counts import positives
+
+_SAMPLE = 50_000  # items that clusters are found on
+_ROUNDS = 30
+_TRIES = 4  # beginnings; the tightest clusters are kept
+
+
+def item_vectors(snapshot: Snapshot, width: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Unit vectors of items by the company they keep, their labels and their content: (N + 1, D) float32.
+
+    Each source gives up to ``width`` numbers by a truncated singular value decomposition and weighs the same where it
+    knows something of an item; what has no history is placed by the others. Zeros where nothing is known.
+    """
+    parts = [
+        _company(snapshot, width, seed),
+        _label_vectors(snapshot, width, seed),
+        _content(snapshot, width, seed),
+    ]
+    parts = [part for part in parts if part.shape[1]]
+    joined_ND = np.concatenate(parts, 1) if parts else np.zeros((snapshot.num_items + 1, 1))
+    return _unit(joined_ND).astype(np.float32)
+
+
+def _company(snapshot: Snapshot, width: int, seed: int) -> Floats:
+    """Who turned to an item: people and items weighed by the root of their counts, little-known items shrunk."""
+    found, rows = positives(snapshot), snapshot.num_items + 1
+    matrix_UN = sparse.csr_matrix(
+        (np.ones(len(found.item), np.float32), (found.user, found.item)), shape=(snapshot.num_users, rows)
+    )
+    matrix_UN.data[:] = 1.0
+    count_N = np.asarray(matrix_UN.sum(0)).ravel()
+    active_U = np.maximum(np.asarray(matrix_UN.sum(1)).ravel(), 1)
+    weighed = sparse.diags(active_U**-0.5) @ matrix_UN @ sparse.diags((5 + count_N) ** -0.5)
+    vec_ND = _unit(_factors(weighed.T.tocsr(), width, seed))
+    return np.asarray(vec_ND * np.sqrt(count_N / (count_N + 10))[:, None])
+
+
+def _label_vectors(snapshot: Snapshot, width: int, seed: int) -> Floats:
+    """Brand, steps of the category and labels, the rare ones weighing more."""
+    label_NL = item_labels(snapshot)
+    item, column = np.nonzero(label_NL)
+    if not len(item):
+        return np.zeros((len(label_NL), 0))
+    label = label_NL[item, column]
+    weight_K = np.log(len(label_NL) / np.maximum(np.bincount(label), 1))
+    matrix_NK = sparse.csr_matrix((weight_K[label], (item, label)), shape=(len(label_NL), len(weight_K)))
+    return _unit(_factors(matrix_NK, width, seed))
+
+
+def _content(snapshot: Snapshot, width: int, seed: int) -> Floats:
+    content_NC = item_content(snapshot)
+    if content_NC is None:
+        return np.zeros((snapshot.num_items + 1, 0))
+    return _unit(_factors(np.asarray(content_NC, np.float64), width, seed))
+
+
+def _factors(matrix_NK: Floats | sparse.csr_matrix, width: int, seed: int) -> Floats:
+    """Rows in at most ``width`` numbers."""
+    from scipy.sparse.linalg import svds
+
+    filled = int((np.asarray(abs(matrix_NK).sum(1)).ravel() > 0).sum())
+    width = min(width, filled - 1, min(matrix_NK.shape) - 1)
+    if width < 1:
+        return np.zeros((matrix_NK.shape[0], 0))
+    vec_ND, size_D, _ = svds(matrix_NK, k=width, random_state=rng(seed, "vectors"))
+    return np.asarray(vec_ND * size_D)
+
+
+def _unit(vec_ND: Floats) -> Floats:
+    length_N = np.linalg.norm(vec_ND, axis=1, keepdims=True)
+    return np.where(length_N > 1e-9, vec_ND / np.maximum(length_N, 1e-9), 0.0)
+
+
+def cluster(vec_ND: npt.NDArray[np.float32], most: int, fewest: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Group items by k-means on unit vectors: number of each item's group from 1, (N + 1,); 0 where nothing is known.
+
+    As many groups as the root of half the items, at most ``most``; one of fewer than ``fewest`` items goes to its
+    neighbours.
+    """
+    from scipy.cluster.vq import kmeans2
+
+    known = np.flatnonzero(np.linalg.norm(vec_ND, axis=1) > 0)
+    num = min(most, round((len(known) / 2) ** 0.5))
+    group_N = np.zeros(len(vec_ND), np.int64)
+    if num < 2:
+        return group_N
+    draw = rng(seed, "clusters")
+    some = known if len(known) <= _SAMPLE else np.sort(draw.choice(known, _SAMPLE, replace=False))
+    point_SD = vec_ND[some].astype(np.float64)
+    tried = []
+    for _ in range(_TRIES):
+        centre_GD, own_S = kmeans2(point_SD, num, iter=_ROUNDS, minit="++", rng=draw, missing="raise")
+        tried.append((float(((point_SD - centre_GD[own_S]) ** 2).sum()), centre_GD))
+    centre_GD = min(tried, key=lambda pair: pair[0])[1]
+    while True:
+        nearest = _nearest(vec_ND[known], centre_GD)
+        size_G = np.bincount(nearest, minlength=len(centre_GD))
+        if size_G.min() >= fewest or len(centre_GD) <= 2:
+            break
+        centre_GD = np.delete(centre_GD, int(size_G.argmin()), axis=0)
+    group_N[known] = np.unique(nearest, return_inverse=True)[1] + 1
+    return group_N
+
+
+def _nearest(vec_ND: npt.NDArray[np.float32], centre_GD: Floats) -> npt.NDArray[np.int64]:
+    half_G = 0.5 * (centre_GD**2).sum(1)
+    found = [
+        (vec_ND[at : at + 10_000] @ centre_GD.T - half_G).argmax(1) for at in range(0, len(vec_ND), 10_000)
+    ]
+    return np.concatenate(found)

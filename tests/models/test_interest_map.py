@@ -1,0 +1,112 @@
+"""The map of interests: what it is made of, what it is called, and which interest comes after which."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from penchant.core import Catalog
+from penchant.core.errors import ModelError
+from penchant.models import InterestMap, InterestsConfig, fit_interests
+from penchant.models._interest_map import interests_taken
+from penchant.testing import toy_snapshot
+
+KINDS = ("beer", "snack", "soap", "pen")
+
+
+def shop(people=120, labels=True, titles=True, seed=0):
+    """Forty items of four kinds; who begins with beer goes on to snacks, then soap; the others in any order."""
+    draw, events = np.random.default_rng(seed), []
+    for person in range(people):
+        order = ["beer", "snack", "soap"] if person % 2 else list(draw.permutation(KINDS))
+        for day, kind in enumerate(order):
+            events += [(f"u{person}", f"{kind}{draw.integers(10)}", day + person / 50) for _ in range(3)]
+    made = toy_snapshot(events, items=[f"{kind}{n}" for kind in KINDS for n in range(10)])
+    table = made.catalog.table
+    rows = table["id"].to_pylist()
+    for name, there, value in (
+        ("labels", labels, [[i[:-1].title()] for i in rows]),
+        ("title", titles, [f"Fine {i[:-1]} number" for i in rows]),
+        ("category", not labels, [f"All > Class {i[:2]}" for i in rows]),
+    ):
+        if there:
+            at = table.schema.get_field_index(name)
+            table = table.set_column(
+                at, table.schema.field(name), pa.array(value, table.schema.field(name).type)
+            )
+    return replace(made, catalog=Catalog(table))
+
+
+def test_labels_are_interests_where_they_tell():
+    drawn, _ = fit_interests(shop())
+    assert drawn.by == "labels"
+    assert drawn.names == ("Beer", "Pen", "Snack", "Soap")
+    assert [drawn.names[g] for g in drawn.of_item(1)] == ["Beer"]
+
+
+def test_clusters_find_the_kinds_and_get_their_names_from_words_that_tell():
+    snapshot = shop(labels=False)
+    drawn, _ = fit_interests(snapshot, InterestsConfig(by="clusters", most=4))
+    assert drawn.by == "clusters"
+    assert len(set(drawn.names)) == len(drawn.names) == 4
+    assert not any("fine" in name or "number" in name for name in drawn.names)
+    for kind in KINDS:
+        numbers = snapshot.items.numbers([f"{kind}{n}" for n in range(10)])
+        (own,) = {g for n in numbers for g in drawn.of_item(n)}
+        assert kind in drawn.names[own]
+
+
+def test_what_comes_next_is_learned_and_is_better_told_than_by_base_rate():
+    drawn, test = fit_interests(shop(400))
+    place = {name: g for g, name in enumerate(drawn.names)}
+    after_beer = drawn.next_chances(np.array([place["Beer"]]))
+    assert after_beer.argmax() == place["Snack"]
+    assert after_beer[place["Beer"]] == 0
+    assert after_beer.sum() == pytest.approx(1)
+    assert drawn.because(np.array([place["Beer"]]), place["Snack"]) == place["Beer"]
+    assert drawn.because(np.array([], int), place["Snack"]) is None
+    assert test.log_loss_C.mean() < test.base_log_loss_C.mean()
+
+
+def test_only_what_was_held_before_counts():
+    """Law 1: an interest taken up later never speaks for one taken up earlier."""
+    events = [("u", "beer0", 0), ("u", "pen0", 1), ("u", "soap0", 2), ("u", "beer1", 3)]
+    snapshot = toy_snapshot(events, items=["beer0", "beer1", "pen0", "soap0"])
+    member_NL = np.array([[0], [1], [1], [2], [3]])
+    taken = interests_taken(snapshot, member_NL)
+    assert taken.next_C.tolist() == [1, 2]
+    assert [held.tolist() for held in taken.held] == [[0], [0, 1]]
+
+
+def test_interests_of_one_event_do_not_follow_one_another():
+    snapshot = toy_snapshot([("u", "a", 0), ("u", "b", 1)], items=["a", "b"])
+    taken = interests_taken(snapshot, np.array([[0, 0], [1, 2], [3, 4]]))
+    assert taken.next_C.tolist() == [2, 3]
+    assert [held.tolist() for held in taken.held] == [[0, 1], [0, 1]]
+
+
+def test_likeness_of_names_speaks_where_it_helps():
+    """Names that are alike follow one another here, and the log alone is too short to say so."""
+    vec = {"Beer": [1, 0], "Snack": [0.95, 0.1], "Soap": [0, 1], "Pen": [0.1, 0.9]}
+    drawn, _ = fit_interests(shop(), name_vectors=lambda names: np.array([vec[n] for n in names], float))
+    assert drawn.like_GG[0, 2] > 0.9 > drawn.like_GG[0, 1]
+
+
+def test_it_is_the_same_after_it_was_stored():
+    drawn, _ = fit_interests(shop())
+    again = InterestMap.restore(drawn.config, drawn.arrays())
+    assert again.names == drawn.names
+    held = np.array([2, 0])
+    np.testing.assert_array_equal(again.next_chances(held), drawn.next_chances(held))
+
+
+def test_same_seed_same_map():
+    one, two = (fit_interests(shop(labels=False), InterestsConfig(by="clusters"), 3)[0] for _ in range(2))
+    np.testing.assert_array_equal(one.vec_ND, two.vec_ND)
+    np.testing.assert_array_equal(one.member_NL, two.member_NL)
+
+
+def test_labels_that_are_none_are_refused_with_what_to_do():
+    with pytest.raises(ModelError, match="labels"):
+        fit_interests(shop(labels=False), InterestsConfig(by="labels"))
