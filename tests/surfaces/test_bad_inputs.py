@@ -261,6 +261,33 @@ def test_33_a_text_of_a_million_letters(client: httpx.Client) -> None:
     refused(client, view(33, kind="review", text="x" * 1_000_000))
 
 
+def test_34_an_item_twice(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("id,title,price\ntwice,First,1.00\ntwice,Last,2.00\n")
+    engine.catalog(files=[str(tmp_path / "items.csv")])
+    rows = [row for row in engine.shop.store.catalog().to_pylist() if row["id"] == "twice"]
+    assert len(rows) == 1
+
+
+def test_35_an_item_that_is_gone(client: httpx.Client) -> None:
+    def shown() -> str:
+        body = {"user_id": "new", "allow": ["tea"], "seen": "allow"}
+        return client.post("/v1/recommend", json=body).text
+
+    def put(availability: str) -> None:
+        body = f"id,title,category,price,availability\ntea,Tea,Drinks,5.00,{availability}\n".encode()
+        where = client.post("/v1/catalog", files={"files": ("items.csv", body)}).headers["location"]
+        while client.get(where).json()["state"] in {"queued", "running"}:
+            time.sleep(0.02)
+
+    assert '"item_id":"tea"' in shown()
+    put("out_of_stock")
+    deadline = time.monotonic() + 5
+    while '"item_id":"tea"' in shown():
+        assert time.monotonic() < deadline, "it is still recommended after five seconds"
+        time.sleep(0.05)
+    put("in_stock")
+
+
 # -- questions ------------------------------------------------------------------------------------------
 
 

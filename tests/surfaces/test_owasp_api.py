@@ -110,13 +110,28 @@ def test_api5_broken_function_level_authorization(served: Any) -> None:
             assert call(served, f"tea/{scope}", name).status_code == 403, (name, scope)
 
 
-def test_api6_unrestricted_access_to_sensitive_business_flows(served: Any) -> None:
-    """One person with very many events does not decide what others see: training leaves bots out."""
+def test_api6_unrestricted_access_to_sensitive_business_flows(tmp_path: Path) -> None:
+    """One person with very many events does not decide what others see: what is learned leaves bots out."""
     from penchant.data import Settings
+    from penchant.engine._protocol import take_snapshot
 
-    settings = Settings()
-    assert settings.leave_out_bots
-    assert settings.bot_events_per_day is None or settings.bot_events_per_day > 0
+    limit = Settings().bot_events_per_day
+    start = 1_718_000_000_000_000
+    with Engine.open(tmp_path / "shop") as engine:
+        engine.init()
+        flood = [
+            {"kind": "view", "user_id": "bot", "item_id": "pushed", "event_id": f"b{n}", "ts": start + n}
+            for n in range(limit + 1)
+        ]
+        for first in range(0, len(flood), 5000):
+            engine.observe(events=flood[first : first + 5000])
+        people = [
+            {"kind": "view", "user_id": f"u{n}", "item_id": "liked", "event_id": f"p{n}", "ts": start + n}
+            for n in range(5)
+        ]
+        engine.observe(events=people)
+        snapshot = take_snapshot(engine.shop, engine.progress)
+        assert list(snapshot.users.ids) == [f"u{n}" for n in range(5)]
 
 
 def test_api7_server_side_request_forgery(served: Any) -> None:
