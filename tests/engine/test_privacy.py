@@ -219,3 +219,35 @@ def test_an_id_written_in_two_ways_is_one_person(tmp_path: Path) -> None:
         assert engine.profile(user_id=" cafe\u0301 ").events == 1
         receipt = engine.erase_user(user_id="cafe\u0301")
         assert receipt.removed["journal"] == 1
+
+
+def test_a_sealed_shop_learns_and_answers_through_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penchant.surfaces import create_app
+    from penchant.testing import running_server
+
+    monkeypatch.setenv("PENCHANT_KEK", key())
+    path = make(tmp_path / "shop", encrypt=True)
+    with running_server(create_app(Engine.open(path))) as url, Engine.connect(url) as engine:
+        for person in range(12):
+            events = [
+                view(
+                    f"u{person}",
+                    step,
+                    f"i{(person + step) % 20}",
+                    text="zebra",
+                    ts=NOW + step * 10**9 + person,
+                )
+                for step in range(8)
+            ]
+            assert engine.observe(events=events).stored == 8
+        report = engine.train(
+            models=["transitions"], device="cpu"
+        )  # in a process of its own, which only reads
+        assert report.promoted_kind is not None
+        assert not engine.recommend(user_id="u1", k=3).degraded
+        engine.erase_user(user_id="u1")
+        assert engine.export_user(user_id="u1").events == []
+        assert engine.export_user(user_id="u2").events[0]["text"] == "zebra"
+    assert b"zebra" not in everything_in(path)

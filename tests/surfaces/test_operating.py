@@ -7,12 +7,14 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -274,3 +276,28 @@ def test_reload_refuses_a_wrong_key_by_name(shop: Path) -> None:
         assert engine.shop.config.serve.reasons == 1
         (shop / "shop.toml").write_text('name = "s"\nseen = "allow"\n[data]\ncurrency = "USD"\n')
         assert "seen" in engine.reload().changed
+
+
+def test_a_request_that_runs_is_answered_before_the_end(shop: Path) -> None:
+    process, url = start(shop)
+    address = urlsplit(url)
+    body = b'{"events": [{"kind": "view", "user_id": "u1", "item_id": "i1"}]}'
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as line:
+            head = (
+                f"POST /v1/observe HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+            )
+            line.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+            time.sleep(0.3)  # the server has begun with it
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(url + "/healthz")
+            line.sendall(body[10:])
+            assert b'"stored":1' in line.recv(4096)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    with Engine.open(shop) as engine:
+        assert engine.status().events == 1
