@@ -80,6 +80,7 @@ class SlateItem(Noun, frozen=True):
     explored: bool
     reasons: list[Reason] = []
     title: str | None = None  # as the catalogue had it then
+    pinned: bool = False  # a rule gave it the slot: nothing was drawn, its odds are 1
     probability: (
         Annotated[
             float,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from penchant.data._bots import bot_subjects
     from penchant.data._catalog import read_catalog
     from penchant.data._clean import EventStream, clean_events
-    from penchant.data._columns import clean_id
+    from penchant.data._columns import clean_id, parse_money
     from penchant.data._content import (
         ContentStore,
         Encoded,
@@ -135,6 +135,7 @@ _LAZY = {
     "minor_units": "_settings",
     "open_snapshot": "_snapshot",
     "open_source": "_source",
+    "parse_money": "_columns",
     "raw_features": "_features",
     "read_catalog": "_catalog",
     "read_message": "_messages",
@@ -209,6 +210,7 @@ __all__ = [
     "next_baskets",
     "open_snapshot",
     "open_source",
+    "parse_money",
     "raw_features",
     "read_catalog",
     "read_message",

@@ -20,9 +20,11 @@ import pyarrow.parquet as pq
 from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, micros, rng
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
-from penchant.engine._live import allowed, drop_seen, question, reasons
+from penchant.engine._live import given_away, reasons
+from penchant.engine._offer import allowed, judged, offered, question
 from penchant.engine._people import may, no_history, own_name
 from penchant.engine._recount import is_stale, recount
+from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
 from penchant.store import kept_in_histories
 
@@ -121,6 +123,7 @@ def recommend_many(
     if request.user_id or request.anonymous_id:
         raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
     started, out = time.perf_counter(), Path(request.out)
+    request = as_asked(shop, request)
     given = None if request.users == "all" else {own_name(shop, n): n for n in read_users(str(request.users))}
     names = None if given is None else list(given)
     if request.seed is None:  # one for all of them, wherever they are answered
@@ -246,32 +249,44 @@ def _answer(
     columns: dict[str, list[object]] = {name: [] for name in ANSWER_SCHEMA.names}
     for history, score_N in zip(people, scores_BN, strict=True):
         allowed_N = shared_N.copy()
-        drop_seen(ranker, history, allowed_N, rule)
-        limit = max(shop.config.serve.candidates, request.k)
-        candidates = ranker.candidates(history, allowed_N, limit, target, by_value, score_N)
-        query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
+        verdict = judged(shop, ranker, request, history)
+        if verdict is not None:
+            allowed_N &= verdict.kept_N
+        offer = offered(shop, ranker, request, history, allowed_N, rule, score_N, verdict)
+        candidates = offer.candidates
+        query = Query(history.subject, now, offer.k, request.surface, request.purpose, seed)
         drawn = ranker.exploration.choose(
             candidates,
             query,
             rng(seed, history.subject),
             allowed=request.explore == "auto",
             by_value=by_value,
+            worth=offer.worth,
         )
         choice = drawn.choice
         chosen_K = candidates.item_N[choice.index_K]
         why = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
-        k = len(chosen_K)
-        columns["user_id"] += [history.subject] * k
-        columns["rank"] += range(1, k + 1)
-        columns["item_id"] += [ids[n - 1] for n in chosen_K]
-        columns["score"] += candidates.mean_N[choice.index_K].tolist()
-        columns["probability"] += ranker.probabilities(score_N, chosen_K, target)
-        columns["odds"] += choice.odds_K.tolist()
-        columns["explored"] += choice.explored_K.tolist()
-        columns["reason"] += [texts[0].text if texts else None for texts in why]
-        columns["recommendation_id"] += [secrets.token_hex(12)] * k
-        columns["policy_id"] += [drawn.policy_id] * k
-    rows = len(columns["user_id"])
+        rows = list(
+            zip(
+                chosen_K.tolist(),
+                candidates.mean_N[choice.index_K].tolist(),
+                ranker.probabilities(score_N, chosen_K, target),
+                choice.odds_K.tolist(),
+                choice.explored_K.tolist(),
+                [texts[0].text if texts else None for texts in why],
+                strict=True,
+            )
+        )
+        for slot, number in offer.pins:
+            item = given_away(ranker, number, target, score_N)
+            rows.insert(slot, (number, item.score, item.probability, 1.0, False, item.reasons[0].text))
+        for rank, (number, *row) in enumerate(rows, 1):
+            values = (history.subject, rank, ids[number - 1], *row)
+            for name, value in zip(ANSWER_SCHEMA.names, values, strict=False):
+                columns[name].append(value)
+        columns["recommendation_id"] += [secrets.token_hex(12)] * len(rows)
+        columns["policy_id"] += [drawn.policy_id] * len(rows)
+    count = len(columns["user_id"])
     fixed = {
         "model_id": ranker.model_id,
         "surface": request.surface,
@@ -280,5 +295,5 @@ def _answer(
         "degraded": ranker.degraded,
     }
     for name, value in fixed.items():
-        columns[name] = [value] * rows
+        columns[name] = [value] * count
     return pa.table(columns, schema=ANSWER_SCHEMA)

@@ -12,7 +12,7 @@ import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -39,6 +39,7 @@ from penchant.core import (
 from penchant.policy import Best, FastCB, Hybrid, Reserved, Rule, Softmax, SquareCB, Thompson, draw_slate
 
 if TYPE_CHECKING:
+    from penchant.engine._rules import Worth
     from penchant.engine._shop import Shop
 
 Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
@@ -146,6 +147,7 @@ class Exploration:
         *,
         allowed: bool,
         by_value: bool = False,
+        worth: Worth | None = None,
     ) -> Drawn:
         """Draw a slate; with exploring refused, the best by expectation.
 
@@ -155,9 +157,10 @@ class Exploration:
             rng: Of this request.
             allowed: Whether the request leaves exploring to the shop.
             by_value: The means are what items bring: the best of them, for certain.
+            worth: What the shop's rules say of the candidates.
         """
         if by_value:
-            return _dearest(candidates, query, rng)
+            return _dearest(candidates, query, rng, worth)
         with self._lock:
             self._settle(query.now)
             standing_N = standing_of(candidates.mean_N, candidates.source)
@@ -166,6 +169,8 @@ class Exploration:
             reason = self._refusal(query, allowed)
             updates = self.hybrid.updates
             shown_N = self.hybrid.shown_N[candidates.item_N]
+        if worth is not None:
+            mean_N, std_N = worth.applied(mean_N, std_N)
         rule: Rule = Best()
         explore = reason is None
         if explore:
@@ -178,12 +183,14 @@ class Exploration:
                 )
         expected = Candidates(candidates.item_N, mean_N, std_N, candidates.source)
         floor = self.settings.floor if explore else 0.0
-        choice = draw_slate(rule, expected, query.k, floor, rng, updates)
+        choice = _drawn(rule, expected, query.k, floor, rng, updates, worth)
         return Drawn(
             choice=choice,
             mean_N=mean_N,
             std_N=std_N,
-            policy_id=f"hybrid/1+{rule.id}" + (f"+floor{floor:g}" if floor else ""),
+            policy_id=f"hybrid/1+{rule.id}"
+            + (f"+floor{floor:g}" if floor else "")
+            + ("+rules" if worth else ""),
             updates=updates,
             explore=explore,
             reason=reason or f"on: {self.settings.method}",
@@ -232,7 +239,7 @@ class Exploration:
                 return
             standing_N = standing_of(np.array(slate.candidates.score), slate.model_id)
             among = dict(zip(slate.candidates.item_ids, standing_N.tolist(), strict=True))
-            standing = {item.item_id: among[item.item_id] for item in slate.items}
+            standing = {item.item_id: among[item.item_id] for item in slate.items if not item.pinned}
         with self._lock:
             self._open[slate.recommendation_id] = _Open(slate.subject, standing)
             if len(self._open) > _OPEN:
@@ -297,10 +304,36 @@ def hash_of(texts: Sequence[str]) -> str:
     return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
 
 
-def _dearest(candidates: Candidates, query: Query, rng: np.random.Generator) -> Drawn:
+def _drawn(
+    rule: Rule,
+    candidates: Candidates,
+    k: int,
+    floor: float,
+    rng: np.random.Generator,
+    updates: int,
+    worth: Worth | None,
+) -> Choice:
+    """Draw a slate; what is buried is drawn from only when nothing else is left."""
+    if worth is None or not worth.buried_N.any():
+        return draw_slate(rule, candidates, k, floor, rng, updates)
+    above_N = np.where(worth.buried_N, -np.inf, candidates.mean_N)
+    first = draw_slate(rule, replace(candidates, mean_N=above_N), k, floor, rng, updates)
+    below_N = np.where(worth.buried_N, candidates.mean_N, -np.inf)
+    rest = draw_slate(rule, replace(candidates, mean_N=below_N), k - len(first.index_K), floor, rng, updates)
+    return Choice(
+        np.r_[first.index_K, rest.index_K],
+        np.r_[first.odds_K, rest.odds_K],
+        np.r_[first.explored_K, rest.explored_K],
+        rest.first_N if first.first_N is None else first.first_N,
+    )
+
+
+def _dearest(candidates: Candidates, query: Query, rng: np.random.Generator, worth: Worth | None) -> Drawn:
     """The items that bring most, for certain: chances of outcomes alone say nothing of that."""
+    if worth is not None:
+        candidates = replace(candidates, mean_N=worth.applied(candidates.mean_N, candidates.std_N)[0])
     return Drawn(
-        choice=draw_slate(Best(), candidates, query.k, 0.0, rng, 0),
+        choice=_drawn(Best(), candidates, query.k, 0.0, rng, 0, worth),
         mean_N=candidates.mean_N,
         std_N=candidates.std_N,
         policy_id=BY_VALUE,

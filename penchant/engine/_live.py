@@ -21,7 +21,6 @@ from penchant.core import (
     PackedCandidates,
     Query,
     Reason,
-    SeenRule,
     Slate,
     SlateItem,
     Target,
@@ -34,15 +33,16 @@ from penchant.data import check_event
 from penchant.engine import _requests as rq
 from penchant.engine._collect import keep_aside, named_columns, take
 from penchant.engine._explore import Drawn, hash_of
+from penchant.engine._offer import NOBODY, Offer, allowed, judged, offered, question
 from penchant.engine._people import known_person, may, no_history, withheld
 from penchant.engine._refusal import refusal
-from penchant.engine._serving import Ranker, Serving, seen_numbers
+from penchant.engine._scenarios import as_asked
+from penchant.engine._serving import Ranker, Serving
 from penchant.models import best_of
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
-_NOBODY = "anon:nobody"
 _NOT_LOGGED = "the disk refuses the decision log: this answer is not in it, and nothing is learned from it"
 _VERBS = {
     "purchase": "bought",
@@ -162,71 +162,40 @@ def _own_id(given: Any) -> str | None:
 
 def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Slate:
     """Answer one person: score, filter, choose, explain, log."""
-    subject = _NOBODY
+    subject = NOBODY
     if request.user_id or request.anonymous_id:
         subject = subject_of(request.user_id, request.anonymous_id)
         if not may(shop, subject, "personalise"):
-            subject = _NOBODY
+            subject = NOBODY
+    request = as_asked(shop, request)
     ranker = serving.ranker
     history = _history(shop, subject, request)
     target, by_value = question(shop, ranker, request)
     allowed_N = allowed(ranker, request)
+    verdict = judged(shop, ranker, request, history)
+    if verdict is not None:
+        allowed_N &= verdict.kept_N
     note = ranker.note
     if not allowed_N.any():
-        note = "nothing in the catalogue meets the filters, allow and deny"
+        note = "nothing in the catalogue meets the filters, rules, allow and deny"
     rule = ranker.answering[target].seen if request.seen == "auto" else request.seen
-    drop_seen(ranker, history, allowed_N, rule)
     score_N = None if ranker.searches else ranker.scores([history], target)[0]
-    limit = max(shop.config.serve.candidates, request.k)
-    candidates = ranker.candidates(history, allowed_N, limit, target, by_value, score_N)
-    slate, drawn = make_slate(shop, ranker, request, history, candidates, target, by_value, score_N, note)
+    offer = offered(shop, ranker, request, history, allowed_N, rule, score_N, verdict)
+    slate, drawn = make_slate(shop, ranker, request, history, offer, target, by_value, score_N, note)
     serving.recent.append(subject)
-    if not shop.store.log_decision(slate, partial(packed, ranker, candidates, drawn)):
+    if not shop.store.log_decision(slate, partial(packed, ranker, offer.candidates, drawn)):
         return msgspec.structs.replace(slate, degraded=True, note=_NOT_LOGGED)
     if drawn.standing_N is not None:
         standing_K = drawn.standing_N[drawn.choice.index_K].tolist()
-        standing = {item.item_id: at for item, at in zip(slate.items, standing_K, strict=True)}
-        ranker.exploration.answered(slate, standing)
+        chosen = [item.item_id for item in slate.items if not item.pinned]
+        ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)))
     return slate
 
 
-def question(shop: Shop, ranker: Ranker, request: rq.RecommendRequest) -> tuple[Target, bool]:
-    """What a request asks for: events of which kind, and whether value ranks.
-
-    Raises:
-        InputError: Value is to rank, and the catalogue has no prices.
-    """
-    by_value = (request.objective or shop.config.serve.objective) == "value"
-    if by_value:
-        ranker.check_prices()
-    return request.target or shop.config.target, by_value
-
-
 def _history(shop: Shop, subject: str, request: rq.RecommendRequest) -> History:
-    if request.purpose == "personalise" and subject != _NOBODY:
+    if request.purpose == "personalise" and subject != NOBODY:
         return shop.store.history(subject, shop.config.serve.max_history)
     return no_history(subject)
-
-
-def allowed(ranker: Ranker, request: rq.RecommendRequest) -> npt.NDArray[np.bool_]:
-    """Which items may be shown to anybody: offered, allowed, not denied, meeting the filters; (N + 1,)."""
-    allowed_N = ranker.shelf.offered_N.copy()
-    if request.filters:
-        allowed_N &= ranker.shelf.mask(tuple(request.filters))
-    if request.allow is not None:
-        listed_N = np.zeros_like(allowed_N)
-        listed_N[ranker.items.numbers(request.allow)] = True
-        allowed_N &= listed_N
-    if request.deny:
-        allowed_N[ranker.items.numbers(request.deny)] = False
-    allowed_N[0] = False
-    return allowed_N
-
-
-def drop_seen(ranker: Ranker, history: History, allowed_N: npt.NDArray[np.bool_], rule: SeenRule) -> None:
-    """Take the person's earlier items out of ``allowed_N``, where the rule says so."""
-    if rule == "exclude":
-        allowed_N[seen_numbers(ranker, history)] = False
 
 
 def make_slate(
@@ -234,7 +203,7 @@ def make_slate(
     ranker: Ranker,
     request: rq.RecommendRequest,
     history: History,
-    candidates: Candidates,
+    offer: Offer,
     target: Target,
     by_value: bool,
     score_N: Floats | None,
@@ -243,9 +212,15 @@ def make_slate(
     """Let the policy choose among the best candidates, and write down odds and reasons."""
     seed = secrets.randbits(32) if request.seed is None else request.seed
     now = shop.clock() if request.now is None else micros(request.now)
-    query = Query(history.subject, now, request.k, request.surface, request.purpose, seed)
+    candidates = offer.candidates
+    query = Query(history.subject, now, offer.k, request.surface, request.purpose, seed)
     drawn = ranker.exploration.choose(
-        candidates, query, rng(seed, history.subject), allowed=request.explore == "auto", by_value=by_value
+        candidates,
+        query,
+        rng(seed, history.subject),
+        allowed=request.explore == "auto",
+        by_value=by_value,
+        worth=offer.worth,
     )
     choice = drawn.choice
     chosen_K = candidates.item_N[choice.index_K]
@@ -267,6 +242,8 @@ def make_slate(
             chosen_K, shown, choice.odds_K, choice.explored_K, reasons_K, chances, strict=True
         )
     ]
+    for slot, number in offer.pins:  # first slot first, so that each finds its place
+        items.insert(slot, given_away(ranker, number, target, score_N))
     slate = Slate(
         recommendation_id=secrets.token_hex(12),
         ts=query.now,
@@ -278,7 +255,9 @@ def make_slate(
         surface=request.surface,
         degraded=ranker.degraded,
         note=note if items or note else "every item that may be shown was seen already",
-        policy_hash=ranker.exploration.hash_of_policy(drawn.policy_id),
+        policy_hash=hash_of([ranker.exploration.hash_of_policy(drawn.policy_id), *request.rules])
+        if request.rules
+        else ranker.exploration.hash_of_policy(drawn.policy_id),
         updates=drawn.updates,
         explore=drawn.explore,
         explore_reason=drawn.reason,
@@ -287,6 +266,21 @@ def make_slate(
         candidates_hash=hash_of(candidate_ids),
     )
     return slate, drawn
+
+
+def given_away(ranker: Ranker, number: int, target: Target, score_N: Floats | None) -> SlateItem:
+    """The slot of a pinned item."""
+    score = 0.0 if score_N is None else float(score_N[number])
+    return SlateItem(
+        item_id=ranker.items.id(number),
+        score=score if np.isfinite(score) else 0.0,
+        odds=1.0,
+        explored=False,
+        reasons=[Reason(text="the shop put it here", kind="pinned")],
+        title=ranker.shelf.titles[number],
+        pinned=True,
+        probability=ranker.probabilities(score_N, np.array([number]), target)[0],
+    )
 
 
 def ids_of(ranker: Ranker, candidates: Candidates) -> list[str]:

@@ -175,12 +175,14 @@ def _usable(shop: Shop, request: ReplayRequest) -> tuple[list[Slate], list[str]]
         InputError: None is left.
     """
     bar = shop.clock() - int(request.days * DAY)
-    found, young, bare = [], 0, 0
+    found, young, bare, pinned = [], 0, 0, 0
     for slate in shop.store.decisions():
         if slate.ts > bar:
             young += 1
         elif slate.candidates is None or not slate.items:
             bare += 1
+        elif any(item.pinned for item in slate.items):
+            pinned += 1
         else:
             found.append(slate)
     notes = []
@@ -192,6 +194,8 @@ def _usable(shop: Shop, request: ReplayRequest) -> tuple[list[Slate], list[str]]
         notes.append(
             f"{bare:,} answers were logged without their candidates, or empty: nothing can be said of them"
         )
+    if pinned:
+        notes.append(f"{pinned:,} answers had slots that a rule gave away: they are left out")
     if len(found) < 2:
         raise InputError(
             "the decision log has no answers to replay",

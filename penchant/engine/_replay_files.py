@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from penchant.core import Candidates, Floats, Ints, Policy, Query
 from penchant.core.errors import InputError, NotFound, UnreadableFile
-from penchant.engine._filters import filter_mask
 from penchant.engine._replay_requests import ReplayRequest
+from penchant.engine._rules import filter_mask
 from penchant.evaluation import Replay, balanced_odds, counted_rates, folds_by_person
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def file_cases(request: ReplayRequest, policy_named: Callable[[str], Policy]) ->
     assert request.log is not None
     table = read_table(request.log)
     if request.where:
-        table = table.filter(pa.array(filter_mask(table, request.where)))
+        table = table.filter(pa.array(filter_mask(table, request.where, "$.where")))
     if table.num_rows < 2:
         raise InputError("no rows are left to replay", value=request.where, hint="loosen --where")
     found = _recognised(table)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     pass
 
 K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
+DEFAULT_K = 10
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
 ItemIds = list[Id]
 Objective = Literal["interest", "value"]
@@ -202,11 +203,18 @@ class RecommendRequest(Noun, frozen=True):
         ]
         | None
     ) = None
-    k: K = 10
+    scenario: (
+        Annotated[str, Meta(max_length=100, description="a scenario of `shop.toml`, which says all the rest")]
+        | None
+    ) = None
+    k: Annotated[K, Meta(description="how many items; none: as the scenario says, else 10")] | None = None
     allow: Annotated[ItemIds, Meta(description="only these items")] | None = None
     deny: Annotated[ItemIds, Meta(description="none of these items")] = []
     filters: Annotated[
         list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
+    ] = []
+    rules: Annotated[
+        list[str], Meta(description="rules of this answer, such as: boost 1.5 when brand = National")
     ] = []
     target: Annotated[
         Target | None,

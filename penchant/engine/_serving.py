@@ -36,10 +36,11 @@ from penchant.core.errors import ArtifactError, InputError
 from penchant.data import item_values, live_sequences, sequence_batch
 from penchant.engine._canary import check_model
 from penchant.engine._explore import Exploration, gather_facts
-from penchant.engine._filters import filter_mask
+from penchant.engine._expression import Kind
 from penchant.engine._index import index_note
 from penchant.engine._people import willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
+from penchant.engine._rules import RuleBook, TableFields, filter_mask
 from penchant.models import INDEX_ITEMS, best_of, expected_value
 from penchant.policy import Popularity
 
@@ -80,6 +81,19 @@ class Shelf:
             return filter_mask(self.table, filters)
 
         return mask
+
+    @cached_property
+    def rules(self) -> Callable[[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Kind], ...]], RuleBook]:
+        """Filters and rules fitted to this catalogue, with the kinds of what is known of people; remembered."""
+        fields = TableFields(self.table)
+
+        @lru_cache(maxsize=256)
+        def rules(
+            filters: tuple[str, ...], rules: tuple[str, ...], people: tuple[tuple[str, Kind], ...]
+        ) -> RuleBook:
+            return RuleBook(fields.about(dict(people)), filters, rules)
+
+        return rules
 
 
 def shelve(items: Vocabulary, catalog: pa.Table, *, out_of_stock: bool) -> Shelf:

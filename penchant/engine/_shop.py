@@ -17,6 +17,7 @@ from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
 from penchant.engine._requests import InitReport, InitRequest, Objective
+from penchant.engine._scenarios import ScenarioSettings
 from penchant.privacy import ConsentBook, Pseudonyms
 from penchant.store import Servers, ShopStore, atomic_write, open_store
 
@@ -159,6 +160,9 @@ class ShopConfig(Noun, frozen=True):
     collect: CollectSettings = msgspec.field(default_factory=CollectSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
+    scenarios: Annotated[
+        dict[str, ScenarioSettings], Meta(description="a table `[scenarios.NAME]` for each, see below")
+    ] = {}
     mapping: list[Mapping] = []
 
 

@@ -623,7 +623,7 @@ def test_a_recount_gives_way_to_a_model_promoted_meanwhile(engine, monkeypatch):
 
 def test_a_notebook_can_ask_what_an_operation_takes(engine):
     fields = inspect.signature(engine.recommend).parameters
-    assert fields["k"].default == 10
+    assert fields["k"].default is None
     assert fields["deny"].default == []
     assert inspect.signature(engine.similar).parameters["item_id"].default is inspect.Parameter.empty
     assert "for one person" in engine.recommend.__doc__
