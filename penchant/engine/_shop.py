@@ -160,9 +160,7 @@ class ShopConfig(Noun, frozen=True):
     collect: CollectSettings = msgspec.field(default_factory=CollectSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
-    scenarios: Annotated[
-        dict[str, ScenarioSettings], Meta(description="a table `[scenarios.NAME]` for each, see below")
-    ] = {}
+    scenarios: dict[str, ScenarioSettings] = {}
     mapping: list[Mapping] = []
 
 

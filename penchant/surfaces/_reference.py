@@ -248,9 +248,10 @@ def _settings() -> str:
     for field in msgspec.structs.fields(ShopConfig):
         inner = structs_in(field.type)
         if inner:
-            listed = "[[{}]]" if getattr(field.type, "__origin__", None) is list else "[{}]"
+            kind: Any = getattr(field.type, "__origin__", None)
+            listed = {list: "[[{}]]", dict: "[{}.NAME]"}.get(kind, "[{}]")
             tables.append((listed.format(field.encode_name), inner[0]))
-    named = {name.strip("[]") for name, _ in tables}
+    named = {name.strip("[]").removesuffix(".NAME") for name, _ in tables}
     for title, struct in tables:
         fields = [field for field in explained(struct) if title or field.name not in named]
         parts += [f"## {title or 'The top'}\n", f"{_doc(struct)}\n", _fields(fields, request=True)]

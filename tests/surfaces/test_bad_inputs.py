@@ -291,7 +291,7 @@ def test_35_an_item_that_is_gone(client: httpx.Client) -> None:
 # -- questions ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [0, -1, 10**9, 2.5, "3", None])
+@pytest.mark.parametrize("k", [0, -1, 10**9, 2.5, "3"])
 def test_36_k_out_of_range(client: httpx.Client, k: Any) -> None:
     answer = client.post("/v1/recommend", json={"user_id": "u1", "k": k})
     assert answer.status_code == 422
