@@ -285,8 +285,7 @@ def given_away(ranker: Ranker, number: int, target: Target, score_N: Floats | No
 
 def ids_of(ranker: Ranker, candidates: Candidates) -> list[str]:
     """The ids of candidates."""
-    ids = ranker.items.ids
-    return [ids[number - 1] for number in candidates.item_N.tolist()]
+    return ranker.ids_N[candidates.item_N].tolist()  # type: ignore[no-any-return]
 
 
 def packed(ranker: Ranker, candidates: Candidates, drawn: Drawn) -> PackedCandidates:

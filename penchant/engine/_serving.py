@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import threading
 import time
@@ -146,6 +148,11 @@ class Ranker:
             hint = "read a catalogue with price, and cost where known, or ask with objective=interest"
             raise InputError("value needs prices, and the catalogue has none", hint=hint, path="$.objective")
 
+    @cached_property
+    def ids_N(self) -> npt.NDArray[np.object_]:
+        """The id of each item number, (N + 1,)."""
+        return np.array(["", *self.items.ids], dtype=np.object_)
+
     def scores(self, histories: Sequence[History], target: Target) -> Floats:
         """Score all items for some people, asked for one kind of event: (B, N + 1) float32."""
         if self.model is None:
@@ -273,6 +280,7 @@ class Serving:
                     stamp = (pointer, stamp[1])
                 self._companions = self._load_companions(pointer)
                 self._stamp = stamp
+                _give_back_memory()
             self._looked = time.monotonic()
 
     def _take_back(self, failure: _NewModelFailedError) -> Pointer | None:
@@ -413,6 +421,13 @@ class Serving:
             assert ranker.popularity is not None
             if event.recommendation_id is None:
                 ranker.popularity.count_N[number] += 1
+
+
+def _give_back_memory() -> None:
+    """Return to the system what building took and nobody holds any more: allocators would keep it for the process."""
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _stamp_of(shop: Shop) -> tuple[tuple[str, int, int], ...]:

@@ -176,15 +176,16 @@ class NeighbourModel:
         history_T = np.asarray(history_T, np.int64)
         items_K = np.asarray(items_K, np.int64)
         weight_T = age_weights(history_T[None] > 0, self.config.decay)[0]
-        out_TK = np.zeros((len(history_T), len(items_K)), np.float32)
-        row = np.zeros(self.num_items + 1, np.float32)
-        for t in np.flatnonzero(weight_T):
-            start, end = self.indptr[history_T[t]], self.indptr[history_T[t] + 1]
-            columns = self.indices[start:end]
-            row[columns] = self.data[start:end]
-            out_TK[t] = weight_T[t] * row[items_K]
-            row[columns] = 0.0
-        return out_TK
+        asked_U, place_K = np.unique(items_K, return_inverse=True)
+        out_TU = np.zeros((len(history_T), len(asked_U)), np.float32)
+        if len(asked_U):
+            cell_E, amount_E = self._entries(history_T, weight_T)
+            length_T = np.where(weight_T != 0, self.indptr[history_T + 1] - self.indptr[history_T], 0)
+            time_E = np.repeat(np.arange(len(history_T)), length_T)
+            place_E = np.minimum(np.searchsorted(asked_U, cell_E), len(asked_U) - 1)
+            hit_E = asked_U[place_E] == cell_E
+            out_TU[time_E[hit_E], place_E[hit_E]] = amount_E[hit_E]
+        return out_TU[:, place_K]
 
     def weighted_rows(
         self, item_BT: Ints, weight_BT: Floats, prior: Floats | None = None
