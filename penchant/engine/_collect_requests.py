@@ -65,6 +65,19 @@ class CollectReport(Noun, frozen=True):
     stored: int  # events
 
 
+class ConsumeRequest(Noun, frozen=True):
+    """Read the shop's Kafka topics to their ends."""
+
+
+class ConsumeReport(Noun, frozen=True):
+    """What was read from Kafka."""
+
+    messages: int
+    stored: int  # events
+    results: dict[str, int]  # what became of the messages: how many of each word of `observe` or `collect`
+    positions: dict[str, int]  # where each partition is read on, as kafka:TOPIC:PARTITION
+
+
 class DeadLettersRequest(Noun, frozen=True):
     """Look at what was refused live and kept aside."""
 

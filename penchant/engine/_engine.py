@@ -26,6 +26,7 @@ from penchant.engine._replay_requests import ReplayReport, ReplayRequest
 
 if TYPE_CHECKING:
     from penchant.engine._experiments import Watch
+    from penchant.engine._kafka import Feed
     from penchant.engine._keeper import Keeper
     from penchant.engine._serving import Serving
     from penchant.engine._shop import Shop
@@ -63,6 +64,7 @@ class Engine:
         self._serving: Serving | None = None
         self._watch: Watch | None = None
         self._keeper: Keeper | None = None
+        self._feed: Feed | None = None
         self._opening = threading.RLock()
         self.tally: Counter[str] = Counter()  # what became of the events told to this engine
         self._tallying = threading.Lock()
@@ -109,13 +111,15 @@ class Engine:
     def close(self) -> None:
         """Flush and release the shop."""
         with self._opening:
+            if self._feed is not None:
+                self._feed.close()
             if self._keeper is not None:
                 self._keeper.close()
             if self._watch is not None:
                 self._watch.close()
             if self._shop is not None:
                 self._shop.close()
-            self._shop = self._serving = self._watch = self._keeper = None
+            self._shop = self._serving = self._watch = self._keeper = self._feed = None
 
     def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
         """Every call of every operation passes here."""
@@ -200,6 +204,10 @@ class Engine:
 
         with self._opening:
             self._keeper = self._keeper or Keeper(self.shop, self.serving)
+            if self._feed is None and self.shop.config.kafka.brokers:
+                from penchant.engine._kafka import Feed
+
+                self._feed = Feed(self.shop, self.serving)
 
     # -- manage: from a raw export to a promoted model ------------------------------------------------
 
@@ -284,6 +292,17 @@ class Engine:
         from penchant.engine._collect import collect_all
 
         return collect_all(self.shop, self.serving, requests)
+
+    @operation(scope="manage", job=True)
+    def consume(self, request: cr.ConsumeRequest) -> cr.ConsumeReport:
+        """Read the topics of the ``[kafka]`` settings to their ends.
+
+        Goes on where the stored events end: each message is stored once, however often this is called or broken off. A
+        server does it by itself all the time.
+        """
+        from penchant.engine._kafka import consume
+
+        return consume(self.shop, self.serving, self.progress)
 
     @operation(scope="manage")
     def dead_letters(self, request: cr.DeadLettersRequest) -> cr.DeadLettersReport:

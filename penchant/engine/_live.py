@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +58,14 @@ def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.Obse
     """Check each event, store the good ones in one fsynced commit, and say what became of each."""
     checked = _check(shop, request)
     return _report(shop, checked, take(shop, serving, checked.good, said=checked.said))
+
+
+def observe_at(
+    shop: Shop, serving: Serving, request: rq.ObserveRequest, positions: Mapping[str, int]
+) -> rq.ObserveReport:
+    """The same, and in the same commit how far the events' sources are read with them."""
+    checked = _check(shop, request)
+    return _report(shop, checked, take(shop, serving, checked.good, said=checked.said, positions=positions))
 
 
 def observe_all(

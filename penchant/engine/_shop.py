@@ -143,6 +143,23 @@ class CollectSettings(Noun, frozen=True):
     ] = []
 
 
+class KafkaSettings(Noun, frozen=True):
+    """Where events come from beside HTTP: the ``[kafka]`` table. A server reads the topics while it runs."""
+
+    brokers: Annotated[str, Meta(description="HOST:PORT, several parted by commas; empty: none")] = ""
+    topics: Annotated[list[str], Meta(description="topics whose messages are events")] = []
+    form: Annotated[
+        Literal["canonical", "segment", "ga4", "ga4-measurement", "google-retail", "shopify"],
+        Meta(description="whose words the messages are in; canonical: as `observe` takes them"),
+    ] = "canonical"
+    options: Annotated[
+        dict[str, str],
+        Meta(
+            description="settings of librdkafka, such as security.protocol; $NAME is read from the environment"
+        ),
+    ] = {}
+
+
 class ShopConfig(Noun, frozen=True):
     """All of ``shop.toml``. An unknown or mistyped key is refused at the start, by name."""
 
@@ -158,6 +175,7 @@ class ShopConfig(Noun, frozen=True):
     train: TrainSettings = msgspec.field(default_factory=TrainSettings)
     content: ContentSettings = msgspec.field(default_factory=ContentSettings)
     collect: CollectSettings = msgspec.field(default_factory=CollectSettings)
+    kafka: KafkaSettings = msgspec.field(default_factory=KafkaSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
     scenarios: dict[str, ScenarioSettings] = {}
