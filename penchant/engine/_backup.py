@@ -198,18 +198,20 @@ def restore(path: Path, request: gr.RestoreRequest, clock: Clock, progress: Prog
                 raise ShopError("this shop is sealed: its keys are needed too", hint="give --keys FILE")
             shutil.copyfile(request.keys, staging / _VAULT)
             os.chmod(staging / _VAULT, 0o600)
-        erased = _erase_again(staging, _notes(request.erasures, staging))
+        notes = _notes(request.erasures, staging)
+        shop = Shop.open(staging, clock=clock)
+        try:
+            erased = shop.store.erase_again([note.erasure for note in notes])
+            shop.consent.forget_people([bytes.fromhex(note.consent) for note in notes])
+            events = shop.store.status().events
+        finally:
+            shop.close()
         if path.exists():
             path.rmdir()
         os.replace(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    shop = Shop.open(path, clock=clock)  # finishes the erasures
-    try:
-        events = shop.store.status().events
-    finally:
-        shop.close()
     return gr.RestoreReport(
         path=str(path),
         made_ts=manifest.created,
@@ -293,33 +295,6 @@ def _notes(given: str | None, staging: Path) -> list[ErasureNote]:
                     hint="mend it, or erase that person by hand after the restore",
                 ) from None  # fmt: skip
     return notes
-
-
-def _erase_again(staging: Path, notes: list[ErasureNote]) -> int:
-    """Begin the erasures that the backup does not know; opening the shop finishes them."""
-    begun = 0
-    with contextlib.closing(sqlite3.connect(staging / _JOURNAL, isolation_level=None)) as db:
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("BEGIN IMMEDIATE")
-        known = {person for (person,) in db.execute("SELECT person FROM tombstones")}
-        for note in notes:
-            person = bytes.fromhex(note.erasure.person)
-            if person in known:
-                continue
-            known.add(person)
-            begun += 1
-            device = None if note.erasure.device is None else bytes.fromhex(note.erasure.device)
-            db.execute("INSERT INTO tombstones VALUES (?, ?)", (person, note.erasure.ts))
-            db.execute("INSERT INTO erasures VALUES (?, ?, ?)", (person, device, note.erasure.bucket))
-            for table in ("journal", "decisions"):
-                db.execute(f"DELETE FROM {table} WHERE person = ?", (person,))
-        db.execute("COMMIT")
-    if begun and (book := staging / "consent.db").exists():
-        with contextlib.closing(sqlite3.connect(book, isolation_level=None)) as db:
-            db.execute("PRAGMA secure_delete = ON")
-            people = [(bytes.fromhex(note.consent),) for note in notes]
-            db.executemany("DELETE FROM choices WHERE person = ?", people)
-    return begun
 
 
 # -- the drill ------------------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ class Engine:
         self._count([report for report in reports if isinstance(report, rq.ObserveReport)])
         return reports
 
-    def _count(self, reports: Sequence[rq.ObserveReport]) -> None:
+    def _count(self, reports: Sequence[rq.ObserveReport | cr.CollectReport]) -> None:
         """Keep count of what became of events."""
         with self._tallying:
             self.tally.update(result.status for report in reports for result in report.results)
@@ -285,13 +285,17 @@ class Engine:
         """
         from penchant.engine._collect import collect
 
-        return collect(self.shop, self.serving, request)
+        report = collect(self.shop, self.serving, request)
+        self._count([report])
+        return report
 
     def collect_all(self, requests: Sequence[cr.CollectRequest]) -> list[cr.CollectReport | PenchantError]:
         """Answer several ``collect`` requests with one commit; an error stands in the place of its answer."""
         from penchant.engine._collect import collect_all
 
-        return collect_all(self.shop, self.serving, requests)
+        reports = collect_all(self.shop, self.serving, requests)
+        self._count([report for report in reports if isinstance(report, cr.CollectReport)])
+        return reports
 
     @operation(scope="manage", job=True)
     def consume(self, request: cr.ConsumeRequest) -> cr.ConsumeReport:

@@ -128,10 +128,14 @@ class ConsentBook:
 
     def forget(self, subject: str) -> int:
         """Remove a person's choices for good; returns how many there were."""
-        if not self._path.exists():
+        return self.forget_people([self.person(subject)]) if self._path.exists() else 0
+
+    def forget_people(self, people: Collection[bytes]) -> int:
+        """Remove the choices of some people, by who they are in the file; returns how many there were."""
+        if not people or not self._path.exists():
             return 0
         with self._lock, self._open() as db:
-            gone = db.execute("DELETE FROM choices WHERE person = ?", (self.person(subject),)).rowcount
+            gone = db.executemany("DELETE FROM choices WHERE person = ?", [(one,) for one in people]).rowcount
             self._refresh()
         return int(gone)
 

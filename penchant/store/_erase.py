@@ -33,6 +33,15 @@ from penchant.store._search import Needle
 from penchant.store._table import EventTable
 
 
+class Erasure(Noun, frozen=True):
+    """An erasure as it is written down outside the store: salted hashes, hexadecimal."""
+
+    person: str
+    device: str | None
+    bucket: int
+    ts: int = 0
+
+
 @dataclass(frozen=True)
 class Target:
     """Who is to be removed, by salted hash: the person, for a guest also the bare device id."""
@@ -41,14 +50,11 @@ class Target:
     device: bytes | None
     bucket: int
 
-
-class Erasure(Noun, frozen=True):
-    """An erasure as it is written down outside the store: salted hashes, hexadecimal."""
-
-    person: str
-    device: str | None
-    bucket: int
-    ts: int = 0
+    @classmethod
+    def of(cls, erasure: Erasure) -> Target:
+        """Whoever an erasure that was written down is about."""
+        device = None if erasure.device is None else bytes.fromhex(erasure.device)
+        return cls(bytes.fromhex(erasure.person), device, erasure.bucket)
 
 
 class Eraser:

@@ -59,7 +59,7 @@ class _ShopNumbers(Collector):
     def collect(self) -> Iterator[Metric]:
         """The numbers as they are now; those that cannot be known are left out."""
         events = CounterMetricFamily(
-            "penchant_events", "Events told by observe, by what became of them.", labels=("status",)
+            "penchant_events", "Events and messages told, by what became of them.", labels=("status",)
         )
         for status, count in sorted(self._engine.tally.items()):
             events.add_metric((status,), count)

@@ -15,6 +15,8 @@ import pytest
 
 from penchant.engine import OPERATIONS, Engine, Keyring
 from penchant.surfaces import create_app, openapi
+from penchant.surfaces._collect import COLLECT_PATHS
+from penchant.surfaces._gate import KEYS_IN_QUERY
 from penchant.testing import running_server
 
 SCOPES = ("write", "serve", "manage", "govern")
@@ -91,6 +93,37 @@ def test_the_key_decides_which_shop_answers(shops: Shops) -> None:
         entries = shops.call("POST", "/v1/access_log", key, json={"k": 1000}).json()["entries"]
         own = {secret.split("_")[1] for secret in shops.keys[name].values()}
         assert {entry["key"] for entry in entries if entry["key"]} <= own
+
+
+@pytest.mark.parametrize("path", sorted(COLLECT_PATHS))
+def test_the_collector_takes_keys_of_events_alone(shops: Shops, path: str) -> None:
+    body = {"batch": [], "events": [], "client_id": "c1", "userId": "u", "event": "x", "name": "x"}
+    query = {"api_secret": shops.keys["tea"]["write"]} if path in KEYS_IN_QUERY else {}
+    assert shops.call("POST", path, None, json=body).status_code == 401
+    assert shops.call("POST", path, "pk_wrong", json=body).status_code == 401
+    for scope in ("serve", "manage", "govern"):
+        assert shops.call("POST", path, shops.keys["tea"][scope], json=body).status_code == 403
+    opened = [shops.call("POST", path, shops.keys["tea"]["write"], json=body)]
+    if query:
+        opened.append(shops.call("POST", path, None, json=body, params=query))
+        assert shops.call("POST", path, None, json=body, params={"api_secret": "x"}).status_code == 401
+    assert all(answer.status_code not in {401, 403} for answer in opened)
+
+
+def test_what_is_collected_stays_in_its_shop(shops: Shops) -> None:
+    message = {
+        "type": "track", "event": "Product Viewed", "userId": "collected", "messageId": "only-tea",
+        "properties": {"product_id": "item-of-tea"},
+    }  # fmt: skip
+    sent = shops.call("POST", "/v1/batch", shops.keys["tea"]["write"], json={"batch": [message]})
+    assert sent.json()["stored"] == 1
+    counts = [
+        shops.call("POST", "/v1/profile", shops.keys[name]["serve"], json={"user_id": "collected"}).json()
+        for name in ("tea", "shoes")
+    ]
+    assert [profile["events"] for profile in counts] == [1, 0]
+    again = shops.call("POST", "/v1/batch", shops.keys["shoes"]["write"], json={"batch": [message]})
+    assert again.json()["stored"] == 1  # the same id in another shop is another message
 
 
 def _shape(answer: httpx.Response) -> str:
