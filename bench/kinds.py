@@ -85,9 +85,8 @@ TRIVAGO = {
 def trivago(folder: Path) -> pd.DataFrame:
     """trivago 2019: a click-out to a hotel is the purchase.
 
-    Models read events with an item, of kinds that people do. To measure what the others would add, searches and
-    filters stand here as ``checkout`` of an item of their own, the words; and what was listed without being clicked as
-    ``cart_remove``, which may speak against an item but is never asked for.
+    What was listed without being clicked is an impression. Models read no searches and filters without an item: to
+    measure what they would add, they stand here as ``checkout`` of an item of their own, the words.
     """
     raw = pd.read_parquet(folder / "events.parquet")
     kind = raw["action_type"].map(TRIVAGO).fillna("checkout")
@@ -99,7 +98,7 @@ def trivago(folder: Path) -> pd.DataFrame:
     lists = did.assign(other=raw["impressions"].str.split("|"), ts=ts + 1)[
         raw["impressions"].notna()
     ].explode("other")
-    shown = lists[lists["other"] != lists["item"]].assign(kind="cart_remove")
+    shown = lists[lists["other"] != lists["item"]].assign(kind="impression")
     shown["item"] = shown.pop("other")
     shown = shown[shown["item"].isin(did["item"])]  # what nobody ever turned to need not be ranked
     return pd.concat([did, shown], ignore_index=True)
@@ -131,7 +130,7 @@ LOGS = {
         ("view", "cart_add", "purchase"),
     ),
     "trivago-2019-val100k": Log(
-        trivago, 0.6, [("view",), ("click",), ("purchase",), ("checkout",), ("cart_remove",)]
+        trivago, 0.6, [("view",), ("click",), ("purchase",), ("impression",), ("checkout",)]
     ),
 }
 
@@ -224,7 +223,7 @@ def halves(cases: Cases) -> tuple[Cases, Cases]:
     return cases.take(np.flatnonzero(chooses)[:MOST]), cases.take(np.flatnonzero(~chooses)[:MOST])
 
 
-def main(folder: Path, models: list[str]) -> None:
+def main(folder: Path, models: list[str], shown: list[int] | None) -> None:
     """One table for each question: rows are models, blocks are the kinds of events that they know."""
     log = LOGS[folder.name]
     events = log.read(folder)
@@ -241,8 +240,10 @@ def main(folder: Path, models: list[str]) -> None:
     )
     known: tuple[str, ...] = ()
     first: dict[tuple[str, Target], Evaluation] = {}
-    for kinds in log.steps:
+    for step, kinds in enumerate(log.steps, start=1):
         known += kinds
+        if shown is not None and step not in shown:
+            continue
         cut, flat = only(full, known, [half for pair in pairs.values() for half in pair])
         asks = dict(zip(pairs, zip(flat[::2], flat[1::2], strict=True), strict=True))
         measures = {target: validation_metric(choose, seen="allow") for target, (choose, _) in asks.items()}
@@ -267,5 +268,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help=f"one of {', '.join(LOGS)}")
     parser.add_argument("--models", nargs="*", default=MODELS)
+    parser.add_argument("--steps", nargs="*", type=int, help="which blocks, from 1; all by default")
     given = parser.parse_args()
-    main(given.folder, given.models)
+    main(given.folder, given.models, given.steps)

@@ -2,6 +2,7 @@
 
 from penchant.core._arrays import (
     HISTORY_EVENTS,
+    HISTORY_SHOWN,
     Bools,
     Candidates,
     Catalog,
@@ -84,6 +85,7 @@ __all__ = [
     "EVENT_SCHEMA",
     "GUEST_PREFIX",
     "HISTORY_EVENTS",
+    "HISTORY_SHOWN",
     "INTEREST_LABEL",
     "KINDS",
     "KIND_CODES",

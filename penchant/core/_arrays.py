@@ -18,6 +18,7 @@ import pyarrow as pa
 from penchant.core._kinds import TARGET_CODES
 
 HISTORY_EVENTS = 400  # newest events of a person that a store keeps at hand and a model may look at
+HISTORY_SHOWN = 100  # and newest items that the person was shown
 
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
@@ -135,6 +136,8 @@ class SequenceBatch:
     is the next item to predict after each position, 0 = none. Beside it ``later_BT`` (training only) is the item
     of the next event of kind ``later_kind_BT``, however far ahead: the next purchase, say. ``asked_B`` is the kind of
     event that each row is asked about, an ``EventKind.code``; 0, or None for all rows, means: whatever comes next.
+    ``shown_BS`` are the newest items that were shown (impressions) since the first event of the row, 0 = none, oldest
+    first; ``shown_age_BS`` how many events are newer than each. None where nobody was shown anything.
     """
 
     item_BT: npt.NDArray[np.int64]
@@ -147,6 +150,8 @@ class SequenceBatch:
     later_BT: npt.NDArray[np.int64] | None = None
     later_kind_BT: npt.NDArray[np.int64] | None = None
     asked_B: npt.NDArray[np.int64] | None = None
+    shown_BS: npt.NDArray[np.int64] | None = None
+    shown_age_BS: npt.NDArray[np.int64] | None = None
 
     @property
     def length_B(self) -> npt.NDArray[np.int64]:
@@ -168,7 +173,11 @@ class SequenceBatch:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The last events of one person that models read (``SEQUENCE_KINDS`` with an item), oldest first."""
+    """The last events of one person that models read (``SEQUENCE_KINDS`` with an item), oldest first.
+
+    ``shown_item`` are the newest items that the person was shown, ``HISTORY_SHOWN`` at most, oldest first: they take
+    nobody's place among the events.
+    """
 
     subject: str
     ts: npt.NDArray[np.int64]  # (T,)
@@ -177,6 +186,8 @@ class History:
     value: npt.NDArray[np.float32]  # (T,) NaN = none
     event_id: list[str]  # (T,)
     older_items: frozenset[str] = frozenset()  # items turned to by events that fell out of the window
+    shown_item: list[str] = field(default_factory=list)  # (S,)
+    shown_ts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (S,)
 
     @property
     def seen(self) -> frozenset[str]:

@@ -40,7 +40,7 @@ KIND_CODES: dict[str, int] = {kind: number for number, kind in enumerate(KINDS, 
 # An event of these kinds says "this person turned to this item": it is what next-item models predict.
 TargetKind = Literal["click", "view", "wishlist", "cart_add", "purchase", "review"]
 TARGET_KINDS: frozenset[str] = frozenset(get_args(TargetKind))
-# These enter a person's sequence. An impression is what we showed, not what the person did.
+# These enter a person's sequence. An impression is what we showed, not what the person did: it is read beside it.
 SEQUENCE_KINDS = TARGET_KINDS | {"cart_remove", "refund", "checkout"}
 # These say what a person wants of us, and are no behaviour: models do not read them.
 WISH_KINDS = frozenset({"not_interested", "preference"})

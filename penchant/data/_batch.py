@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from penchant.core import (
     ASKED_CODES,
+    HISTORY_SHOWN,
+    KIND_CODES,
     KINDS,
     SECOND,
     SEQUENCE_CODES,
@@ -94,6 +96,7 @@ def live_sequences(histories: Sequence[History], items: Vocabulary, features: Fl
     """
     if len(features) != len(histories):
         raise InputError("one row of features is needed for each history", value=len(features))
+    histories = [_with_shown(history) for history in histories]
     ptr = np.zeros(len(histories) + 1, np.int64)
     np.cumsum([len(history.ts) for history in histories], out=ptr[1:])
     ids = [item for history in histories for item in history.item]
@@ -108,6 +111,22 @@ def live_sequences(histories: Sequence[History], items: Vocabulary, features: Fl
     )
 
 
+def _with_shown(history: History) -> History:
+    """The history with what was shown in its place among the events, as it lies in a snapshot."""
+    if not history.shown_item:
+        return history
+    order = np.argsort(np.concatenate([history.ts, history.shown_ts]), kind="stable")
+    more = len(history.shown_item)
+    item = [*history.item, *history.shown_item]
+    return replace(
+        history,
+        ts=np.concatenate([history.ts, history.shown_ts])[order],
+        kind=np.concatenate([history.kind, np.full(more, _IMPRESSION, np.uint8)])[order],
+        item=[item[place] for place in order],
+        value=np.concatenate([history.value, np.full(more, np.nan, np.float32)])[order],
+    )
+
+
 def _flags(codes: Sequence[int]) -> Bools:
     flags = np.zeros(256, np.bool_)
     flags[list(codes)] = True
@@ -116,6 +135,7 @@ def _flags(codes: Sequence[int]) -> Bools:
 
 _IN_SEQUENCE = _flags(SEQUENCE_CODES)
 _IS_TARGET = _flags(TARGET_CODES)
+_IMPRESSION = KIND_CODES["impression"]
 _FEWEST = 50  # events of a kind from which something can be learned about it
 
 
@@ -188,6 +208,65 @@ def _kept(sequences: Sequences) -> _Kept:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What was shown to people: impressions with a known item."""
+
+    index: Int64s  # (I,) their positions
+    ptr: Int64s  # (U + 1,) rows as slices of `index`
+    place: Int64s  # (I,) how many kept events, of all rows, come before the first that is newer
+
+
+_shown_of: WeakKeyDictionary[Sequences, _Shown | None] = WeakKeyDictionary()
+
+
+def _shown(sequences: Sequences) -> _Shown | None:
+    """Find the impressions once per object; None where there are none.
+
+    What is newer is told by time alone: in which order events of one moment arrived is not known of live histories.
+    """
+    if sequences in _shown_of:
+        return _shown_of[sequences]
+    index = np.flatnonzero((sequences.kind == _IMPRESSION) & (sequences.item > 0))
+    found = None
+    if len(index):
+        ts = np.asarray(sequences.ts)
+        other_M1 = np.ones(len(ts) + 1, np.bool_)  # another moment or person than the position before
+        other_M1[1:-1] = ts[1:] != ts[:-1]
+        other_M1[sequences.ptr] = True
+        newer = np.flatnonzero(other_M1)
+        end = newer[np.searchsorted(newer, index, side="right")]
+        found = _Shown(index, np.searchsorted(index, sequences.ptr), _kept(sequences).place(end))
+    if not isinstance(sequences, LiveSequences):
+        _shown_of[sequences] = found
+    return found
+
+
+def _with_gathered(
+    batch: SequenceBatch,
+    sequences: Sequences,
+    shown: _Shown,
+    rows: Int64s,
+    end: Ints,
+    start: Int64s,
+    stop: Int64s,
+) -> SequenceBatch:
+    """The batch with the last impressions before position ``end`` of each row, of kept events ``start:stop``."""
+    last = np.maximum(np.searchsorted(shown.index, end), shown.ptr[rows])
+    count_B = np.minimum(last - shown.ptr[rows], HISTORY_SHOWN)
+    width = int(count_B.max(initial=0))
+    if not width:
+        return batch
+    column_S = np.arange(width)
+    mask_BS = column_S < count_B[:, None]
+    number_BS = np.where(mask_BS, (last - count_B)[:, None] + column_S, 0)
+    # Older than the first event of the row: a long and a short memory must give the same.
+    mask_BS &= (shown.place[number_BS] > start[:, None]) | (start == stop)[:, None]
+    item_BS = sequences.item[shown.index[number_BS]].astype(np.int64) * mask_BS
+    age_BS = np.maximum(stop[:, None] - shown.place[number_BS], 0) * mask_BS
+    return replace(batch, shown_BS=item_BS, shown_age_BS=age_BS)
+
+
 def sequence_length(sequences: Sequences, rows: Ints | None = None, end: Ints | None = None) -> Int64s:
     """Count the events of each row (before position ``end``) that enter a sequence: (len(rows),) or (U,)."""
     kept = _kept(sequences)
@@ -209,7 +288,8 @@ def sequence_batch(
 
     Kept are events of ``SEQUENCE_KINDS`` with a known item. T is the longest history of the batch, at
     least 1 and at most ``max_length``. The gap of the first event shown is 0 even where an older one was
-    cut off, so that a long and a short memory of the same person give the same batch.
+    cut off, so that a long and a short memory of the same person give the same batch. What was only shown stands
+    apart, in ``shown_BS``: the newest items, and none older than the first event.
 
     Args:
         sequences: A snapshot or live histories.
@@ -234,6 +314,10 @@ def sequence_batch(
     stop = last if end is None else np.minimum(np.maximum(kept.place(end), first), last)
     start = np.maximum(first, stop - max_length)
     batch = _gather(sequences, kept, row_B, start, stop, first if targets else None)
+    shown = _shown(sequences)
+    if shown is not None:
+        at = sequences.ptr[row_B + 1] if end is None else np.minimum(end, sequences.ptr[row_B + 1])
+        batch = _with_gathered(batch, sequences, shown, row_B, at, start, stop)
     return replace(batch, asked_B=np.full(len(row_B), asked, np.int64)) if asked else batch
 
 

@@ -10,14 +10,25 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from penchant.core import KIND_CODES, TARGET_CODES, History, Progress, Query, bucket_of, micros, rng
+from penchant.core import (
+    HISTORY_SHOWN,
+    KIND_CODES,
+    TARGET_CODES,
+    History,
+    Progress,
+    Query,
+    bucket_of,
+    micros,
+    rng,
+)
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import given_away, reasons
@@ -26,7 +37,7 @@ from penchant.engine._people import may, no_history, own_name
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
-from penchant.store import kept_in_histories
+from penchant.store import kept_in_histories, shown_in_histories
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -85,6 +96,7 @@ def bucket_histories(shop: Shop, bucket: int, wanted: set[str] | None, limit: in
     code = np.asarray(subject.indices)
     starts = np.flatnonzero(np.r_[True, code[1:] != code[:-1]])
     named = code[starts]
+    shown = _Impressions(table)
     # Who did nothing that models read is answered all the same, with an empty history.
     read = kept_in_histories(table).to_numpy(zero_copy_only=False)
     kept = np.concatenate([[0], np.cumsum(read)])
@@ -111,7 +123,25 @@ def bucket_histories(shop: Shop, bucket: int, wanted: set[str] | None, limit: in
             value=value[cut:end],
             event_id=[],
             older_items=frozenset(older),
+            **shown.of(name),
         )
+
+
+class _Impressions:
+    """What the people of one bucket were shown: rows of a table ordered by person and time."""
+
+    def __init__(self, table: pa.Table) -> None:
+        rows = table.filter(shown_in_histories(table))
+        self.item, self.ts = rows["item_id"].combine_chunks(), rows["ts"].to_numpy()
+        runs = pc.run_end_encode(rows["subject"].combine_chunks(), run_end_type=pa.int64())
+        ends = runs.run_ends.to_pylist()
+        self.place = dict(zip(runs.values.to_pylist(), zip([0, *ends], ends, strict=False), strict=True))
+
+    def of(self, subject: str) -> dict[str, Any]:
+        """The newest of one person, as fields of a ``History``."""
+        start, end = self.place.get(subject, (0, 0))
+        start = max(start, end - HISTORY_SHOWN)
+        return {"shown_item": self.item.slice(start, end - start).to_pylist(), "shown_ts": self.ts[start:end]}
 
 
 def recommend_many(

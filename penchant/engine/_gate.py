@@ -111,7 +111,9 @@ class _Renumbered:
         return self.scorer.config
 
     def scores(self, batch: SequenceBatch) -> Floats:
-        score_BM = self.scorer.scores(replace(batch, item_BT=self.number_N[batch.item_BT]))
+        shown_BS = None if batch.shown_BS is None else self.number_N[batch.shown_BS]
+        own = replace(batch, item_BT=self.number_N[batch.item_BT], shown_BS=shown_BS)
+        score_BM = self.scorer.scores(own)
         return np.asarray(score_BM[:, self.number_N])
 
     def related(self, items_Q: Ints) -> Floats:

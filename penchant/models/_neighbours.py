@@ -1,7 +1,7 @@
 """Scoring by a sparse item-to-item matrix: what item-kNN and counted transitions have in common.
 
-Legend: B users in a batch, T history length, N items, Q asked items, K answer items, E stored pairs. Item numbers run
-from 1 to N; rows and columns of a matrix are item numbers, 0 included.
+Legend: B users in a batch, T history length, S items shown, W events read, N items, Q asked items, K answer items,
+E stored pairs. Item numbers run from 1 to N; rows and columns of a matrix are item numbers, 0 included.
 """
 
 from __future__ import annotations
@@ -136,17 +136,21 @@ class NeighbourModel:
 
     def _read(self, batch: SequenceBatch, prior: Floats | None = None) -> npt.NDArray[np.float32]:
         """Score by the history alone, plus a prior: (B, N + 1) float32, column 0 is -inf."""
-        weight_BT, lifted = self._weights(batch)
-        out_BN = self.weighted_rows(batch.item_BT, weight_BT, prior)
+        item_BW, weight_BW, lifted = self._weighed(batch)
+        out_BN = self.weighted_rows(item_BW, weight_BW, prior)
         for rows, lift_N in lifted:
             out_BN[rows] *= lift_N
         return out_BN
 
-    def _weights(
+    def _weighed(
         self, batch: SequenceBatch
-    ) -> tuple[npt.NDArray[np.float64], list[tuple[npt.NDArray[np.intp], Floats]]]:
-        """The weight of every event, (B, T), and what multiplies the scores of some rows: their numbers, (N + 1,)."""
+    ) -> tuple[Ints, npt.NDArray[np.float64], list[tuple[npt.NDArray[np.intp], Floats]]]:
+        """What is read, and how: items (B, W) and weights (B, W), and what multiplies the scores of some rows.
+
+        W is T, or T + S where a reading weighs what was shown. What multiplies: numbers of rows, (N + 1,) factors.
+        """
         weight_BT = history_weights(batch, self.config.decay)
+        shown_BS: npt.NDArray[np.float64] | None = None
         lifted: list[tuple[npt.NDArray[np.intp], Floats]] = []
         for target, reading in (getattr(self.config, "readings", None) or {}).items():
             rows = batch.rows_asked(ASKED_CODES[target])
@@ -154,7 +158,15 @@ class NeighbourModel:
                 weight_BT[rows] = read_weights(batch.take(rows), reading)
                 if reading.lift:
                     lifted.append((rows, self.share_AN[target] ** reading.lift))
-        return weight_BT, lifted
+                weight = reading.kinds.get("impression", 0.0)
+                if weight and batch.shown_BS is not None and batch.shown_age_BS is not None:
+                    shown_BS = np.zeros(batch.shown_BS.shape) if shown_BS is None else shown_BS
+                    shown_BS[rows] = weight * np.power(reading.decay, batch.shown_age_BS[rows])
+        if shown_BS is None or batch.shown_BS is None:
+            return batch.item_BT, weight_BT, lifted
+        shown_BS *= batch.shown_BS > 0
+        item_BW = np.concatenate([batch.item_BT, batch.shown_BS], axis=1)
+        return item_BW, np.concatenate([weight_BT, shown_BS], axis=1), lifted
 
     def evidence(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the history alone says: (B, N + 1), column 0 is 0."""
@@ -209,8 +221,8 @@ class NeighbourModel:
 
     def sparse_evidence(self, batch: SequenceBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """``evidence`` of a batch of one row without its zeros: items in order (K,), and the same bits (K,)."""
-        weight_BT, lifted = self._weights(batch)
-        cell_E, amount_E = self._entries(batch.item_BT[0], weight_BT[0])
+        item_BW, weight_BW, lifted = self._weighed(batch)
+        cell_E, amount_E = self._entries(item_BW[0], weight_BW[0])
         item_K, place_E = np.unique(cell_E, return_inverse=True)
         amount_K = np.bincount(place_E, amount_E, minlength=len(item_K)).astype(np.float32)
         for _, lift_N in lifted:

@@ -18,12 +18,23 @@ from msgspec import Meta
 
 from penchant.core import KIND_CODES, KINDS, SEQUENCE_CODES, TARGET_CODES, TARGET_KINDS, Snapshot, Target
 
-SequenceKind = Literal[
-    "click", "view", "wishlist", "cart_add", "purchase", "review", "cart_remove", "refund", "checkout"
+ReadKind = Literal[
+    "click",
+    "view",
+    "wishlist",
+    "cart_add",
+    "purchase",
+    "review",
+    "cart_remove",
+    "refund",
+    "checkout",
+    "impression",
 ]
 DECAYS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.99, 0.995, 1.0)  # from 'only the newest event' to 'all alike'
 _SPEAKS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # weights tried for a kind that speaks for its item
-_TAKES_BACK = (-10.0, -3.0, -1.0, -0.3, 0.0, 0.3, 1.0)  # and for one that may speak against it
+_TAKES_BACK = (-10.0, -3.0, -1.0, -0.3, 0.0, 0.3, 1.0)  # for one that may speak against it
+_SHOWN = (-1.0, -0.3, -0.1, -0.03, 0.0, 0.03, 0.1, 0.3, 1.0)  # and for what was only shown
+_READ_CODES = (*SEQUENCE_CODES, KIND_CODES["impression"])
 _LIFTS = (0.0, 0.5, 1.0, 2.0)
 
 
@@ -31,12 +42,13 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a history is read for one question.
 
     ``decay``: weight of an event for each newer one. ``kinds``: weight of the events of a kind; not named are 1 for
-    kinds by which people turn to an item and 0 for others; below 0 they speak against the item. ``lift``: power of
-    the share that the kind asked for has in an item's events, by which the item's score is multiplied.
+    kinds by which people turn to an item and 0 for others, impressions among them; below 0 they speak against the item.
+    ``lift``: power of the share that the kind asked for has in an item's events, by which the item's score is
+    multiplied.
     """
 
     decay: Annotated[float, Meta(gt=0, le=1)]
-    kinds: dict[SequenceKind, float] = {}
+    kinds: dict[ReadKind, float] = {}
     lift: Annotated[float, Meta(ge=0)] = 0.0
 
     @property
@@ -83,16 +95,21 @@ def uphill(
     return best
 
 
-def kinds_in(snapshot: Snapshot) -> list[SequenceKind]:
-    """The kinds of events that a snapshot's sequences hold, most frequent first."""
+def kinds_in(snapshot: Snapshot) -> list[ReadKind]:
+    """The kinds of events that a reading may weigh and a snapshot holds, most frequent first, those only shown last."""
     count_K = np.bincount(np.asarray(snapshot.kind)[np.asarray(snapshot.item) > 0], minlength=256)
-    codes = sorted((c for c in SEQUENCE_CODES if count_K[c]), key=lambda code: -count_K[code])
+    codes = [code for code in _READ_CODES if count_K[code]]
+    codes.sort(key=lambda code: (code not in SEQUENCE_CODES, -count_K[code]))
     return [KINDS[code - 1] for code in codes]  # type: ignore[misc]
 
 
-def search_reading(
-    measure: Callable[[Reading], float], start: Reading, kinds: Sequence[SequenceKind]
-) -> Reading:
+def _choices(kind: ReadKind) -> Sequence[float]:
+    if kind == "impression":
+        return _SHOWN
+    return _SPEAKS if kind in TARGET_KINDS else _TAKES_BACK
+
+
+def search_reading(measure: Callable[[Reading], float], start: Reading, kinds: Sequence[ReadKind]) -> Reading:
     """The best reading found going uphill from ``start``; the weight of the most frequent kind stays."""
 
     def reading(values: Mapping[str, float]) -> Reading:
@@ -101,8 +118,6 @@ def search_reading(
 
     first: dict[str, float] = {"decay": start.decay, "lift": start.lift}
     first.update({kind: start.kinds.get(kind, float(kind in TARGET_KINDS)) for kind in kinds})
-    grid: list[tuple[str, Sequence[float]]] = [
-        (kind, _SPEAKS if kind in TARGET_KINDS else _TAKES_BACK) for kind in kinds[1:]
-    ]
+    grid: list[tuple[str, Sequence[float]]] = [(kind, _choices(kind)) for kind in kinds[1:]]
     grid += [("decay", sorted({*DECAYS, start.decay})), ("lift", _LIFTS)]
     return reading(uphill(lambda values: measure(reading(values)), first, grid))

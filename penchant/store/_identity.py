@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import GUEST_PREFIX, NUM_BUCKETS, History, Identified, bucket_of
+from penchant.core import GUEST_PREFIX, HISTORY_SHOWN, NUM_BUCKETS, History, Identified, bucket_of
 from penchant.store._hashing import Persons
 from penchant.store._journal import Journal, LinkRow
 from penchant.store._rows import Row
@@ -230,7 +232,8 @@ def _only(history: History, owners: Owners, user: str) -> History:
         return history
     keep = [n for n, ts in enumerate(history.ts.tolist()) if owners.at(ts) == user]
     fallen = history.older_items if owners.users[0] == user else frozenset()
-    return _picked(history.subject, history, keep, fallen)
+    shown = [n for n, ts in enumerate(history.shown_ts.tolist()) if owners.at(ts) == user]
+    return _with_shown(_picked(history.subject, history, keep, fallen), history, shown)
 
 
 def _picked(subject: str, history: History, keep: Sequence[int], fallen: Iterable[str]) -> History:
@@ -243,7 +246,25 @@ def _picked(subject: str, history: History, keep: Sequence[int], fallen: Iterabl
         history.value[index],
         [history.event_id[n] for n in keep],
         frozenset(fallen),
+        history.shown_item,
+        history.shown_ts,
     )
+
+
+def _with_shown(history: History, source: History, keep: Sequence[int]) -> History:
+    """A history with some of what was shown in another one."""
+    item, ts = [source.shown_item[n] for n in keep], source.shown_ts[np.array(keep, np.int64)]
+    return replace(history, shown_item=item, shown_ts=ts)
+
+
+def _order(moments: Sequence[npt.NDArray[np.int64]]) -> list[int] | None:
+    """How the moments of several parts, one after the other, come by time; None where two parts share one."""
+    ts = np.concatenate(moments)
+    place = np.argsort(ts, kind="stable")
+    source = np.repeat(np.arange(len(moments)), [len(part) for part in moments])[place]
+    if np.any((np.diff(ts[place]) == 0) & (np.diff(source) != 0)):
+        return None
+    return place.tolist()  # type: ignore[no-any-return]
 
 
 def _merged(subject: str, parts: Sequence[History], limit: int) -> History | None:
@@ -256,13 +277,15 @@ def _merged(subject: str, parts: Sequence[History], limit: int) -> History | Non
         np.concatenate([part.value for part in parts]),
         [event for part in parts for event in part.event_id],
         frozenset().union(*(part.older_items for part in parts)),
+        [item for part in parts for item in part.shown_item],
+        np.concatenate([part.shown_ts for part in parts]),
     )
-    place = np.argsort(whole.ts, kind="stable")
-    source = np.repeat(np.arange(len(parts)), [len(part.ts) for part in parts])[place]
-    if np.any((np.diff(whole.ts[place]) == 0) & (np.diff(source) != 0)):
+    order = _order([part.ts for part in parts])
+    shown = _order([part.shown_ts for part in parts])
+    if order is None or shown is None:
         return None
-    order = place.tolist()
     whole = _picked(subject, whole, order, whole.older_items)
+    whole = _with_shown(whole, whole, shown[-HISTORY_SHOWN:])
     drop = max(len(order) - limit, 0)
     if not drop:
         return whole

@@ -1,7 +1,7 @@
 """Live histories: the last events of everybody in LMDB, one environment a bucket, shared by processes.
 
-Kept are the events that models read: of ``SEQUENCE_KINDS``, with an item. What was only shown or searched for takes
-nobody's place, however much of it there is.
+Kept are the events that models read: of ``SEQUENCE_KINDS``, with an item. What was only shown takes nobody's place,
+however much of it there is: its newest items lie beside the window. What was searched for is not kept here.
 
 A cache: whatever is in doubt is thrown away and built again from table and journal. ``live/07`` is a symbolic
 link to the environment of bucket 7; without the link the bucket is not built. Replacing the link swaps the
@@ -25,7 +25,15 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from penchant.core import HISTORY_EVENTS, KIND_CODES, SEQUENCE_KINDS, TARGET_CODES, History
+from penchant.core import (
+    HISTORY_EVENTS,
+    HISTORY_SHOWN,
+    KIND_CODES,
+    SEQUENCE_KINDS,
+    TARGET_CODES,
+    EventKind,
+    History,
+)
 from penchant.core.errors import StorageError
 from penchant.store._files import atomic_write, fsync
 from penchant.store._hashing import Persons
@@ -35,10 +43,11 @@ WINDOW = HISTORY_EVENTS
 _SLACK = (
     WINDOW + WINDOW // 2
 )  # a window may grow to this before its older third moves to `older`: rare, cheap writes
+_SHOWN_SLACK = HISTORY_SHOWN + HISTORY_SHOWN // 2
 _MAP_SIZE = 1 << 32  # address space of one bucket, not disk
 _LOCK_BYTES = 17 * 4096  # what LMDB maps for 1024 readers
 _POSITION = b"\x00seq"
-FORM = "3"  # of the windows: what lies there in another form is built again
+FORM = "4"  # of the windows: what lies there in another form is built again
 _CLEAN = f"clean {FORM}"
 
 
@@ -53,13 +62,23 @@ class Window(msgspec.Struct, array_like=True):
     cut: bool = False
 
 
+class Shown(msgspec.Struct, array_like=True):
+    """The newest items that one person was shown, oldest first; may hold some more than are read."""
+
+    ts: bytes
+    item: list[str]
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Window).decode
+_decode_shown = msgspec.msgpack.Decoder(Shown).decode
 _decode_older = msgspec.msgpack.Decoder(list[str]).decode
 _SEQUENCE = frozenset(str(kind) for kind in SEQUENCE_KINDS)
 _TARGETS = frozenset(TARGET_CODES)
+_IMPRESSION = str(EventKind.IMPRESSION)
 _NO_VALUE = np.float32(np.nan).tobytes()
 _EMPTY = Window(b"", b"", b"", [], [])
+_NOTHING_SHOWN = Shown(b"", [])
 
 
 def _insert(window: Window, row: Row) -> Window | None:
@@ -94,6 +113,16 @@ def _put_last(window: Window, row: Row) -> Window:
     return window
 
 
+def _insert_shown(shown: Shown, row: Row) -> Shown:
+    """What was shown, with one more in its place by time."""
+    at = int(np.searchsorted(np.frombuffer(shown.ts, np.int64), row.ts, side="right"))
+    assert row.item_id is not None
+    item = [*shown.item[:at], row.item_id, *shown.item[at:]]
+    moments = shown.ts[: 8 * at] + np.int64(row.ts).tobytes() + shown.ts[8 * at :]
+    keep = HISTORY_SHOWN if len(item) >= _SHOWN_SLACK else len(item)
+    return Shown(moments[-8 * keep :], item[-keep:])
+
+
 def _turned_to(items: Iterable[str | None], kinds: Iterable[int]) -> set[str]:
     """The items of events by which a person turned to them; kinds beyond the items are not looked at."""
     pairs = zip(items, kinds, strict=False)
@@ -105,11 +134,18 @@ def _is_kept(kind: str, item_id: str | None) -> bool:
 
 
 def kept_in_histories(rows: pa.Table) -> pa.ChunkedArray:
-    """Which rows (kind, item_id) histories keep: those that models read."""
+    """Which rows (kind, item_id) are the events of histories: those that models read."""
     import pyarrow.compute as pc
 
     wanted = pc.is_in(rows["kind"], value_set=pa.array(sorted(_SEQUENCE)))
     return pc.and_(wanted, pc.is_valid(rows["item_id"]))
+
+
+def shown_in_histories(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows (kind, item_id) are what people were shown."""
+    import pyarrow.compute as pc
+
+    return pc.and_(pc.equal(rows["kind"], _IMPRESSION), pc.is_valid(rows["item_id"]))
 
 
 def _shorten(window: Window) -> set[str]:
@@ -126,7 +162,9 @@ def empty_history(subject: str) -> History:
     return _history(subject, _EMPTY, (), 0)
 
 
-def _history(subject: str, window: Window, older: Iterable[str], limit: int) -> History:
+def _history(
+    subject: str, window: Window, older: Iterable[str], limit: int, shown: Shown = _NOTHING_SHOWN
+) -> History:
     item = window.item
     drop = max(len(item) - limit, 0)
     fallen = frozenset(older)
@@ -140,13 +178,24 @@ def _history(subject: str, window: Window, older: Iterable[str], limit: int) -> 
         np.frombuffer(window.value, np.float32)[drop:],
         window.event_id[drop:] if drop else window.event_id,
         fallen,
+        shown.item[-HISTORY_SHOWN:],
+        np.frombuffer(shown.ts, np.int64)[-HISTORY_SHOWN:],
     )
 
 
 def history_of(subject: str, rows: pa.Table, limit: int) -> History:
     """The history in rows of one person (ts, kind, item_id, value, event_id), ordered."""
+    shown = rows.filter(shown_in_histories(rows))
     rows = rows.filter(kept_in_histories(rows))
-    return _history(subject, _window(_columns(rows), 0, len(rows)), (), limit)
+    window = _window(_columns(rows), 0, len(rows))
+    return _history(subject, window, (), limit, _newest_shown(shown, 0, len(shown)))
+
+
+def _newest_shown(rows: pa.Table, start: int, end: int) -> Shown:
+    """Of ordered impressions those of one person, the newest."""
+    start = max(start, end - HISTORY_SHOWN)
+    part = rows.slice(start, end - start)
+    return Shown(part["ts"].to_numpy().astype(np.int64).tobytes(), part["item_id"].to_pylist())
 
 
 def _columns(rows: pa.Table) -> tuple[Any, Any, Any, list[str | None], list[str]]:
@@ -176,11 +225,15 @@ def _window(columns: tuple[Any, Any, Any, list[str | None], list[str]], start: i
 def take_in(
     get: Callable[[bytes], bytes | None], put: Callable[[bytes, bytes], Any], person: bytes, row: Row
 ) -> None:
-    """Add one event to a person's history, which lies under the person and ``older_key``."""
+    """Add one event to a person's history, which lies under ``keys_of`` the person."""
     raw = get(person)
     if not _is_kept(row.kind, row.item_id):
         if raw is None:
             put(person, _encode(_EMPTY))  # known, with nothing to read
+        if row.kind == _IMPRESSION and row.item_id is not None:
+            said = get(_shown_key(person))
+            shown = _NOTHING_SHOWN if said is None else _decode_shown(said)
+            put(_shown_key(person), _encode(_insert_shown(shown, row)))
         return
     window = _decode(raw) if raw is not None else msgspec.structs.replace(_EMPTY, item=[], event_id=[])
     grown = _insert(window, row)
@@ -192,24 +245,39 @@ def take_in(
             fallen = _shorten(grown)
         put(person, _encode(grown))
     if fallen:
-        older = set(_decode_older(get(older_key(person)) or b"\x90"))
+        older = set(_decode_older(get(_older_key(person)) or b"\x90"))
         if not fallen <= older:
-            put(older_key(person), _encode(sorted(older | fallen)))
+            put(_older_key(person), _encode(sorted(older | fallen)))
 
 
-def older_key(person: bytes) -> bytes:
+def _older_key(person: bytes) -> bytes:
     """Where the items lie that fell out of a person's window."""
     return person + b"o"
 
 
-def read_history(raw: bytes | None, older: bytes | None, subject: str, limit: int) -> History | None:
-    """The history in what is kept of a person; None when it keeps too few events."""
+def _shown_key(person: bytes) -> bytes:
+    """Where the newest items lie that a person was shown."""
+    return person + b"s"
+
+
+def keys_of(person: bytes) -> tuple[bytes, bytes, bytes]:
+    """Where all lies that is kept of a person."""
+    return person, _older_key(person), _shown_key(person)
+
+
+def read_history(
+    get: Callable[[bytes], bytes | None], person: bytes, subject: str, limit: int
+) -> History | None:
+    """The history in what is kept under ``keys_of`` a person; None when it keeps too few events."""
+    raw = get(person)
     if raw is None:
         return empty_history(subject)
     window = _decode(raw)
     if window.cut and limit > len(window.item):
         return None
-    return _history(subject, window, _decode_older(older or b"\x90") if window.cut else (), limit)
+    older = _decode_older(get(_older_key(person)) or b"\x90") if window.cut else ()
+    said = get(_shown_key(person))
+    return _history(subject, window, older, limit, _NOTHING_SHOWN if said is None else _decode_shown(said))
 
 
 def entries_of(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]]:
@@ -217,6 +285,7 @@ def entries_of(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]
     import pyarrow.compute as pc
 
     everybody = pc.unique(rows["subject"])
+    yield from _shown_entries(rows.filter(shown_in_histories(rows)), persons)
     rows = rows.filter(kept_in_histories(rows))
     runs = rows["subject"].combine_chunks()
     for subject in everybody.filter(pc.invert(pc.is_in(everybody, value_set=runs))).to_pylist():
@@ -234,8 +303,15 @@ def entries_of(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]
             window.cut = True
             older = _turned_to(columns[3][start:cut], columns[1][start:cut].tolist())
             if older:
-                yield older_key(person), _encode(sorted(older))
+                yield _older_key(person), _encode(sorted(older))
         yield person, _encode(window)
+        start = end
+
+
+def _shown_entries(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]]:
+    runs, start = rows["subject"].combine_chunks(), 0
+    for end in _run_ends(runs).tolist() if len(runs) else ():
+        yield _shown_key(persons(runs[start].as_py())), _encode(_newest_shown(rows, start, end))
         start = end
 
 
@@ -401,7 +477,7 @@ class LiveHistories:
                 if shared.env is None:
                     return None
                 with shared.env.begin(buffers=True) as txn:
-                    return read_history(txn.get(person), txn.get(older_key(person)), subject, limit)
+                    return read_history(txn.get, person, subject, limit)
         except (lmdb.Error, msgspec.DecodeError):
             return None
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from penchant.core import History
 from penchant.core.errors import MissingExtra
 from penchant.store._hashing import Persons
-from penchant.store._live import FORM, entries_of, older_key, read_history, take_in
+from penchant.store._live import FORM, entries_of, keys_of, read_history, take_in
 from penchant.store._postgres import schema_of
 from penchant.store._rows import Stored
 
@@ -111,12 +111,12 @@ class RedisHistories:
         if bucket in self._distrusted:
             return None
         person = self._persons(subject)
-        fields = [_POSITION, person, older_key(person)]
-        found = self._ask(lambda: self._quick.hmget(self._key(bucket), fields), None)
-        if found is None or found[0] is None:
+        fields = [_POSITION, *keys_of(person)]
+        values = self._ask(lambda: self._quick.hmget(self._key(bucket), fields), None)
+        if values is None or values[0] is None:
             return None
         try:
-            return read_history(found[1], found[2], subject, limit)
+            return read_history(dict(zip(fields, values, strict=True)).get, person, subject, limit)
         except msgspec.DecodeError:
             return None
 
@@ -138,7 +138,7 @@ class RedisHistories:
             return
         key = self._key(bucket)
         persons = {self._persons(stored.row.subject) for stored in rows}
-        fields = [_POSITION, *persons, *map(older_key, persons)]
+        fields = [_POSITION, *(key for person in persons for key in keys_of(person))]
         try:
             found = dict(zip(fields, self._quick.hmget(key, fields), strict=True))
             if found[_POSITION] is None:

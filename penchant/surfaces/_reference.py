@@ -189,7 +189,7 @@ def _events() -> str:
         (
             f"`{kind.value}`",
             str(kind.code),
-            "yes" if kind.value in core.SEQUENCE_KINDS else "",
+            "yes" if kind.value in core.SEQUENCE_KINDS else "beside it" if kind.value == "impression" else "",
             "yes" if kind.value in core.TARGET_KINDS else "",
         )
         for kind in core.EventKind
@@ -207,8 +207,9 @@ milliseconds and microseconds apart. JSON that is sent to `observe` knows `ts` i
 
 ## Kinds
 
-A kind *in the sequence* is part of what models read of a person. One that *is predicted* says that the person
-turned to the item: it is what next-item models learn to foresee.
+A kind *in the sequence* is part of what models read of a person; the newest {core.HISTORY_SHOWN} items that were
+shown are read beside it. One that *is predicted* says that the person turned to the item: it is what next-item models
+learn to foresee.
 
 {_table(("kind", "number at rest", "in the sequence", "is predicted"), kinds)}"""
 

@@ -17,6 +17,7 @@ from penchant.core import (
     DAY,
     EVENT_SCHEMA,
     HISTORY_EVENTS,
+    HISTORY_SHOWN,
     KINDS,
     SEQUENCE_KINDS,
     TABLE_SCHEMA,
@@ -311,23 +312,27 @@ class StoreTests:
             ]
             store.append(late)
             store.append([event(9003, "u2", item_id="shown", kind=EventKind.IMPRESSION)])
-            self._assert_read(store, [*late[:2], *read])
+            shown = [e for e in events if e.kind == EventKind.IMPRESSION and e.item_id is not None]
+            newest = sorted([*shown, late[2]], key=lambda e: (e.ts, e.event_id == "e9002"))[-HISTORY_SHOWN:]
+            self._assert_read(store, [*late[:2], *read], newest)
             store.compact()
-            self._assert_read(store, [*late[:2], *read])
+            self._assert_read(store, [*late[:2], *read], newest)
         with closing(self.open(tmp_path / "shop")) as store:
             store.load([batch_of([event(9004, "u3")])], source="b")  # others of the same bucket, or none
             store.load([batch_of([event(9005, item_id="i9005")])], source="c")  # so that it is built again
-            self._assert_read(store, [*late[:2], *read, event(9005, item_id="i9005")])
+            self._assert_read(store, [*late[:2], *read, event(9005, item_id="i9005")], newest)
 
-    def _assert_read(self, store: Store, read: list[Event]) -> None:
+    def _assert_read(self, store: Store, read: list[Event], shown: list[Event]) -> None:
         turned = {e.item_id for e in read if e.kind in TARGET_KINDS}
         for limit in (1, 50, HISTORY_EVENTS, 450, 5000):
             history = store.history("u1", limit)
             assert history.event_id == [e.event_id for e in read][-limit:]
             assert [KINDS[code - 1] for code in history.kind] == [e.kind.value for e in read][-limit:]
             assert history.seen == turned
-        shown = store.history("u2")
-        assert (shown.event_id, shown.seen) == ([], frozenset())
+            assert history.shown_item == [e.item_id for e in shown]
+            assert history.shown_ts.tolist() == [e.ts for e in shown]
+        only = store.history("u2")
+        assert (only.event_id, only.seen, only.shown_item) == ([], frozenset(), ["shown"])
         assert store.status().subjects in (
             None,
             len(set(store.scan(columns=["subject"])["subject"].to_pylist())),

@@ -425,5 +425,5 @@ class _Memory:
 
 def _key(batch: SequenceBatch) -> bytes:
     arrays: list[np.ndarray[Any, Any]] = [batch.item_BT, batch.kind_BT, batch.gap_BT, batch.value_BT]
-    arrays += [] if batch.asked_B is None else [batch.asked_B]
+    arrays += [array for array in (batch.asked_B, batch.shown_BS, batch.shown_age_BS) if array is not None]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()

@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
-from penchant.core import DAY
+from penchant.core import DAY, Run, no_progress
 from penchant.core.errors import InputError, ModelError, PenchantError
 from penchant.engine._promotion import read_promoted
-from penchant.training import read_artifact
+from penchant.engine._protocol import take_snapshot
+from penchant.training import fit_model, read_artifact, save_artifact
 
 NOW = 1_750_000_000_000_000
 
@@ -134,6 +135,33 @@ def test_the_rule_on_repeats_follows_the_question(tmp_path):
         assert not had.isdisjoint(
             {i.item_id for i in engine.recommend(user_id="u3", k=40, target="purchase").items}
         )
+
+
+def test_what_was_shown_counts_at_once(shop, tmp_path):
+    """One answer and many: both read the impressions that came in since, where the model does."""
+    copied = shutil.copytree(shop.path, tmp_path / "copy", symlinks=True)
+    with Engine.open(copied, clock=lambda: NOW) as engine:
+        snapshot = take_snapshot(engine.shop, no_progress)
+        reading = {"any": {"decay": 0.9, "kinds": {"impression": 100.0}}}
+        model = fit_model("frequency", snapshot, {"readings": reading}, Run())
+        saved = {
+            "kind": "frequency",
+            "as_of": snapshot.as_of,
+            "items": snapshot.items,
+            "facts": {"events": 10**9},
+        }
+        engine.promote(artifact=save_artifact(engine.shop.artifacts, model, **saved).id)
+        ask = {"k": 1, "explore": "off", "seen": "allow"}
+        before = engine.recommend(user_id="u3", **ask).items[0]
+        item = next(f"look{n}" for n in range(10) if f"look{n}" != before.item_id)
+        shown = {"kind": "impression", "user_id": "u3", "item_id": item, "event_id": "shown"}
+        engine.observe(events=[shown])
+        after = engine.recommend(user_id="u3", **ask).items[0]
+        engine.recommend(users="all", out=str(tmp_path / "many.parquet"), **ask)
+    assert (after.item_id, after.item_id == before.item_id) == (item, False)
+    many = {row["user_id"]: row for row in pq.read_table(tmp_path / "many.parquet").to_pylist()}
+    assert (many["u3"]["item_id"], many["u3"]["score"]) == (item, after.score)
+    assert "shown" not in after.reasons[0].text
 
 
 def test_value_ranks_by_chance_times_price_less_cost(shop, tmp_path):

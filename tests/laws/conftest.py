@@ -12,6 +12,7 @@ import pytest
 from penchant.core import (
     CATALOG_SCHEMA,
     HISTORY_EVENTS,
+    HISTORY_SHOWN,
     KIND_CODES,
     SEQUENCE_KINDS,
     TARGET_KINDS,
@@ -63,6 +64,7 @@ class MemoryStore:
         mine = [event for owner, _, event in self._sorted() if owner == subject]
         rows = [event for event in mine if event.item_id and event.kind in SEQUENCE_KINDS]
         last = rows[-limit:]
+        shown = [event for event in mine if event.item_id and event.kind == "impression"][-HISTORY_SHOWN:]
         return History(
             subject=subject,
             ts=np.array([event.ts for event in last], np.int64),
@@ -71,6 +73,8 @@ class MemoryStore:
             value=np.array([np.nan if event.value is None else event.value for event in last], np.float32),
             event_id=[event.event_id or "" for event in last],
             older_items=frozenset(e.item_id for e in rows[:-limit] if e.item_id and e.kind in TARGET_KINDS),
+            shown_item=[event.item_id for event in shown],
+            shown_ts=np.array([event.ts for event in shown], np.int64),
         )
 
     def catalog(self) -> pa.Table:

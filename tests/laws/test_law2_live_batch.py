@@ -20,7 +20,7 @@ AS_OF = START + 10 * DAY
 
 event = st.builds(
     Event,
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from([*KINDS, *["impression"] * 10]),
     ts=st.integers(START, AS_OF - 1) | st.sampled_from([START, START + DAY]),
     user_id=st.sampled_from(["u1", "u2", "u3"]),
     item_id=st.none() | st.sampled_from(["a", "b", "c"]),
@@ -30,8 +30,12 @@ event = st.builds(
 
 
 def assert_same_batch(one: SequenceBatch, two: SequenceBatch) -> None:
-    for name in ("item_BT", "kind_BT", "gap_BT", "value_BT", "mask_BT", "user_BF"):
+    names = ["item_BT", "kind_BT", "gap_BT", "value_BT", "mask_BT", "user_BF", "shown_BS", "shown_age_BS"]
+    for name in names:
         left, right = getattr(one, name), getattr(two, name)
+        if left is None:
+            assert right is None, name
+            continue
         assert left.dtype == right.dtype
         assert left.shape == right.shape, name
         assert left.tobytes() == right.tobytes(), name

@@ -161,6 +161,44 @@ def test_what_was_sent_back_speaks_against_an_item():
     assert model.scores(batch)[0, pot] == plain.scores(batch)[0, pot]
 
 
+def test_what_was_shown_is_read_apart_from_what_people_did():
+    rows = [("u", "pan", 0), ("u", "pot", 1, "impression"), ("u", "lid", 2), ("u", "cup", 3, "impression")]
+    toy = toy_snapshot([*rows, ("v", "pan", 0), ("w", "cup", 0, "impression")])
+    pan, pot, lid, cup = (toy.items.number(item) for item in ("pan", "pot", "lid", "cup"))
+    batch = sequence_batch(toy, np.arange(3), 10)
+    assert batch.item_BT.tolist() == [[pan, lid], [pan, 0], [0, 0]]
+    assert batch.shown_BS.tolist() == [[pot, cup], [0, 0], [cup, 0]]
+    assert batch.shown_age_BS.tolist() == [[1, 0], [0, 0], [0, 0]]
+    short = sequence_batch(toy, np.array([0]), 1)
+    assert short.shown_BS.tolist() == [[0, cup]], "nothing that is older than the first event"
+    assert sequence_batch(toy, np.array([0]), 10, end=np.array([2])).shown_BS.tolist() == [[pot]]
+    readings = {"any": Reading(decay=0.5, kinds={"impression": 0.1})}
+    model = Frequency.fit(toy, FrequencyConfig(prior=0.0, decay=0.5, readings=readings), Run())
+    scores = model.scores(batch)[:, [pan, pot, lid, cup]]
+    np.testing.assert_allclose(scores, [[0.5, 0.05, 1, 0.1], [1, 0, 0, 0], [0, 0, 0, 0.1]], rtol=1e-6)
+    item_K, amount_K = model.sparse_evidence(batch.take(np.array([0])))
+    np.testing.assert_array_equal(amount_K, model.evidence(batch)[0, item_K])
+    assert set(item_K) == {pan, pot, lid, cup}
+
+
+def test_what_was_shown_may_be_found_to_speak():
+    """Here everybody buys what they were shown last."""
+    seen = [
+        (f"u{n:02d}", f"own{(n * 7 + step) % 9}", 2 * step + late, kind)
+        for n in range(90)
+        for step in range(8)
+        for late, kind in enumerate(("impression", "purchase"))
+    ]
+    toy = toy_snapshot([*seen, *[(f"u{n:02d}", f"look{n % 5}", 2, "view") for n in range(90)]])
+    train, cases = time_split(toy, at=int(np.unique(toy.ts)[10]), target="purchase")
+    end_C = toy.ptr[cases.user_C] + np.diff(train.ptr)[cases.user_C]
+    cases = replace(cases, history=toy, end_C=end_C + 1)  # once more something was shown
+    model = fit_model(
+        "frequency", train, {}, Run(validate=validation_metric(cases, seen="allow"), target="purchase")
+    )
+    assert model.config.readings["purchase"].kinds["impression"] > 0
+
+
 def test_a_search_goes_uphill_from_where_it_starts():
     tried = []
 

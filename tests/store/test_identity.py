@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penchant.core import EVENT_SCHEMA, Event, Identified, bucket_of
+from penchant.core import EVENT_SCHEMA, Event, EventKind, Identified, bucket_of
 from penchant.store import ShopStore, open_store
 from penchant.store._journal import SCHEMA_VERSION, Journal, open_file
 
@@ -67,6 +69,22 @@ def test_events_before_and_after_the_sign_in_are_joined(store: ShopStore, compac
     assert scanned(store) == {"anna": ["i1", "i4", "i3", "i5"], "anon:other": ["i2"]}
     assert store.guests("anna") == ["anon:phone"]
     assert store.history("anon:phone").item == ["i1", "i4", "i5"], "the device alone knows what it did"
+
+
+def test_what_a_guest_was_shown_is_joined_too(store: ShopStore) -> None:
+    def shown(number: int, **who: Any) -> Event:
+        return msgspec.structs.replace(event(number, **who), kind=EventKind.IMPRESSION)
+
+    store.append(
+        [shown(1, guest="phone"), event(2, guest="phone"), shown(4, user="anna"), shown(5, guest="phone")]
+    )
+    store.append([event(3, user="anna")], identified=[found("phone", "anna", 3)])
+    assert store.history("anna").shown_item == ["i1", "i4", "i5"]
+    store.append([shown(7, guest="phone")], identified=[found("phone", "ben", 6)])
+    assert store.history("anna").shown_item == ["i1", "i4", "i5"]
+    assert store.history("ben").shown_item == ["i7"]
+    store.append([shown(8, user="ben", at=7)])
+    assert store.history("ben").shown_item == ["i7", "i8"], "of one moment: in order of arrival"
 
 
 def test_an_event_with_both_ids_identifies(store: ShopStore) -> None:

@@ -109,6 +109,7 @@ class StoreMachine(RuleBasedStateMachine):
             history = self.store.history(user, limit)
             assert history.event_id == [e.event_id for e in read][-limit:]
             assert history.seen == {e.item_id for e in read if e.kind in TARGET_KINDS}
+            assert history.shown_item == [e.item_id for e in mine if e.item_id and e.kind == "impression"]
 
     @rule()
     def people(self) -> None:
