@@ -504,6 +504,17 @@ class Engine:
         return similar(self.serving, request)
 
     @operation(scope="serve")
+    def search(self, request: rq.SearchRequest) -> rq.SearchReport:
+        """Search the catalogue: typing errors are forgiven, what the person likes comes first.
+
+        Words are looked for in title, brand, category, labels and description. Where an encoder has read the
+        catalogue, texts that are near in meaning are found too.
+        """
+        from penchant.engine._search import search
+
+        return search(self.shop, self.serving, request)
+
+    @operation(scope="serve")
     def profile(self, request: rq.ProfileRequest) -> rq.Profile:
         """Ask what a person is interested in: weighted tags for now, month and lifetime, with evidence."""
         from penchant.engine._profile import profile

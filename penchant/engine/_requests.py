@@ -294,6 +294,58 @@ class SimilarReport(Noun, frozen=True):
     note: str | None = None
 
 
+class SearchRequest(Noun, frozen=True):
+    """Search the catalogue."""
+
+    query: Annotated[
+        str,
+        Meta(
+            description="what is looked for, at most 200 characters", examples=["green tea"], extra=POSITIONAL
+        ),
+    ]
+    user_id: Annotated[Id, Meta(description="the person", examples=["u1"])] | None = None
+    anonymous_id: Annotated[Id, Meta(description="the guest")] | None = None
+    scenario: (
+        Annotated[
+            str, Meta(max_length=100, description="a scenario of `shop.toml`: its k, filters and rules")
+        ]
+        | None
+    ) = None
+    k: Annotated[K, Meta(description="how many items; none: as the scenario says, else 10")] | None = None
+    filters: Annotated[
+        list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
+    ] = []
+    personal: Annotated[
+        float, Meta(ge=0, le=10, description="weight of the person's interests beside the text's 1; 0: none")
+    ] = 0.3
+    semantic: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description="also by meaning: auto where an encoder without torch is installed, on with any"),
+    ] = "auto"
+
+
+class SearchItem(Noun, frozen=True):
+    """An item that was found: its score, and what it is made of."""
+
+    item_id: str
+    score: float
+    text: Annotated[float, Meta(description="how well its text fits, 1 is the best of the catalogue")]
+    interest: Annotated[float, Meta(description="how it stands for this person among those found, 0 to 1")]
+    title: str | None = None
+
+
+class SearchReport(Noun, frozen=True):
+    """What was found, best first."""
+
+    query: str
+    items: list[SearchItem]
+    found: int  # by their texts, at most 200
+    corrected: str | None  # what was searched for, where the catalogue lacks a word
+    model_id: str
+    degraded: bool = False
+    note: str | None = None
+
+
 class ProfileRequest(PersonRequest, frozen=True):
     """Ask what a person is interested in."""
 

@@ -47,6 +47,8 @@ from penchant.models import INDEX_ITEMS, best_of, expected_value
 from penchant.policy import Popularity
 
 if TYPE_CHECKING:
+    from penchant.engine._search import Meanings
+    from penchant.engine._search_index import SearchIndex
     from penchant.engine._shop import Shop
 
 _SEARCHED_ITEMS = (
@@ -96,6 +98,13 @@ class Shelf:
             return RuleBook(fields.about(dict(people)), filters, rules)
 
         return rules
+
+    @cached_property
+    def search(self) -> SearchIndex:
+        """The words of the catalogue; made when somebody searches."""
+        from penchant.engine._search_index import SearchIndex
+
+        return SearchIndex(self.table)
 
 
 def shelve(items: Vocabulary, catalog: pa.Table, *, out_of_stock: bool) -> Shelf:
@@ -244,6 +253,7 @@ class Serving:
         self._companions: Ranker | None = None
         self._usual: tuple[Any, dict[str, float]] | None = None
         self._tags: tuple[str, Any] | None = None  # artifact id, model
+        self._meanings: tuple[Shelf, bool, Meanings | None] | None = None
         self.kept = False  # somebody else looks for what is new, so that no request waits for it
         self.recent: deque[str] = deque(maxlen=16)  # people served lately: the canaries of the next model
 
@@ -387,6 +397,15 @@ class Serving:
             except ArtifactError:
                 return None
         return self._tags[1]
+
+    def meanings(self, *, heavy: bool) -> Meanings | None:
+        """The meanings of the catalogue's texts, read once for each version of it; None where there are none."""
+        from penchant.engine._search import meanings
+
+        shelf = self.ranker.shelf
+        if self._meanings is None or self._meanings[:2] != (shelf, heavy):
+            self._meanings = (shelf, heavy, meanings(self.shop, shelf.table, heavy=heavy))
+        return self._meanings[2]
 
     def usual(self, count: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The shop's usual share of each tag; counted anew when the catalogue or the event table changed."""

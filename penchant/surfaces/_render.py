@@ -354,6 +354,19 @@ def _similar(report: e.SimilarReport) -> RenderableType:
     return _lines(head, _note(report.note), table if report.items else Text("no items"))
 
 
+def _searched(report: e.SearchReport) -> RenderableType:
+    table = _table(
+        "rank", "item", "score", "text", "interest", "title", right=("rank", "score", "text", "interest")
+    )
+    for rank, item in enumerate(report.items, start=1):
+        numbers = (f"{n:.3f}" for n in (item.score, item.text, item.interest))
+        table.add_row(str(rank), item.item_id, *numbers, item.title or "")
+    head = f"{report.found:,} found   model {report.model_id[:12]}"
+    if report.corrected is not None:
+        head = f"searched for: {report.corrected}   {head}"
+    return _lines(head, _note(report.note), table if report.items else Text("no items"))
+
+
 def _status(status: e.Status) -> RenderableType:
     simple = {
         name: value
@@ -538,6 +551,7 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     e.SizesReport: _sizes,
     e.Profile: _profile,
     e.SimilarReport: _similar,
+    e.SearchReport: _searched,
     e.Status: _status,
     e.ReplayReport: _replayed,
     e.ExperimentReport: _experiment,
