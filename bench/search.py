@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from penchant.engine._search_index import SearchIndex, check_query
+from penchant.engine._search_index import SearchIndex, check_query  # noqa: PLC2701
 
 items = int(sys.argv[1]) if len(sys.argv) > 1 else 12_000
 draw = np.random.default_rng(0)
@@ -31,4 +31,6 @@ for name, queries in (("right", right), ("with an error", wrong)):
         best = np.argsort(-found.score_N)[:10]
         hit += any(table["title"][int(row)].as_py() == target for row in best)
     p50, p99 = np.quantile(took, [0.5, 0.99]) * 1e3
-    print(f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, the item is among the first ten in {hit / len(queries):.0%}")
+    print(
+        f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, the item is among the first ten in {hit / len(queries):.0%}"
+    )

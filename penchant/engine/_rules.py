@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY, KIND_CODES, TARGET_CODES, Bools, Floats, History, Ints, Vocabulary
 from penchant.core.errors import InputError
-from penchant.engine._expression import Compiled, Kind, compile_number, compile_truth, parse
+from penchant.engine._compile import Compiled, Kind, compile_number, compile_truth
+from penchant.engine._expression import parse
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
