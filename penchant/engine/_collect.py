@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penchant.core import Event, Identified
+from penchant.core import GUEST_PREFIX, Event, Identified
 from penchant.core.errors import PenchantError
 from penchant.data import Message, read_message
 from penchant.engine import _collect_requests as cr
-from penchant.engine._people import known_person, own_name, withheld
+from penchant.engine._people import known_person, own_name, unwanted, withheld
 
 if TYPE_CHECKING:
     from penchant.engine._serving import Serving
@@ -49,9 +49,19 @@ def take(
 
 
 def keep_aside(shop: Shop, letters: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Keep refused events, each with its reason, where ``dead_letters`` shows them."""
-    if letters:
-        shop.store.keep_aside(letters)
+    """Keep refused events, each with its reason, where ``dead_letters`` shows them; none of who allows nothing."""
+    if not letters:
+        return
+    closed = unwanted(shop)
+    kept = [one for one in letters if closed is None or not _names_one(one[1], closed)]
+    shop.store.keep_aside(kept)
+
+
+def _names_one(event: Mapping[str, Any], closed: Callable[[str], bool]) -> bool:
+    """Whether an event that may have any shape is about a person of whom nothing may be kept."""
+    user, guest = (event.get(name) for name in ("user_id", "anonymous_id"))
+    people = [user, f"{GUEST_PREFIX}{guest}" if isinstance(guest, str) and not user else None]
+    return any(closed(person) for person in people if isinstance(person, str) and person)
 
 
 def collect(

@@ -49,7 +49,8 @@ class NovelSettings(Noun, frozen=True):
     """How interests that are new to a person are offered: the ``[interests]`` table."""
 
     worth: Annotated[
-        float, Meta(ge=0, le=10, description="how much more a reward counts where the interest is new, 0.3 = 30 %")
+        float,
+        Meta(ge=0, le=10, description="how much more a reward counts where the interest is new, 0.3 = 30 %"),
     ] = 0.3
     share: Annotated[
         float, Meta(ge=0, le=1, description="share of slots kept for the interests planned for a person")
@@ -67,7 +68,9 @@ class RerankSettings(Noun, frozen=True):
     """How the items of an answer go together: the ``[rerank]`` table. 0 is off, 1 leaves expectations aside."""
 
     mmr: Annotated[Dial, Meta(description="diversity by maximal marginal relevance")] = 0.0
-    dpp: Annotated[Dial, Meta(description="diversity by a determinantal point process; not together with mmr")] = 0.0
+    dpp: Annotated[
+        Dial, Meta(description="diversity by a determinantal point process; not together with mmr")
+    ] = 0.0
     calibration: Annotated[Dial, Meta(description="interests in the person's own proportions")] = 0.0
 
 
@@ -124,7 +127,12 @@ class Guide:
         with self._lock:
             for event in events:
                 if event.kind in WISH_KINDS:
-                    self._wish(subject_of(event.user_id, event.anonymous_id), str(event.kind), event.item_id, event.props)
+                    self._wish(
+                        subject_of(event.user_id, event.anonymous_id),
+                        str(event.kind),
+                        event.item_id,
+                        event.props,
+                    )
 
     def _wish(self, subject: str, kind: str, item_id: str | None, props: dict[str, Any] | None) -> None:
         person, said = self._people.setdefault(subject, _Person()), props or {}
@@ -161,7 +169,9 @@ class Guide:
         with self._lock:
             for row in wishes.to_pylist() if wishes is not None else ():
                 props = msgspec.json.decode(row["props"]) if row["props"] else None
-                self._wish(row["subject"], row["kind"], row["item_id"], props if isinstance(props, dict) else None)
+                self._wish(
+                    row["subject"], row["kind"], row["item_id"], props if isinstance(props, dict) else None
+                )
 
     # -- what follows for a request ---------------------------------------------------------------------
 
@@ -205,13 +215,17 @@ class Guide:
                 if name in self._number:
                     rate = (rewards + _BELIEVED * usual) / (offers + _BELIEVED)
                     chance_G[self._number[name]] *= rate / usual
-            over = [n for n, (shown, liked) in person.offered.items() if shown - liked >= self.settings.patience]
+            over = [
+                n for n, (shown, liked) in person.offered.items() if shown - liked >= self.settings.patience
+            ]
         for name in (*over, *person.interests):
             if name in self._number:
                 chance_G[self._number[name]] = 0.0
         best = np.argsort(-chance_G, kind="stable")[: self.settings.planned]
         return [
-            Plan(int(g), float(chance_G[g]), self.map.because(held_H, int(g))) for g in best if chance_G[g] > 0
+            Plan(int(g), float(chance_G[g]), self.map.because(held_H, int(g)))
+            for g in best
+            if chance_G[g] > 0
         ]
 
     def inside(self, plan: Plan) -> Bools:

@@ -31,7 +31,7 @@ from penchant.data import (
 )
 from penchant.engine import _requests as rq
 from penchant.engine._content import encode_newcomers
-from penchant.engine._people import Sieve
+from penchant.engine._people import Sieve, unwanted
 from penchant.store import atomic_write
 
 if TYPE_CHECKING:
@@ -177,14 +177,14 @@ def _keep(
     report: CleaningReport,
     recognised: Recognised,
 ) -> Path:
-    """Put the refused rows of a file aside; nothing of erased people, where there are any."""
+    """Put the refused rows of a file aside; nothing of people of whom nothing may be kept."""
     return shop.quarantine.add(
         source.path.name,
         source.sha256,
         refused,
         report=report,
         what=recognised.what,
-        erased=shop.store.is_erased if shop.store.num_erased else None,
+        erased=unwanted(shop),
     )
 
 

@@ -142,7 +142,7 @@ class Keyring:
             except msgspec.MsgspecError as error:
                 raise ShopError(
                     f"the file of the API keys is damaged: {error}",
-                    value=str(self.path),
+                    value=_FILE,
                     hint="restore it from a backup; without it nobody is let in",
                 ) from None
             self._keys, self._stamp = {row.id: row for row in file.keys}, stamp

@@ -5,7 +5,7 @@ Every event, request and file about somebody passes here before anything is done
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -51,6 +51,15 @@ def withheld(shop: Shop, event: Event) -> bool:
         assert event.ts is not None
         shop.consent.state_of(subject, event.consent, ts=event.ts, source="event")
     return not shop.consent.allowed(subject)
+
+
+def unwanted(shop: Shop) -> Callable[[str], bool] | None:
+    """Tells of whom nothing may be kept: the erased, and who allows nothing; None where that is nobody."""
+    if not shop.store.num_erased and shop.consent.trivial:
+        return None
+    return lambda subject: (
+        shop.store.is_erased(subject) or not (shop.consent.trivial or shop.consent.allowed(subject))
+    )
 
 
 def may(shop: Shop, subject: str, purpose: Purpose) -> bool:

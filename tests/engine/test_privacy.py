@@ -55,6 +55,24 @@ def test_nothing_is_kept_of_who_allows_nothing(tmp_path: Path) -> None:
         assert [choice.purpose for choice in export.consent] == ["analytics", "personalise"]
 
 
+def test_nothing_is_set_aside_of_who_allows_nothing(tmp_path: Path) -> None:
+    wrong = {"kind": "dance", "item_id": "tea", "text": "zebra"}
+    file = tmp_path / "events.csv"
+    rows = ["e1,2024-03-01T10:00:00Z,closed,dance,i1", "e2,2024-03-01T10:00:00Z,u2,dance,i1"]
+    rows += ["e3,2024-03-01T10:00:00Z,u2,view,i1"]
+    file.write_text("\n".join(["event_id,ts,user_id,kind,item_id", *rows]) + "\n")
+    with Engine.open(make(tmp_path / "shop")) as engine:
+        both = ["personalise", "analytics"]
+        engine.consent(user_id="closed", withdraw=both)
+        engine.consent(anonymous_id="closed-guest", withdraw=both)
+        people = ({"user_id": "closed"}, {"anonymous_id": "closed-guest"}, {"user_id": "open"})
+        assert statuses(engine, *({**wrong, **who} for who in people)) == ["refused"] * 3
+        assert [letter.event["user_id"] for letter in engine.dead_letters().letters] == ["open"]
+        engine.ingest(files=[str(file)])
+        assert engine.export_user(user_id="closed").refused == []
+        assert len(engine.export_user(user_id="u2").refused) == 1
+
+
 def test_opt_in_keeps_nothing_before_somebody_says_yes(tmp_path: Path) -> None:
     with Engine.open(make(tmp_path / "shop", consent="opt_in")) as engine:
         assert statuses(engine, view("u1", 1)) == ["withheld"]
