@@ -99,8 +99,8 @@ def test_api4_unrestricted_resource_consumption(served: Any) -> None:
     headers = {"Authorization": f"Bearer {made}"}
     codes = [served[0].post("/v1/status", json={}, headers=headers).status_code for _ in range(4)]
     assert 429 in codes
-    limits = list(openapi()["components"]["schemas"]["RecommendRequest"]["properties"]["k"].items())
-    assert ("maximum", 1000) in limits
+    described = openapi()["components"]["schemas"]["RecommendRequest"]["properties"]["k"]
+    assert "'maximum': 1000" in str(described)
 
 
 def test_api5_broken_function_level_authorization(served: Any) -> None:
