@@ -242,6 +242,19 @@ class Engine:
 
         return read_catalog_files(self.shop, request, self.progress)
 
+    @operation(scope="manage")
+    def stock(self, request: rq.StockRequest) -> rq.StockReport:
+        """Change availability, quantity, price or cost of items; the very next answers know.
+
+        Other servers of the shop take it up within a second. The rest of the catalogue stays, and no model is loaded
+        anew.
+        """
+        from penchant.engine._stock import change_stock
+
+        report = change_stock(self.shop, request)
+        self._look()
+        return report
+
     @operation(scope="manage", job=True, isolated=True)
     def doctor(self, request: rq.DoctorRequest) -> Health:
         """Examine the data at rest: what is wrong, what it costs, what to do."""

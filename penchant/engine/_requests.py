@@ -266,6 +266,42 @@ class BatchReport(Noun, frozen=True):
     seconds: float
 
 
+class StockItem(Noun, frozen=True):
+    """What changed of one item; what is left out stays. Money in minor units."""
+
+    item_id: Id
+    availability: Literal["in_stock", "out_of_stock", "preorder", "backorder"] | None = None
+    available_quantity: (
+        Annotated[
+            float, Meta(ge=0, le=1e12, description="0 means out of stock, unless availability says else")
+        ]
+        | None
+    ) = None
+    price: Annotated[float, Meta(ge=0, le=1e13)] | None = None
+    cost: Annotated[float, Meta(ge=0, le=1e13)] | None = None
+
+
+class StockRequest(Noun, frozen=True):
+    """Say what changed in the stock."""
+
+    items: Annotated[
+        list[StockItem],
+        Meta(
+            min_length=1,
+            max_length=_MOST_EVENTS,
+            description="items and what changed of them",
+            examples=[[{"item_id": "shoe-7", "available_quantity": 0}]],
+        ),
+    ]
+
+
+class StockReport(Noun, frozen=True):
+    """What became of it."""
+
+    changed: int
+    unknown: list[str]  # items that the catalogue does not have: read them with `catalog` first
+
+
 class SimilarRequest(Noun, frozen=True):
     """Ask for the companions of an item."""
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ from penchant.engine._index import index_note
 from penchant.engine._people import willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
 from penchant.engine._rules import RuleBook, TableFields, filter_mask
+from penchant.engine._stock import same_but_for_stock
 from penchant.models import INDEX_ITEMS, best_of, expected_value
 from penchant.policy import Popularity
 
@@ -250,6 +251,7 @@ class Serving:
         self._looked = 0.0
         self._stamp: tuple[Any, ...] | None = None
         self._ranker: Ranker | None = None
+        self._catalog: pa.Table | None = None
         self._companions: Ranker | None = None
         self._usual: tuple[Any, dict[str, float]] | None = None
         self._tags: tuple[str, Any] | None = None  # artifact id, model
@@ -282,7 +284,11 @@ class Serving:
         with self._lock:
             pointer = read_pointer(self.shop.artifacts)
             stamp = (pointer, _stamp_of(self.shop))
-            if stamp != self._stamp or self._ranker is None:
+            if stamp == self._stamp and self._ranker is not None:
+                pass
+            elif self._only_stock_moved(pointer):
+                self._stamp = stamp
+            else:
                 try:
                     self._ranker = self._build(pointer)
                 except _NewModelFailedError as failure:
@@ -292,6 +298,24 @@ class Serving:
                 self._stamp = stamp
                 _give_back_memory()
             self._looked = time.monotonic()
+
+    def _only_stock_moved(self, pointer: Pointer | None) -> bool:
+        """Take up what changed in the stock; False where more than that did, and everything has to be made anew."""
+        old, self._catalog = self._catalog, self.shop.store.catalog()
+        if self._stamp is None or self._ranker is None or old is None or self._stamp[0] != pointer:
+            return False
+        if not same_but_for_stock(old, self._catalog):
+            return False
+        self._ranker = self._restocked(self._ranker, self._catalog)
+        if self._companions is not None:
+            self._companions = self._restocked(self._companions, self._catalog)
+        return True
+
+    def _restocked(self, ranker: Ranker, catalog: pa.Table) -> Ranker:
+        shelf = shelve(ranker.items, catalog, out_of_stock=self.shop.config.serve.out_of_stock)
+        if "search" in ranker.shelf.__dict__:  # the texts are the same
+            shelf.__dict__["search"] = ranker.shelf.search
+        return replace(ranker, shelf=shelf)
 
     def _take_back(self, failure: _NewModelFailedError) -> Pointer | None:
         """Keep the model that serves: one that fails the canary never answers anybody, and is kept to be looked at."""

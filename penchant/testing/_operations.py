@@ -237,6 +237,13 @@ STEPS: tuple[Step, ...] = (
         lambda s: {"explore": "off", "seed": 3, "users": "all", "k": 2, "out": str(s.out / "all.parquet")},
     ),
     ("similar", "similar", lambda s: {"item_id": "item-03", "k": 4}),
+    (
+        "stock",
+        "stock",
+        lambda s: {
+            "items": [{"item_id": "item-05", "available_quantity": 0}, {"item_id": "nothing", "price": 1}]
+        },
+    ),
     ("search", "search", lambda s: {**_ME, "query": "itm 03", "k": 4}),
     ("profile", "profile", lambda s: {**_ME, "k": 3}),
     ("evaluate", "evaluate", lambda s: {"seed": 2, "html": str(s.out / "report.html")}),
