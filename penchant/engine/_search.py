@@ -108,7 +108,7 @@ def search(shop: Shop, serving: Serving, request: rq.SearchRequest) -> rq.Search
     order = np.argsort(-total_K, kind="stable")[: asked.k]
     note = ranker.note
     if not len(order):
-        note = "nothing in the catalogue has these words" + (" and meets the filters" if verdict else "")
+        note = "nothing that may be shown has these words" + (" and meets the filters" if verdict else "")
     return rq.SearchReport(
         query=request.query,
         items=[

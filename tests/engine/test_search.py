@@ -79,7 +79,7 @@ def test_what_is_out_of_stock_or_filtered_is_not_found(engine):
     assert set(found(engine, "tea", filters=["price <= 1000"])) == {"g", "b"}
     nothing = engine.search(query="zzzzzz")
     assert nothing.items == []
-    assert "nothing in the catalogue" in nothing.note
+    assert "nothing that may be shown" in nothing.note
 
 
 def test_what_people_like_comes_first(engine):
