@@ -78,6 +78,31 @@ class ConsumeReport(Noun, frozen=True):
     positions: dict[str, int]  # where each partition is read on, as kafka:TOPIC:PARTITION
 
 
+class WebhooksRequest(Noun, frozen=True):
+    """Look at messages that webhooks have not taken."""
+
+    retry: Annotated[bool, Meta(description="try those that were given up once more")] = False
+
+
+class Delivery(Noun, frozen=True):
+    """A message that is to be delivered: ``waiting`` for its next try, or ``dead``, given up."""
+
+    id: str
+    webhook: str
+    type: str  # the operation it tells of
+    ts: int
+    tries: int
+    state: Literal["waiting", "dead"]
+    said: str | None  # what came of the last try
+
+
+class WebhooksReport(Noun, frozen=True):
+    """What is not delivered, the oldest first."""
+
+    deliveries: list[Delivery]
+    retried: int = 0
+
+
 class DeadLettersRequest(Noun, frozen=True):
     """Look at what was refused live and kept aside."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from penchant.engine._keeper import Keeper
     from penchant.engine._serving import Serving
     from penchant.engine._shop import Shop
+    from penchant.engine._webhooks import Deliverer
 
 
 class Engine:
@@ -65,6 +66,7 @@ class Engine:
         self._watch: Watch | None = None
         self._keeper: Keeper | None = None
         self._feed: Feed | None = None
+        self._deliverer: Deliverer | None = None
         self._opening = threading.RLock()
         self.tally: Counter[str] = Counter()  # what became of the events told to this engine
         self._tallying = threading.Lock()
@@ -111,15 +113,16 @@ class Engine:
     def close(self) -> None:
         """Flush and release the shop."""
         with self._opening:
-            if self._feed is not None:
-                self._feed.close()
+            for thread in (self._feed, self._deliverer):
+                if thread is not None:
+                    thread.close()
             if self._keeper is not None:
                 self._keeper.close()
             if self._watch is not None:
                 self._watch.close()
             if self._shop is not None:
                 self._shop.close()
-            self._shop = self._serving = self._watch = self._keeper = self._feed = None
+            self._shop = self._serving = self._watch = self._keeper = self._feed = self._deliverer = None
 
     def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
         """Every call of every operation passes here."""
@@ -131,7 +134,12 @@ class Engine:
         started = time.perf_counter()
         outcome = "ok"
         try:
-            return function(self, request)
+            answer = function(self, request)
+            if row.scope not in QUICK and self._shop is not None and self._shop.config.webhooks:
+                from penchant.engine._webhooks import announce
+
+                announce(self._shop, row.name, answer)
+            return answer
         except PenchantError as error:
             outcome = error.code
             raise
@@ -208,6 +216,10 @@ class Engine:
                 from penchant.engine._kafka import Feed
 
                 self._feed = Feed(self.shop, self.serving)
+            if self._deliverer is None and self.shop.config.webhooks:
+                from penchant.engine._webhooks import Deliverer
+
+                self._deliverer = Deliverer(self.shop)
 
     # -- manage: from a raw export to a promoted model ------------------------------------------------
 
@@ -320,6 +332,17 @@ class Engine:
         from penchant.engine._kafka import consume
 
         return consume(self.shop, self.serving, self.progress)
+
+    @operation(scope="manage")
+    def webhooks(self, request: cr.WebhooksRequest) -> cr.WebhooksReport:
+        """Look at messages that the shop's webhooks have not taken, and try those given up once more.
+
+        A server sends each message until it is answered with 2xx: twelve times within some two and a half hours, then it is
+        given up and kept here.
+        """
+        from penchant.engine._webhooks import webhooks
+
+        return webhooks(self.shop, request)
 
     @operation(scope="manage")
     def dead_letters(self, request: cr.DeadLettersRequest) -> cr.DeadLettersReport:

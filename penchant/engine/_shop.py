@@ -160,6 +160,36 @@ class KafkaSettings(Noun, frozen=True):
     ] = {}
 
 
+Told = Literal[
+    "ingest",
+    "catalog",
+    "consume",
+    "train",
+    "recount",
+    "promote",
+    "rollback",
+    "start_experiment",
+    "stop_experiment",
+    "erase_user",
+]
+
+
+class WebhookSettings(Noun, frozen=True):
+    """Whom to tell of what operations did: a table ``[webhooks.NAME]`` each."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https://[^/\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)(/\S*)?$",
+            description="where messages are sent; https, or this machine",
+        ),
+    ]
+    secret: Annotated[
+        str, Meta(min_length=8, description="signs the messages; $NAME is read from the environment")
+    ]
+    on: Annotated[list[Told], Meta(min_length=1, description="operations to tell of, each when it is done")]
+
+
 class ShopConfig(Noun, frozen=True):
     """All of ``shop.toml``. An unknown or mistyped key is refused at the start, by name."""
 
@@ -179,6 +209,7 @@ class ShopConfig(Noun, frozen=True):
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
     scenarios: dict[str, ScenarioSettings] = {}
+    webhooks: dict[str, WebhookSettings] = {}
     mapping: list[Mapping] = []
 
 

@@ -89,7 +89,7 @@ def test_events_catalogue_settings_and_errors_are_complete(pages: dict[str, str]
     for name in CATALOG_SCHEMA.names:
         assert f"| `{name}` |" in pages["catalogue.md"]
     for struct in structs_in(ShopConfig):
-        tables = {*TABLES, "mapping", "scenarios"} if struct is ShopConfig else set()
+        tables = {*TABLES, "mapping", "scenarios", "webhooks"} if struct is ShopConfig else set()
         for field in fields_of(struct):
             assert f"| `{field.name}` |" in pages["settings.md"] or field.name in tables, field.name
     for name in TABLES:
