@@ -11,6 +11,8 @@ from penchant.engine._experiment_requests import *  # noqa: F403
 from penchant.engine._experiment_requests import __all__ as _experiments_all
 from penchant.engine._govern_requests import *  # noqa: F403
 from penchant.engine._govern_requests import __all__ as _govern_all
+from penchant.engine._interest_requests import *  # noqa: F403
+from penchant.engine._interest_requests import __all__ as _interests_all
 from penchant.engine._operation import OPERATIONS, QUICK, Operation, Scope
 from penchant.engine._replay_requests import *  # noqa: F403
 from penchant.engine._replay_requests import __all__ as _replay_all
@@ -84,6 +86,7 @@ __all__ = [
     *_collect_all,
     *_experiments_all,
     *_govern_all,
+    *_interests_all,
     *_replay_all,
     *_requests_all,
     *_training_all,

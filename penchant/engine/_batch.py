@@ -292,6 +292,7 @@ def _answer(
             allowed=request.explore == "auto",
             by_value=by_value,
             worth=offer.worth,
+            steer=offer.steer,
         )
         choice = drawn.choice
         chosen_K = candidates.item_N[choice.index_K]

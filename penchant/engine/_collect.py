@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penchant.core import GUEST_PREFIX, Event, Identified
+from penchant.core import GUEST_PREFIX, WISH_KINDS, Event, Identified
 from penchant.core.errors import PenchantError
 from penchant.data import Message, read_message
 from penchant.engine import _collect_requests as cr
@@ -43,9 +43,14 @@ def take(
         return []
     words = shop.store.append(events, said=said, identified=people, positions=positions)
     pairs = list(zip(events, words, strict=True))
-    serving.observed([event for event, word in pairs if word == "stored" and event.item_id is not None])
+    serving.observed([event for event, word in pairs if word == "stored" and _tells(event)])
     keep_aside(shop, [(CONFLICT, msgspec.to_builtins(e)) for e, word in pairs if word == "conflict"])
     return words
+
+
+def _tells(event: Event) -> bool:
+    """Whether what serves can learn from an event: it is about an item, or says what a person wants."""
+    return event.item_id is not None or event.kind in WISH_KINDS
 
 
 def keep_aside(shop: Shop, letters: Sequence[tuple[str, Mapping[str, Any]]]) -> None:

@@ -17,6 +17,7 @@ from penchant.data import Health
 from penchant.engine import _collect_requests as cr
 from penchant.engine import _experiment_requests as xr
 from penchant.engine import _govern_requests as gr
+from penchant.engine import _interest_requests as ir
 from penchant.engine import _requests as rq
 from penchant.engine import _training_requests as tr
 from penchant.engine._access import log_access
@@ -556,6 +557,24 @@ class Engine:
         from penchant.engine._profile import profile
 
         return profile(self.shop, self.serving, request)
+
+    @operation(scope="serve")
+    def interests(self, request: ir.InterestsRequest) -> ir.InterestsReport:
+        """See the map of interests: what the shop's items are about, and which interest comes after which."""
+        from penchant.engine._interests import interests
+
+        return interests(self.shop, self.serving, request)
+
+    @operation(scope="serve")
+    def prefer(self, request: ir.PreferRequest) -> ir.OwnInterests:
+        """Note what a person wants: less exploring or none, interests rejected or taken back.
+
+        Kept as an event; the very next recommendation follows it. A single item is turned down by observing an
+        event of the kind ``not_interested``.
+        """
+        from penchant.engine._interests import prefer
+
+        return prefer(self.shop, self.serving, request)
 
     # -- govern ---------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -36,7 +36,18 @@ from penchant.core import (
     Slate,
     Vocabulary,
 )
-from penchant.policy import Best, FastCB, Hybrid, Reserved, Rule, Softmax, SquareCB, Thompson, draw_slate
+from penchant.policy import (
+    Best,
+    FastCB,
+    Hybrid,
+    Reserved,
+    Rule,
+    Softmax,
+    SquareCB,
+    Steer,
+    Thompson,
+    draw_slate,
+)
 
 if TYPE_CHECKING:
     from penchant.engine._rules import Worth
@@ -109,6 +120,7 @@ class _Open:
 
     subject: str
     standing: dict[str, float]  # item id -> how the model's score stood among the candidates
+    offers: dict[str, str]  # item id -> the new interest that it was to offer
     rewarded: set[str] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)
 
@@ -130,9 +142,16 @@ class Drawn:
 class Exploration:
     """Expectations, choices and learning of one shop and one promoted model."""
 
-    def __init__(self, settings: ExploreSettings, items: Vocabulary, facts: Facts) -> None:
+    def __init__(
+        self,
+        settings: ExploreSettings,
+        items: Vocabulary,
+        facts: Facts,
+        outcome: Callable[[str, str, bool], None] | None = None,
+    ) -> None:
         self.settings, self.items, self.facts = settings, items, facts
         self.hybrid = Hybrid(facts.prior_F, facts.spread_F, facts.label_NL, facts.fresh_N)
+        self._outcome = outcome  # told what became of an offer: person, interest, whether it was taken
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
         self._spent: dict[str, tuple[int, int]] = {}  # subject -> (day, answers that explored)
@@ -148,6 +167,7 @@ class Exploration:
         allowed: bool,
         by_value: bool = False,
         worth: Worth | None = None,
+        steer: Steer = Steer(),  # noqa: B008 (immutable)
     ) -> Drawn:
         """Draw a slate; with exploring refused, the best by expectation.
 
@@ -158,15 +178,16 @@ class Exploration:
             allowed: Whether the request leaves exploring to the shop.
             by_value: The means are what items bring: the best of them, for certain.
             worth: What the shop's rules say of the candidates.
+            steer: New interests, reranking and how much exploring the person wants.
         """
         if by_value:
-            return _dearest(candidates, query, rng, worth)
+            return _dearest(candidates, query, rng, worth, steer)
         with self._lock:
             self._settle(query.now)
             standing_N = standing_of(candidates.mean_N, candidates.source)
             feature_NF = self._features(candidates.item_N, standing_N)
             mean_N, std_N = self.hybrid.expect(query.subject, candidates.item_N, feature_NF)
-            reason = self._refusal(query, allowed)
+            reason = self._refusal(query, allowed, steer.level)
             updates = self.hybrid.updates
             shown_N = self.hybrid.shown_N[candidates.item_N]
         if worth is not None:
@@ -177,23 +198,29 @@ class Exploration:
             rule = self.settings.rule()
             fresh_N = self.facts.fresh_N[candidates.item_N] & (shown_N < self.settings.fresh_until)
             # Where nothing has a history nothing is fresh: the method itself explores.
-            if self.settings.fresh_share and fresh_N.any() and not self.facts.fresh_N[1:].all():
-                rule = Reserved(
-                    rule, self.settings.fresh_share, np.where(fresh_N, mean_N + 0.3 * std_N, -np.inf)
-                )
-        expected = Candidates(candidates.item_N, mean_N, std_N, candidates.source)
-        floor = self.settings.floor if explore else 0.0
-        choice = _drawn(rule, expected, query.k, floor, rng, updates, worth)
+            share = self.settings.fresh_share * steer.level
+            if share and fresh_N.any() and not self.facts.fresh_N[1:].all():
+                rule = Reserved(rule, share, np.where(fresh_N, mean_N + 0.3 * std_N, -np.inf))
+            rule = steer.over(rule, mean_N + 0.3 * std_N)
+        factor_N = steer.factor_N if explore and steer.factor_N is not None else 1.0
+        expected = Candidates(candidates.item_N, mean_N * factor_N, std_N * factor_N, candidates.source)
+        floor = self.settings.floor * steer.level if explore else 0.0
+        choice = _drawn(rule, expected, query.k, floor, rng, updates, worth, steer)
         return Drawn(
             choice=choice,
             mean_N=mean_N,
             std_N=std_N,
-            policy_id=f"hybrid/1+{rule.id}"
-            + (f"+floor{floor:g}" if floor else "")
-            + ("+rules" if worth else ""),
+            policy_id="+".join(
+                [
+                    f"hybrid/1+{rule.id}",
+                    *([f"floor{floor:g}"] if floor else []),
+                    *(stage.id for stage in steer.rerank),
+                    *(["rules"] if worth else []),
+                ]
+            ),
             updates=updates,
             explore=explore,
-            reason=reason or f"on: {self.settings.method}",
+            reason=reason or f"on: {self.settings.method}" + (", a little" if steer.level < 1 else ""),
             standing_N=standing_N,
         )
 
@@ -209,12 +236,14 @@ class Exploration:
         feature_NF[:, -1] = standing_N
         return feature_NF
 
-    def _refusal(self, query: Query, allowed: bool) -> str | None:
+    def _refusal(self, query: Query, allowed: bool, level: float) -> str | None:
         """Why this answer may not explore; None when it may, and then it is counted."""
         if not self.settings.on:
             return "off: [explore] on = false in shop.toml"
         if not allowed:
             return "off: the request asks for the best"
+        if not level:
+            return "off: the person asked for no exploring"
         if query.purpose != "personalise":
             return f"off: the purpose is {query.purpose}"
         if self.settings.per_day is not None:
@@ -241,7 +270,11 @@ class Exploration:
             among = dict(zip(slate.candidates.item_ids, standing_N.tolist(), strict=True))
             standing = {item.item_id: among[item.item_id] for item in slate.items if not item.pinned}
         with self._lock:
-            self._open[slate.recommendation_id] = _Open(slate.subject, standing)
+            self._open[slate.recommendation_id] = _Open(
+                slate.subject,
+                standing,
+                {i.item_id: r.interest for i in slate.items for r in i.reasons if r.interest is not None},
+            )
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)
 
@@ -279,6 +312,8 @@ class Exploration:
         if number:
             feature_F = self._features(np.array([number]), np.array([answer.standing[item_id]]))[0]
             self.hybrid.learn(answer.subject, number, feature_F, reward)
+        if self._outcome is not None and item_id in answer.offers:
+            self._outcome(answer.subject, answer.offers[item_id], reward)
 
     def replay(self, shop: Shop) -> None:
         """Learn anew from the decision log and the events that name its answers."""
@@ -312,14 +347,16 @@ def _drawn(
     rng: np.random.Generator,
     updates: int,
     worth: Worth | None,
+    steer: Steer,
 ) -> Choice:
     """Draw a slate; what is buried is drawn from only when nothing else is left."""
     if worth is None or not worth.buried_N.any():
-        return draw_slate(rule, candidates, k, floor, rng, updates)
+        return draw_slate(rule, candidates, k, floor, rng, updates, steer.rerank)
     above_N = np.where(worth.buried_N, -np.inf, candidates.mean_N)
-    first = draw_slate(rule, replace(candidates, mean_N=above_N), k, floor, rng, updates)
+    first = draw_slate(rule, replace(candidates, mean_N=above_N), k, floor, rng, updates, steer.rerank)
     below_N = np.where(worth.buried_N, candidates.mean_N, -np.inf)
-    rest = draw_slate(rule, replace(candidates, mean_N=below_N), k - len(first.index_K), floor, rng, updates)
+    left, others = k - len(first.index_K), replace(candidates, mean_N=below_N)
+    rest = draw_slate(rule, others, left, floor, rng, updates, steer.rerank)
     return Choice(
         np.r_[first.index_K, rest.index_K],
         np.r_[first.odds_K, rest.odds_K],
@@ -328,12 +365,14 @@ def _drawn(
     )
 
 
-def _dearest(candidates: Candidates, query: Query, rng: np.random.Generator, worth: Worth | None) -> Drawn:
+def _dearest(
+    candidates: Candidates, query: Query, rng: np.random.Generator, worth: Worth | None, steer: Steer
+) -> Drawn:
     """The items that bring most, for certain: chances of outcomes alone say nothing of that."""
     if worth is not None:
         candidates = replace(candidates, mean_N=worth.applied(candidates.mean_N, candidates.std_N)[0])
     return Drawn(
-        choice=_drawn(Best(), candidates, query.k, 0.0, rng, 0, worth),
+        choice=_drawn(Best(), candidates, query.k, 0.0, rng, 0, worth, steer),
         mean_N=candidates.mean_N,
         std_N=candidates.std_N,
         policy_id=BY_VALUE,

@@ -74,7 +74,7 @@ class RerankSettings(Noun, frozen=True):
     calibration: Annotated[Dial, Meta(description="interests in the person's own proportions")] = 0.0
 
 
-@dataclass(eq=False)
+@dataclass
 class _Person:
     level: Level = "auto"
     items: set[str] = field(default_factory=set)  # rejected
@@ -112,7 +112,7 @@ class Guide:
     ) -> None:
         self.settings, self.rerank, self.items, self.map = settings, rerank, items, drawn
         self._people: dict[str, _Person] = {}
-        self._tried: dict[str, list[float]] = {}  # interest -> [offers with an outcome, rewards]
+        self._tried: dict[str, list[int]] = {}  # interest -> [offers with an outcome, rewards]
         self._lock = threading.Lock()
         if drawn is not None and known is not None:
             place = np.r_[0, known.numbers(items.ids)]
@@ -209,7 +209,7 @@ class Guide:
         person = self.person(subject)
         chance_G = self.map.next_chances(held_H)
         with self._lock:
-            tried = [sum(column) for column in zip(*self._tried.values(), strict=True)] or [0.0, 0.0]
+            tried = [sum(column) for column in zip(*self._tried.values(), strict=True)] or [0, 0]
             usual = (tried[1] + 1) / (tried[0] + 10)
             for name, (offers, rewards) in self._tried.items():
                 if name in self._number:

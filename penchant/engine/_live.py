@@ -229,10 +229,17 @@ def make_slate(
         allowed=request.explore == "auto",
         by_value=by_value,
         worth=offer.worth,
+        steer=offer.steer,
     )
     choice = drawn.choice
     chosen_K = candidates.item_N[choice.index_K]
-    reasons_K = reasons(ranker, history, chosen_K, shop.config.serve.reasons)
+    offers_K = ranker.guide.offers(offer.plans if drawn.explore else [], chosen_K)
+    reasons_K = [
+        why if offer is None else [offer, *why]
+        for offer, why in zip(
+            offers_K, reasons(ranker, history, chosen_K, shop.config.serve.reasons), strict=True
+        )
+    ]
     shown = candidates.mean_N[choice.index_K]
     candidate_ids = ids_of(ranker, candidates)
     chances = ranker.probabilities(score_N, chosen_K, target)

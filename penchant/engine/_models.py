@@ -9,6 +9,7 @@ from penchant.core.errors import ArtifactError, NotFound, PenchantError
 from penchant.engine import _requests as rq
 from penchant.engine._canary import check_model
 from penchant.engine._promotion import Pointer, read_pointer, step_back, switch
+from penchant.engine._protocol import NO_RANKERS
 from penchant.engine._serving import Serving
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ def check_artifact(shop: Shop, artifact_id: str) -> str:
     from penchant.training import load_artifact
 
     loaded = load_artifact(shop.artifacts, artifact_id)
-    if loaded.artifact.kind == "tags":
-        raise ArtifactError("a tags model ranks no items", value=artifact_id, hint="promote a recommender")
+    if loaded.artifact.kind in NO_RANKERS:
+        raise ArtifactError(
+            f"an artifact of the kind {loaded.artifact.kind} ranks no items",
+            value=artifact_id,
+            hint="promote a recommender",
+        )
     check_model(loaded.model, loaded.items, artifact_id)
     return loaded.artifact.kind
 
@@ -80,7 +85,7 @@ def status(shop: Shop, serving: Serving) -> rq.Status:
             id=a.id,
             kind=a.kind,
             as_of=a.as_of,
-            promoted=a.id in (pointer.promoted, pointer.tags),
+            promoted=a.id in (pointer.promoted, pointer.tags, pointer.interests),
             metrics=a.metrics,
             failed=failed.get(a.id),
         )

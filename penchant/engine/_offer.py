@@ -9,8 +9,10 @@ import numpy as np
 
 from penchant.core import Bools, Candidates, Floats, History, SeenRule, Target, micros
 from penchant.engine import _requests as rq
+from penchant.engine._guide import Plan, RerankSettings
 from penchant.engine._rules import Person, Verdict, Worth, people_fields
 from penchant.engine._serving import Ranker, seen_numbers
+from penchant.policy import Steer
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -26,6 +28,8 @@ class Offer:
     worth: Worth | None  # what rules say of the candidates
     pins: list[tuple[int, int]]  # slot from 0 and item number, first slot first
     k: int  # slots that are drawn
+    steer: Steer
+    plans: list[Plan]  # new interests to offer
 
 
 def question(shop: Shop, ranker: Ranker, request: rq.RecommendRequest) -> tuple[Target, bool]:
@@ -99,19 +103,43 @@ def offered(
     pins = [] if verdict is None else _pinned(ranker, history, allowed_N, asked[0], verdict, request.k)
     if rule == "exclude":
         allowed_N[seen_numbers(ranker, history)] = False
+    ranker.guide.forbid(history.subject, allowed_N)
     allowed_N[[number for _, number in pins]] = False
     limit = max(shop.config.serve.candidates, request.k)
     best = ranker.candidates(history, allowed_N, limit, *asked, score_N)
-    if verdict is None:
-        return Offer(best, None, pins, request.k)
-    raised_N = verdict.raised_N
-    if raised_N is not None and len(best.item_N) == limit and (raised_N & allowed_N).any():
+    held_H = ranker.guide.held(history)
+    plans: list[Plan] = []
+    if request.explore == "auto" and not asked[1]:
+        plans = ranker.guide.plan(history.subject, held_H)
+        for plan in plans if ranker.guide.settings.candidates else ():
+            inside_N = allowed_N & ranker.guide.inside(plan)
+            more = ranker.candidates(history, inside_N, ranker.guide.settings.candidates, *asked, score_N)
+            best = _joined(best, more)
+    raised_N = None if verdict is None else verdict.raised_N
+    if raised_N is not None and len(best.item_N) >= limit and (raised_N & allowed_N).any():
         # Of a large catalogue those that a rule lifts are candidates too, although the model would not name them.
         more = ranker.candidates(history, allowed_N & raised_N, max(limit // 10, request.k), *asked, score_N)
-        item_N, first_N = np.unique(np.r_[best.item_N, more.item_N], return_index=True)
-        mean_N = np.r_[best.mean_N, more.mean_N][first_N]
-        best = Candidates(item_N, mean_N, np.zeros_like(mean_N), best.source)
-    return Offer(best, verdict.worth(best.item_N), pins, request.k - len(pins))
+        best = _joined(best, more)
+    steer = ranker.guide.steer(history.subject, history, held_H, plans, best.item_N, _dials(shop, request))
+    worth = None if verdict is None else verdict.worth(best.item_N)
+    return Offer(best, worth, pins, request.k - len(pins), steer, plans)
+
+
+def _joined(some: Candidates, more: Candidates) -> Candidates:
+    """Two sets of candidates as one, in item order."""
+    item_N, first_N = np.unique(np.r_[some.item_N, more.item_N], return_index=True)
+    mean_N = np.r_[some.mean_N, more.mean_N][first_N]
+    return Candidates(item_N, mean_N, np.zeros_like(mean_N), some.source)
+
+
+def _dials(shop: Shop, request: rq.RecommendRequest) -> RerankSettings:
+    """The strengths of reranking: the request's where it names any, else the shop's."""
+    usual = shop.config.rerank
+    return RerankSettings(
+        mmr=usual.mmr if request.mmr is None else request.mmr,
+        dpp=usual.dpp if request.dpp is None else request.dpp,
+        calibration=usual.calibration if request.calibration is None else request.calibration,
+    )
 
 
 def _pinned(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY
 from penchant.engine import _requests as rq
+from penchant.engine._interests import own_interests
 from penchant.engine._people import may
 from penchant.engine._serving import Serving
 
@@ -60,6 +61,7 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
             month=[],
             lifetime=[],
             predicted=predicted,
+            interests=own_interests(shop, serving, subject),
             note="no events of this person are stored" if allowed else "this person allows no profile",
         )
     ts = events["ts"].to_numpy()
@@ -75,6 +77,7 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
         first_ts=int(ts[0]),
         last_ts=int(ts[-1]),
         predicted=predicted,
+        interests=own_interests(shop, serving, subject),
         note=None if horizons["lifetime"] else "the catalogue has no categories or labels for these items",
         **horizons,
     )

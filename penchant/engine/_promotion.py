@@ -41,6 +41,7 @@ class Pointer(Noun, frozen=True):
     companions: str | None = None  # the model that answers `similar` where the promoted one cannot
     tags: str | None = None
     failed: tuple[Failed, ...] = ()  # newest first
+    interests: str | None = None  # the map of interests
 
 
 def read_pointer(artifacts: Path) -> Pointer | None:

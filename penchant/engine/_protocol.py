@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 BASELINES = ("popularity", "recent_popularity", "item_knn", "transitions")
+NO_RANKERS = frozenset({"tags", "interests"})  # kinds of artifact that are no recommenders
 DEFAULT_KINDS = (*BASELINES, "ease", "ials", "sequence")
 FREQUENCY = "frequency"
 HABITS = (FREQUENCY, "habits")
@@ -131,8 +132,8 @@ def chosen_kinds(asked: Sequence[str]) -> list[str]:
     """
     known = model_kinds()
     for kind in asked:
-        if kind not in known or kind == "tags":
-            ranking = ", ".join(k for k in known if k != "tags")
+        if kind not in known or kind in NO_RANKERS:
+            ranking = ", ".join(k for k in known if k not in NO_RANKERS)
             raise InputError("no such model kind", value=kind, hint=f"kinds: {ranking}", path="$.models")
     return list(dict.fromkeys((*BASELINES, *(asked or DEFAULT_KINDS))))
 

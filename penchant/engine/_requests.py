@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, Target, subject_of
 from penchant.core.errors import InputError
+from penchant.engine._interest_requests import OwnInterests
 from penchant.engine._operation import POSITIONAL, InFile, OutFile
 from penchant.privacy import Choice
 
@@ -234,6 +235,11 @@ class RecommendRequest(Noun, frozen=True):
         Literal["auto", "off"],
         Meta(description="auto: as shop.toml says; off: the best comes first for certain, its odds are 1"),
     ] = "auto"
+    mmr: Annotated[float, Meta(ge=0, le=1, description="diversity by marginal relevance")] | None = None
+    dpp: Annotated[float, Meta(ge=0, le=1, description="diversity by determinants")] | None = None
+    calibration: (
+        Annotated[float, Meta(ge=0, le=1, description="interests in the person's own proportions")] | None
+    ) = None
     purpose: Annotated[
         Purpose, Meta(description="personalise uses the person's history; analytics answers without it")
     ] = "personalise"
@@ -427,6 +433,7 @@ class Profile(Noun, frozen=True):
     month: list[Interest]
     lifetime: list[Interest]
     predicted: list[PredictedTag] = []
+    interests: OwnInterests | None = None  # where a map of interests is trained
     note: str | None = None
 
 

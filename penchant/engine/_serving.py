@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from penchant.core import (
     ASKED_CODES,
     TARGET_KINDS,
+    WISH_KINDS,
     Bools,
     Candidates,
     Event,
@@ -39,6 +40,7 @@ from penchant.data import item_values, live_sequences, sequence_batch
 from penchant.engine._canary import check_model
 from penchant.engine._compile import Kind
 from penchant.engine._explore import Exploration, gather_facts
+from penchant.engine._guide import Guide
 from penchant.engine._index import index_note
 from penchant.engine._people import willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
@@ -131,6 +133,7 @@ class Ranker:
     shelf: Shelf
     popularity: Popularity | None  # counts, where there is no model
     exploration: Exploration
+    guide: Guide
     answering: Mapping[Target, Answering]
     degraded: bool
     note: str | None
@@ -350,7 +353,7 @@ class Serving:
         *,
         degraded: bool = False,
         note: str | None = None,
-        exploration: Exploration | None = None,
+        serving: Ranker | None = None,
     ) -> Ranker:
         from penchant.engine._content import with_newcomers
         from penchant.training import load_artifact
@@ -361,6 +364,7 @@ class Serving:
         shelf = shelve(items, catalog, out_of_stock=config.serve.out_of_stock)
         people = [self.shop.store.history(subject, config.serve.max_history) for subject in list(self.recent)]
         check_model(model, items, artifact_id, people, shelf.offered_N)
+        guide, exploration = self._policy(items, catalog, vectors=True, serving=serving)
         return Ranker(
             model=model,
             model_id=loaded.artifact.id,
@@ -368,31 +372,54 @@ class Serving:
             items=items,
             shelf=shelf,
             popularity=None,
-            exploration=exploration or self._explore(items, catalog, vectors=True),
+            exploration=exploration,
+            guide=guide,
             answering=answering(loaded.artifact.facts, config.seen),
             degraded=degraded,
             note=note or index_note(loaded.model, loaded.artifact.facts),
             max_history=config.serve.max_history,
         )
 
-    def _explore(self, items: Vocabulary, catalog: pa.Table, *, vectors: bool) -> Exploration:
+    def _policy(
+        self, items: Vocabulary, catalog: pa.Table, *, vectors: bool, serving: Ranker | None = None
+    ) -> tuple[Guide, Exploration]:
+        """What is known of people and of outcomes; that of ``serving`` where there is one."""
+        if serving is not None:
+            return serving.guide, serving.exploration
+        config, interests = self.shop.config, self.interests
+        known = () if interests is None else (interests.model, interests.items)
+        guide = Guide(config.interests, config.rerank, items, *known)
+        guide.replay(self.shop)
         facts = gather_facts(self.shop, items, catalog, vectors=vectors)
-        made = Exploration(self.shop.config.explore, items, facts)
-        made.replay(self.shop)
-        return made
+        exploration = Exploration(config.explore, items, facts, guide.outcome)
+        exploration.replay(self.shop)
+        return guide, exploration
+
+    @property
+    def interests(self) -> Any | None:
+        """The artifact of the map of interests that serves; None where there is none, or a damaged one."""
+        from penchant.training import load_artifact
+
+        pointer = read_pointer(self.shop.artifacts)
+        if pointer is None or pointer.interests is None:
+            return None
+        try:
+            return load_artifact(self.shop.artifacts, pointer.interests)
+        except ArtifactError:
+            return None
 
     def _load_companions(self, pointer: Pointer | None) -> Ranker | None:
         if pointer is None or pointer.companions is None:
             return None
         try:
-            serving = self._ranker.exploration if self._ranker is not None else None
-            return self._load(pointer.companions, self.shop.store.catalog(), exploration=serving)
+            return self._load(pointer.companions, self.shop.store.catalog(), serving=self._ranker)
         except ArtifactError:
             return None  # `similar` then asks the promoted model
 
     def _without_model(self, catalog: pa.Table, note: str) -> Ranker:
         """Popularity counted from the events at rest, kept up to date by ``observed``."""
         popularity = count_popularity(self.shop, catalog)
+        guide, exploration = self._policy(popularity.items, catalog, vectors=False)
         return Ranker(
             model=None,
             model_id="popularity",
@@ -400,7 +427,8 @@ class Serving:
             items=popularity.items,
             shelf=shelve(popularity.items, catalog, out_of_stock=self.shop.config.serve.out_of_stock),
             popularity=popularity,
-            exploration=self._explore(popularity.items, catalog, vectors=False),
+            exploration=exploration,
+            guide=guide,
             answering=answering({}, "allow"),
             degraded=True,
             note=note,
@@ -452,6 +480,8 @@ class Serving:
         ranker = self._ranker
         if ranker is None:
             return
+        ranker.guide.observed(events)
+        events = [event for event in events if event.kind not in WISH_KINDS]
         ranker.exploration.observed(events)
         if ranker.model is not None:
             return

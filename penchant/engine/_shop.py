@@ -16,6 +16,7 @@ from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule, Target
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
+from penchant.engine._guide import NovelSettings, RerankSettings
 from penchant.engine._requests import InitReport, InitRequest, Objective
 from penchant.engine._scenarios import ScenarioSettings
 from penchant.privacy import ConsentBook, Pseudonyms
@@ -207,6 +208,8 @@ class ShopConfig(Noun, frozen=True):
     collect: CollectSettings = msgspec.field(default_factory=CollectSettings)
     kafka: KafkaSettings = msgspec.field(default_factory=KafkaSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
+    interests: NovelSettings = msgspec.field(default_factory=NovelSettings)
+    rerank: RerankSettings = msgspec.field(default_factory=RerankSettings)
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
     scenarios: dict[str, ScenarioSettings] = {}
     webhooks: dict[str, WebhookSettings] = {}

@@ -25,7 +25,8 @@ def tidy(shop: Shop, keep: int) -> None:
             if time.time() - folder.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)
     pointer = read_pointer(shop.artifacts) or Pointer()
-    needed = {pointer.promoted, pointer.companions, pointer.tags, *pointer.previous[:1], *pointer.fallback}
+    single = {pointer.promoted, pointer.companions, pointer.tags, pointer.interests}
+    needed = {*single, *pointer.previous[:1], *pointer.fallback}
     by_kind: dict[str, list[str]] = {}
     for artifact in list_artifacts(shop.artifacts):  # newest first
         by_kind.setdefault(artifact.kind, []).append(artifact.id)

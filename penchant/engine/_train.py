@@ -13,6 +13,7 @@ from penchant.engine import _training_requests as tr
 from penchant.engine._content import CONTENT, with_content
 from penchant.engine._gate import LEARNED, compare_with_serving, serving_model
 from penchant.engine._index import with_index
+from penchant.engine._interests import train_interests
 from penchant.engine._model_settings import check_settings, pick_device
 from penchant.engine._promotion import (
     CALIBRATION,
@@ -86,6 +87,9 @@ def train(shop: Shop, request: tr.TrainRequest, progress: Progress) -> tr.TrainR
     tags = train_tags(shop, snapshot, request.seed, progress, request.device)
     if tags.artifact is not None:
         artifacts["tags"] = tags.artifact
+    drawn = train_interests(shop, snapshot, request.seed, progress)
+    if drawn.artifact is not None:
+        artifacts["interests"] = drawn.artifact
     assert outcome.best.evaluation is not None
     gate, serving = None, serving_model(shop)
     if serving is not None:
@@ -105,7 +109,7 @@ def train(shop: Shop, request: tr.TrainRequest, progress: Progress) -> tr.TrainR
         promoted=artifacts[outcome.best.kind] if serves else None,
         promoted_kind=outcome.best.kind if serves else None,
         gate=gate,
-        notes=[note for note in (*notes, *tags.notes) if note],
+        notes=[note for note in (*notes, *tags.notes, *drawn.notes) if note],
         seconds=round(time.perf_counter() - started, 1),
     )
     if leads():
@@ -180,5 +184,6 @@ def _promote(shop: Shop, best: str, artifacts: dict[str, str]) -> None:
         fallback=(artifacts["popularity"],) if "popularity" in artifacts else old.fallback,
         companions=companions or old.companions,
         tags=artifacts.get("tags", old.tags),
+        interests=artifacts.get("interests", old.interests),
     )
     write_pointer(shop.artifacts, pointer)

@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from penchant.core import Floats, Ints, Noun, Snapshot, rng
 from penchant.core.errors import ModelError
-from penchant.models._counts import positives
+from penchant.models._counts import positives, target_counts
 from penchant.models._interest_names import cluster_names, label_members
 from penchant.models._interest_vectors import cluster, item_vectors
 
@@ -36,6 +36,7 @@ _TAUS = (0.0, 2.0, 5.0)
 _MOST_CASES = 40_000  # that settings are chosen on
 _MOST_TAKEN = 1_000_000  # pairs of person and interest that are counted
 _LATER = 0.2  # share of the cases, the newest, on which settings are chosen and measured
+_ARRAYS = ("member_NL", "vec_ND", "count_HG", "base_G", "like_GG", "turned_N")
 
 NameVectors = Callable[[Sequence[str]], Floats]
 
@@ -111,6 +112,7 @@ class InterestMap:
     count_HG: npt.NDArray[np.float32]
     base_G: npt.NDArray[np.float32]  # sum 1
     like_GG: npt.NDArray[np.float32]  # likeness of the names, 0 where no encoder read them
+    turned_N: npt.NDArray[np.float32]  # how often people turned to each item
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,17 +169,14 @@ class InterestMap:
         """Everything learned."""
         return {
             "file:interests.json": np.frombuffer(msgspec.json.encode(self.meta), np.uint8),
-            **{
-                name: getattr(self, name) for name in ("member_NL", "vec_ND", "count_HG", "base_G", "like_GG")
-            },
+            **{name: getattr(self, name) for name in _ARRAYS},
         }
 
     @classmethod
     def restore(cls, config: InterestsConfig, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
         """Rebuild from ``arrays()``."""
         meta = msgspec.json.decode(arrays["file:interests.json"].tobytes(), type=_Meta)
-        names = ("member_NL", "vec_ND", "count_HG", "base_G", "like_GG")
-        return cls(config, meta, **{name: arrays[name] for name in names})
+        return cls(config, meta, **{name: arrays[name] for name in _ARRAYS})
 
 
 def fit_interests(
@@ -240,6 +239,7 @@ def fit_interests(
         np.zeros((num, num), np.float32),
         np.full(num, 1 / num, np.float32),
         like_GG,
+        target_counts(snapshot).astype(np.float32),
     )
     taken = interests_taken(snapshot, member_NL, seed)
     if not len(taken):

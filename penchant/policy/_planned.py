@@ -20,7 +20,7 @@ class Planned:
     """Another rule, with a share of every slot kept for interests that are planned for the person.
 
     The share is dealt out over the plan by its weights; inside each interest the best free candidate comes. An
-    interest none of whose candidates is free gives its part to the others; with none at all the slot is the rule's alone.
+    interest none of whose candidates is free gives its part to the others; with none the slot is the rule's alone.
 
     Args:
         rule: Has the rest of the chances.

@@ -34,7 +34,10 @@ _TINY = 1e-6
 class Rerank(Protocol):
     """One method with its strength. A frozen dataclass."""
 
-    strength: float
+    @property
+    def strength(self) -> float:
+        """The dial, 0 to 1."""
+        ...
 
     @property
     def id(self) -> str:

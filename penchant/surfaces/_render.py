@@ -343,7 +343,36 @@ def _profile(profile: e.Profile) -> RenderableType:
             usual = "" if tag.base_rate is None else f"{tag.base_rate:.0%}"
             table.add_row(tag.tag, f"{tag.probability:.0%}", usual, "; ".join(tag.because))
         parts.append(table)
+    if profile.interests is not None:
+        parts.append(_own_interests(profile.interests))
     return _lines(f"{profile.subject}: {profile.events:,} events{span}", _note(profile.note), *parts)
+
+
+def _own_interests(own: e.OwnInterests) -> RenderableType:
+    planned = [p.name + (f" (after {p.because})" if p.because else "") for p in own.planned]
+    rows = {
+        "held": own.held,
+        "explored": [f"{o.name} ({o.rewards} of {o.outcomes})" for o in own.explored],
+        "rejected": [*own.rejected, *own.rejected_items],
+        "planned": planned,
+    }
+    table = _table("on the map", "interests")
+    for name, names in rows.items():
+        if names:
+            table.add_row(name, "; ".join(names))
+    table.add_row("exploring", own.explore)
+    return table
+
+
+def _map(report: e.InterestsReport) -> RenderableType:
+    table = _table("interest", "items", "usual", "such as", "then", right=("items", "usual"))
+    for row in report.interests:
+        then = "; ".join(f"{after.name} {after.chance:.0%} ({after.lift:.1f}x)" for after in row.next)
+        table.add_row(row.name, f"{row.items:,}", f"{row.usual:.1%}", "; ".join(row.examples), then)
+    told = [f"{name} {value}" for name, value in report.metrics.items()]
+    return _lines(
+        f"{len(report.interests)} interests by {report.by}, as of {iso(report.as_of)[:10]}", table, *told
+    )
 
 
 def _similar(report: e.SimilarReport) -> RenderableType:
@@ -550,6 +579,8 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     e.TuneReport: _tuned,
     e.SizesReport: _sizes,
     e.Profile: _profile,
+    e.OwnInterests: _own_interests,
+    e.InterestsReport: _map,
     e.SimilarReport: _similar,
     e.SearchReport: _searched,
     e.Status: _status,

@@ -17,7 +17,19 @@ from penchant.surfaces import reference_pages
 from penchant.surfaces._fields import explained, fields_of, structs_in
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = ("store", "data", "serve", "train", "content", "collect", "kafka", "explore", "privacy")
+TABLES = (
+    "store",
+    "data",
+    "serve",
+    "train",
+    "content",
+    "collect",
+    "kafka",
+    "explore",
+    "interests",
+    "rerank",
+    "privacy",
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,201 @@
+"""The map of interests: drawn in training, shown by ``interests``, a person's place on it by ``profile``."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penchant.core import Estimate, Event, EventKind, Floats, Progress, Snapshot, subject_of
+from penchant.core.errors import InputError, ModelError, NotFound
+from penchant.data import check_event, is_english
+from penchant.engine import _interest_requests as ir
+from penchant.engine._people import may, no_history, withheld
+from penchant.models import encoder_installed, load_encoder
+from penchant.training import save_artifact
+
+if TYPE_CHECKING:
+    from penchant.engine._serving import Serving
+    from penchant.engine._shop import Shop
+    from penchant.models import InterestsConfig, NextInterestTest
+
+
+@dataclass(frozen=True)
+class InterestsOutcome:
+    """What became of the map in a training."""
+
+    artifact: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def train_interests(shop: Shop, snapshot: Snapshot, seed: int, progress: Progress) -> InterestsOutcome:
+    """Draw the map from everything and keep it as an artifact; a shop whose items say nothing has none."""
+    from penchant.engine._model_settings import model_config
+    from penchant.models import fit_interests
+
+    progress("drawing the map of interests", 0, 1, {})
+    config: InterestsConfig = model_config(shop, "interests")  # type: ignore[assignment]
+    reader = _name_reader(shop, snapshot)
+    try:
+        drawn, test = fit_interests(snapshot, config, seed, reader)
+    except ModelError as error:
+        return InterestsOutcome(notes=(f"no map of interests: {error}",))
+    artifact = save_artifact(
+        shop.artifacts,
+        drawn,
+        kind="interests",
+        as_of=snapshot.as_of,
+        metrics={} if test is None else next_interest_metrics(test),
+        fingerprint=snapshot.fingerprint,
+        items=snapshot.items,
+        facts={"names compared": reader is not None},
+    )
+    progress("drawing the map of interests", 1, 1, {})
+    return InterestsOutcome(artifact.id)
+
+
+def next_interest_metrics(test: NextInterestTest) -> dict[str, Estimate]:
+    """Log loss and the share among the first three, beside the base rate, with intervals over people."""
+    from penchant.evaluation import bootstrap_means
+
+    columns = {
+        "next interest log loss": test.log_loss_C,
+        "base rate log loss": test.base_log_loss_C,
+        "log loss against base rate": test.log_loss_C - test.base_log_loss_C,
+        "next interest in 3": test.among_3_C,
+        "base rate in 3": test.base_among_3_C,
+    }
+    values_CV = np.stack([np.asarray(column, np.float64) for column in columns.values()], 1)
+    bounded = np.array([name.endswith("in 3") for name in columns])
+    return dict(zip(columns, bootstrap_means(values_CV, test.person_C, bounded=bounded), strict=True))
+
+
+def _name_reader(shop: Shop, snapshot: Snapshot) -> Callable[[Sequence[str]], Floats] | None:
+    """Makes vectors of names, where the shop's text encoder is installed."""
+    name = shop.config.content.text
+    if name == "auto":
+        name = "minilm" if is_english(snapshot.catalog.table) else "e5"
+        if not encoder_installed(name):
+            return None
+    if name == "off":
+        return None
+    return lambda names: load_encoder(name, "text").encode(list(names))
+
+
+def interests(shop: Shop, serving: Serving, request: ir.InterestsRequest) -> ir.InterestsReport:
+    """The map that serves, largest interests first.
+
+    Raises:
+        NotFound: None is trained.
+    """
+    loaded = serving.interests
+    if loaded is None:
+        raise NotFound(
+            "no map of interests is trained",
+            hint="run `penchant train`; its answer says why where none can be drawn",
+        )
+    drawn, ranker = loaded.model, serving.ranker
+    place = ranker.items.numbers(loaded.items.ids)
+    titles = [ranker.shelf.titles[n] if n else None for n in place]
+    rows = []
+    for g, name in enumerate(drawn.names):
+        inside = np.flatnonzero((drawn.member_NL == g + 1).any(1))
+        known = inside[np.argsort(-drawn.turned_N[inside], kind="stable")][: request.k]
+        chance_G = drawn.next_chances(np.array([g]))
+        after = np.argsort(-chance_G, kind="stable")[: request.k]
+        rows.append(
+            ir.InterestRow(
+                name=name,
+                items=len(inside),
+                usual=round(float(drawn.base_G[g]), 5),
+                examples=[titles[n - 1] or loaded.items.id(int(n)) for n in known],
+                next=[
+                    ir.Following(
+                        name=drawn.names[h],
+                        chance=round(float(chance_G[h]), 5),
+                        lift=round(float(chance_G[h] / drawn.base_G[h]), 2),
+                    )
+                    for h in after
+                    if chance_G[h] > 0
+                ],
+            )
+        )
+    rows.sort(key=lambda row: (-row.usual, row.name))
+    artifact = loaded.artifact
+    return ir.InterestsReport(
+        artifact=artifact.id, by=drawn.by, as_of=artifact.as_of, interests=rows, metrics=artifact.metrics
+    )
+
+
+def prefer(shop: Shop, serving: Serving, request: ir.PreferRequest) -> ir.OwnInterests:
+    """Write a person's wishes into the log, and tell what holds now.
+
+    Raises:
+        InputError: The map has no such interest.
+        ShopError: The shop is open for reading only.
+    """
+    drawn = serving.ranker.guide.map
+    for field, names in (("reject", request.reject), ("accept", request.accept)):
+        unknown = [name for name in names if drawn is None or name not in drawn.names]
+        if unknown:
+            raise InputError(
+                "the map has no such interest",
+                value=unknown[0],
+                hint="see `penchant interests` for their names",
+                path=f"$.{field}",
+            )
+    given = {name: getattr(request, name) for name in ("explore", "reject", "accept", "accept_items")}
+    wishes = {name: wish for name, wish in given.items() if wish}
+    if wishes:
+        _keep_wishes(shop, serving, request, wishes)
+    subject = subject_of(request.user_id, request.anonymous_id)
+    return own_interests(shop, serving, subject) or ir.OwnInterests()
+
+
+def _keep_wishes(shop: Shop, serving: Serving, request: ir.PreferRequest, wishes: dict[str, Any]) -> None:
+    event = Event(
+        kind=EventKind.PREFERENCE,
+        event_id=secrets.token_hex(16),  # the same wish again, after another one, is another wish
+        user_id=request.user_id,
+        anonymous_id=request.anonymous_id,
+        props=wishes,
+    )
+    event = check_event(event, shop.config.data, shop.clock())
+    word = "withheld" if withheld(shop, event) else shop.store.append([event])[0]
+    if word != "stored":
+        why = {"withheld": "this person allows nothing to be kept", "erased": "this person was erased"}
+        raise InputError(f"the wish was not kept: {why.get(word, word)}", hint="see the operation `consent`")
+    serving.observed([event])
+
+
+def own_interests(shop: Shop, serving: Serving, subject: str) -> ir.OwnInterests | None:
+    """A person's place on the map and their wishes; None where there is no map and nothing was wished."""
+    guide = serving.ranker.guide
+    person = guide.person(subject)
+    if guide.map is None and person == type(person)():
+        return None
+    allowed = may(shop, subject, "personalise")
+    history = shop.store.history(subject, shop.config.serve.max_history) if allowed else no_history(subject)
+    held_H = guide.held(history)
+    names = () if guide.map is None else guide.map.names
+    return ir.OwnInterests(
+        explore=person.level,
+        held=[names[g] for g in held_H],
+        explored=[
+            ir.Offered(name=name, outcomes=counts[0], rewards=counts[1])
+            for name, counts in sorted(person.offered.items())
+        ],
+        rejected=sorted(person.interests),
+        rejected_items=sorted(person.items),
+        planned=[
+            ir.PlannedInterest(
+                name=names[plan.interest],
+                chance=round(plan.chance, 5),
+                because=None if plan.because is None else names[plan.because],
+            )
+            for plan in guide.plan(subject, held_H)
+        ],
+    )
