@@ -54,7 +54,7 @@ class NovelSettings(Noun, frozen=True):
     ] = 0.3
     share: Annotated[
         float, Meta(ge=0, le=1, description="share of slots kept for the interests planned for a person")
-    ] = 0.02
+    ] = 0.0
     planned: Annotated[int, Meta(ge=1, le=20, description="interests planned for a person at a time")] = 3
     candidates: Annotated[
         int, Meta(ge=0, le=100, description="best items of each planned interest that join the candidates")
@@ -113,6 +113,7 @@ class Guide:
         self.settings, self.rerank, self.items, self.map = settings, rerank, items, drawn
         self._people: dict[str, _Person] = {}
         self._tried: dict[str, list[int]] = {}  # interest -> [offers with an outcome, rewards]
+        self._inside: dict[int, Bools] = {}
         self._lock = threading.Lock()
         if drawn is not None and known is not None:
             place = np.r_[0, known.numbers(items.ids)]
@@ -230,7 +231,10 @@ class Guide:
 
     def inside(self, plan: Plan) -> Bools:
         """Which items belong to a planned interest, (N + 1,)."""
-        return (self.member_NL == plan.interest + 1).any(1)  # type: ignore[no-any-return]
+        found = self._inside.get(plan.interest)
+        if found is None:  # kept: a million items take a millisecond to look through
+            found = self._inside[plan.interest] = (self.member_NL == plan.interest + 1).any(1)
+        return found
 
     def steer(
         self,

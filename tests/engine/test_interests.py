@@ -56,7 +56,7 @@ def engine(trained, tmp_path):
 
     shutil.copytree(trained, tmp_path / "shop", symlinks=True)
     text = (tmp_path / "shop" / "shop.toml").read_text()
-    (tmp_path / "shop" / "shop.toml").write_text(text.replace("share = 0.02", "share = 0.5"))
+    (tmp_path / "shop" / "shop.toml").write_text(text.replace("\nshare = 0.0", "\nshare = 0.5"))
     with Engine.open(tmp_path / "shop", clock=lambda: NOW) as engine:
         yield engine
 
