@@ -76,6 +76,7 @@ from penchant.core._types import (
     SeenRule,
     Slate,
     SlateItem,
+    Stage,
 )
 
 __all__ = [
@@ -137,6 +138,7 @@ __all__ = [
     "Slate",
     "SlateItem",
     "Snapshot",
+    "Stage",
     "Store",
     "StoreStatus",
     "Target",

@@ -132,6 +132,15 @@ class CandidateSet(Noun, frozen=True):
     odds: list[float] = []  # chance of each to be first; empty: the best comes first for certain
 
 
+class Stage(Noun, frozen=True):
+    """What one stage did on the way to an answer."""
+
+    name: str  # score, offered, rule, candidates, expected, boosted, draw
+    says: str
+    left: int  # items after it
+    values: dict[str, float] = {}  # what it said of the items shown
+
+
 class Slate(Noun, frozen=True):
     """An answer, and at the same time its row in the decision log.
 
@@ -156,6 +165,9 @@ class Slate(Noun, frozen=True):
     num_candidates: int = 0
     candidates_hash: str = ""  # of the candidates' ids in their order
     candidates: CandidateSet | None = None  # in the decision log; answers leave it out
+
+    cursor: str | None = None  # for the next page; not in the decision log
+    stages: list[Stage] | None = None  # where the request asks to explain; not in the decision log
 
     @property
     def item_ids(self) -> list[str]:

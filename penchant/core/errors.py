@@ -4,7 +4,8 @@
     ├── InputError            what was sent is wrong: fix the input            (HTTP 422, exit 2)
     │   ├── UnknownColumns    the file's columns need a mapping                (HTTP 422, exit 2)
     │   ├── UnreadableFile    the file is damaged, empty or of no known form   (HTTP 422, exit 2)
-    │   └── NotFound          the thing named does not exist                   (HTTP 404, exit 2)
+    │   ├── NotFound          the thing named does not exist                   (HTTP 404, exit 2)
+    │   └── InvalidCursor     a cursor that was not made for this request      (HTTP 400, exit 2)
     ├── ShopError             the shop folder cannot be used as it is          (HTTP 409, exit 3)
     │   └── ShopBusy          another writer holds it                          (HTTP 409, exit 3)
     ├── StorageError          the disk refused: full, read-only, damaged       (HTTP 507, exit 4)
@@ -90,6 +91,13 @@ class NotFound(InputError):
 
     code = "not_found"
     status = 404
+
+
+class InvalidCursor(InputError):
+    """A cursor that is damaged, forged, or was made for another person, place or shop."""
+
+    code = "invalid_cursor"
+    status = 400
 
 
 class ShopError(PenchantError):

@@ -152,6 +152,12 @@ def recommend_many(
         raise InputError("where shall the answers go?", hint="give --out FILE.parquet", path="$.out")
     if request.user_id or request.anonymous_id:
         raise InputError("one person or many, not both", hint="drop user_id or users", path="$.users")
+    if request.cursor is not None or request.explain:
+        raise InputError(
+            "pages and stages are of one person's answer",
+            hint="leave cursor and explain away",
+            path="$.users",
+        )
     started, out = time.perf_counter(), Path(request.out)
     request = as_asked(shop, request)
     given = None if request.users == "all" else {own_name(shop, n): n for n in read_users(str(request.users))}

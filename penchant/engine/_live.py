@@ -34,10 +34,12 @@ from penchant.engine import _requests as rq
 from penchant.engine._collect import keep_aside, named_columns, take
 from penchant.engine._explore import Drawn, hash_of
 from penchant.engine._offer import NOBODY, Offer, allowed, judged, offered, question
+from penchant.engine._pages import next_cursor, shown_before
 from penchant.engine._people import known_person, may, no_history, withheld
 from penchant.engine._refusal import refusal
 from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
+from penchant.engine._stages import told
 from penchant.models import best_of
 
 if TYPE_CHECKING:
@@ -180,6 +182,10 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     history = _history(shop, subject, request)
     target, by_value = question(shop, ranker, request)
     allowed_N = allowed(ranker, request)
+    before = [] if request.cursor is None else shown_before(shop, subject, request.surface, request.cursor)
+    if before:
+        allowed_N[ranker.items.numbers(before)] = False
+    offered_N = allowed_N.copy()
     verdict = judged(shop, ranker, request, history)
     if verdict is not None:
         allowed_N &= verdict.kept_N
@@ -191,13 +197,21 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     offer = offered(shop, ranker, request, history, allowed_N, rule, score_N, verdict)
     slate, drawn = make_slate(shop, ranker, request, history, offer, target, by_value, score_N, note)
     serving.recent.append(subject)
-    if not shop.store.log_decision(slate, partial(packed, ranker, offer.candidates, drawn)):
-        return msgspec.structs.replace(slate, degraded=True, note=_NOT_LOGGED)
-    if drawn.standing_N is not None:
+    logged = shop.store.log_decision(slate, partial(packed, ranker, offer.candidates, drawn))
+    if logged and drawn.standing_N is not None:
         standing_K = drawn.standing_N[drawn.choice.index_K].tolist()
         chosen = [item.item_id for item in slate.items if not item.pinned]
         ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)))
-    return slate
+    if not logged:
+        slate = msgspec.structs.replace(slate, degraded=True, note=_NOT_LOGGED)
+    stages = None
+    if request.explain:
+        events = len(history.ts)
+        stages = told(ranker, events, offered_N, verdict, offer, drawn, rule, slate)
+    more = len(offer.candidates.item_N) > offer.k
+    shown = [*before, *slate.item_ids]
+    cursor = next_cursor(shop, subject, request.surface, shown) if more else None
+    return msgspec.structs.replace(slate, cursor=cursor, stages=stages)
 
 
 def _history(shop: Shop, subject: str, request: rq.RecommendRequest) -> History:

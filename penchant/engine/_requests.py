@@ -256,6 +256,11 @@ class RecommendRequest(Noun, frozen=True):
         ]
         | None
     ) = None
+    cursor: (
+        Annotated[str, Meta(max_length=16_000, description="of the answer before: goes on without repeats")]
+        | None
+    ) = None
+    explain: Annotated[bool, Meta(description="tell what each stage did: `stages` in the answer")] = False
     out: Annotated[OutFile, Meta(description="Parquet file for the answers of many people")] | None = None
 
 

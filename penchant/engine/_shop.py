@@ -330,6 +330,7 @@ class Shop:
         self.store = store
         self.clock = clock
         self.vault = vault
+        self.cursor_key: bytes | None = None  # read when the first cursor is signed
         self.consent = ConsentBook(path / "consent.db", config.privacy.consent)
 
     @classmethod

@@ -93,9 +93,14 @@ def _slate(slate: Slate) -> RenderableType:
         chance = ("" if item.probability is None else f"{item.probability:.2%}",) if known else ()
         table.add_row(str(rank), item.item_id, *name, f"{item.score:.4g}", *chance, f"{item.odds:.3g}", why)
     degraded = Text("degraded answer") if slate.degraded else None
-    return _lines(
-        head, degraded, _note(slate.note), table if slate.items else Text("no items"), slate.recommendation_id
-    )
+    stages = None
+    if slate.stages is not None:
+        stages = _table("stage", "left", "what it did", "of the items shown", right=("left",))
+        for stage in slate.stages:
+            values = "  ".join(f"{item_id} {value:.3g}" for item_id, value in stage.values.items())
+            stages.add_row(stage.name, f"{stage.left:,}", stage.says, values)
+    items = table if slate.items else Text("no items")
+    return _lines(head, degraded, _note(slate.note), items, stages, slate.recommendation_id)
 
 
 def _batch(report: e.BatchReport) -> RenderableType:

@@ -21,7 +21,9 @@ from penchant.testing._server import running_server
 
 DOORS = ("embedded", "command line", "server")
 # What a policy expects follows from what items were like when its process began: each command is one of its own.
-_VOLATILE = frozenset({"candidates", "recommendation_id", "seconds", "bytes", "bytes_searched", "jobs"})
+_VOLATILE = frozenset(
+    {"candidates", "cursor", "recommendation_id", "seconds", "bytes", "bytes_searched", "jobs"}
+)
 
 
 class Door:
@@ -202,6 +204,8 @@ STEPS: tuple[Step, ...] = (
         "recommend",
         lambda s: {"explore": "off", "seed": 3, "anonymous_id": "cookie-1", "k": 3, "seen": "exclude"},
     ),
+    ("forged cursor", "recommend", lambda s: {**_ME, "cursor": "AAAA"}),
+    ("explained", "recommend", lambda s: {"explore": "off", "seed": 3, **_ME, "k": 3, "explain": True}),
     ("newcomer", "recommend", lambda s: {"explore": "off", "seed": 3, "user_id": "somebody-new", "k": 3}),
     (
         "filtered",

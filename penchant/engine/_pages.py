@@ -1,0 +1,63 @@
+"""Pages of an answer: a cursor says what was shown already, signed by the shop, so that no page repeats another.
+
+A cursor holds all that the next page needs, so no server has to remember anybody. It is bound to the person and the
+surface it was made for. What it says is not secret: the ids of items that the person was shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penchant.core.errors import InvalidCursor
+from penchant.privacy import own_secret
+
+if TYPE_CHECKING:
+    from penchant.engine._shop import Shop
+
+MOST_SHOWN = 500  # items of all pages together
+MAX_CURSOR = 16_000  # characters
+_SIGNATURE = 16  # bytes
+_MOST_BYTES = 200_000  # of what a cursor says, unpacked
+
+
+def next_cursor(shop: Shop, subject: str, surface: str, shown: list[str]) -> str | None:
+    """A cursor behind everything shown so far; None where there may be no further page."""
+    if len(shown) > MOST_SHOWN:
+        return None
+    packed = zlib.compress(msgspec.json.encode(shown), 1)
+    text = base64.urlsafe_b64encode(_sign(shop, subject, surface, packed) + packed).decode()
+    return text if len(text) <= MAX_CURSOR else None
+
+
+def shown_before(shop: Shop, subject: str, surface: str, cursor: str) -> list[str]:
+    """The items that a cursor says were shown.
+
+    Raises:
+        InvalidCursor: It was not made by this shop for this person and surface.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode("ascii"))
+        signature, packed = raw[:_SIGNATURE], raw[_SIGNATURE:]
+        if not hmac.compare_digest(signature, _sign(shop, subject, surface, packed)):
+            raise ValueError
+        return msgspec.json.decode(zlib.decompressobj().decompress(packed, _MOST_BYTES), type=list[str])
+    except (ValueError, binascii.Error, zlib.error, msgspec.DecodeError):
+        raise InvalidCursor(
+            "this cursor was not made for this request",
+            hint="send the cursor of the answer before with the same person, scenario and surface, or begin without",
+            path="$.cursor",
+        ) from None
+
+
+def _sign(shop: Shop, subject: str, surface: str, packed: bytes) -> bytes:
+    key = own_secret(shop.path / "cursor.key") if shop.cursor_key is None else shop.cursor_key
+    shop.cursor_key = key
+    bound = msgspec.json.encode([subject, surface])
+    return hmac.new(key, bound + b"\0" + packed, hashlib.sha256).digest()[:_SIGNATURE]
