@@ -37,6 +37,7 @@ from penchant.engine._people import may, no_history, own_name
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
+from penchant.engine._shelves import BY_RULES
 from penchant.store import kept_in_histories, shown_in_histories
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def recommend_many(
     shop: Shop, serving: Serving, request: rq.RecommendRequest, progress: Progress
 ) -> rq.BatchReport:
     """Answer many people; the file appears only when it is whole, and is kept in the decision log too."""
+    request = as_asked(shop, request)
     if request.out is None:
         raise InputError("where shall the answers go?", hint="give --out FILE.parquet", path="$.out")
     if request.user_id or request.anonymous_id:
@@ -158,8 +160,14 @@ def recommend_many(
             hint="leave cursor and explain away",
             path="$.users",
         )
+    if request.shelf not in ("personal", *BY_RULES):
+        raise InputError(
+            "this shelf is asked for one person at a time",
+            value=request.shelf,
+            hint=f"of many people ask for: personal, {', '.join(BY_RULES)}",
+            path="$.shelf",
+        )
     started, out = time.perf_counter(), Path(request.out)
-    request = as_asked(shop, request)
     given = None if request.users == "all" else {own_name(shop, n): n for n in read_users(str(request.users))}
     names = None if given is None else list(given)
     if request.seed is None:  # one for all of them, wherever they are answered

@@ -39,6 +39,7 @@ from penchant.engine._people import known_person, may, no_history, withheld
 from penchant.engine._refusal import refusal
 from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
+from penchant.engine._shelves import shelf_scores
 from penchant.engine._stages import told
 from penchant.models import best_of
 
@@ -193,12 +194,18 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     if not allowed_N.any():
         note = "nothing in the catalogue meets the filters, rules, allow and deny"
     rule = ranker.answering[target].seen if request.seen == "auto" else request.seen
-    score_N = None if ranker.searches else ranker.scores([history], target)[0]
+    own_N = shelf_scores(shop, serving, ranker, request, history)
+    score_N = own_N
+    if own_N is None and not ranker.searches:
+        score_N = ranker.scores([history], target)[0]
     offer = offered(shop, ranker, request, history, allowed_N, rule, score_N, verdict)
-    slate, drawn = make_slate(shop, ranker, request, history, offer, target, by_value, score_N, note)
+    if not len(offer.candidates.item_N) and own_N is not None:
+        note = note or f"nothing stands on the shelf {request.shelf}"
+    known_N = score_N if own_N is None else None  # of other scores the calibration knows nothing
+    slate, drawn = make_slate(shop, ranker, request, history, offer, target, by_value, known_N, note)
     serving.recent.append(subject)
     logged = shop.store.log_decision(slate, partial(packed, ranker, offer.candidates, drawn))
-    if logged and drawn.standing_N is not None:
+    if logged and own_N is None and drawn.standing_N is not None:
         standing_K = drawn.standing_N[drawn.choice.index_K].tolist()
         chosen = [item.item_id for item in slate.items if not item.pinned]
         ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)))

@@ -22,6 +22,9 @@ DEFAULT_K = 10
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
 ItemIds = list[Id]
 Objective = Literal["interest", "value"]
+ShelfName = Literal[
+    "personal", "similar", "bought_together", "buy_again", "trending", "on_sale", "new", "complete_cart"
+]
 _MOST_EVENTS = 10_000  # in one request
 
 
@@ -209,6 +212,11 @@ class RecommendRequest(Noun, frozen=True):
         | None
     ) = None
     k: Annotated[K, Meta(description="how many items; none: as the scenario says, else 10")] | None = None
+    shelf: Annotated[ShelfName, Meta(description="which row of items is asked for")] = "personal"
+    items: Annotated[
+        ItemIds,
+        Meta(max_length=100, description="what the shelf is about: the product of the page, the cart"),
+    ] = []
     allow: Annotated[ItemIds, Meta(description="only these items")] | None = None
     deny: Annotated[ItemIds, Meta(description="none of these items")] = []
     filters: Annotated[

@@ -10,7 +10,8 @@ from msgspec import Meta
 from penchant.core import Noun, SeenRule, Target
 from penchant.core.errors import NotFound
 from penchant.engine._expression import parse
-from penchant.engine._requests import DEFAULT_K, K, Objective, RecommendRequest
+from penchant.engine._requests import DEFAULT_K, K, Objective, RecommendRequest, ShelfName
+from penchant.engine._shelves import with_shelf
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -20,6 +21,7 @@ class ScenarioSettings(Noun, frozen=True):
     """One scenario: a ``[scenarios.NAME]`` table. A request that names it needs to say nothing of this again."""
 
     k: Annotated[K, Meta(description="how many items, unless the request says")] = DEFAULT_K
+    shelf: Annotated[ShelfName, Meta(description="which row of items")] = "personal"
     filters: Annotated[
         list[str], Meta(description="conditions that all must hold, beside those of the request")
     ] = []
@@ -46,7 +48,7 @@ def as_asked(shop: Shop, request: RecommendRequest) -> RecommendRequest:
         NotFound: There is no such scenario.
     """
     if request.scenario is None:
-        return request if request.k is not None else msgspec.structs.replace(request, k=DEFAULT_K)
+        return with_shelf(msgspec.structs.replace(request, k=request.k or DEFAULT_K))
     found = shop.config.scenarios.get(request.scenario)
     if found is None:
         known = ", ".join(sorted(shop.config.scenarios)) or "none yet"
@@ -56,7 +58,7 @@ def as_asked(shop: Shop, request: RecommendRequest) -> RecommendRequest:
             hint=f"write [scenarios.NAME] in shop.toml; there are: {known}",
             path="$.scenario",
         )
-    return msgspec.structs.replace(
+    filled = msgspec.structs.replace(
         request,
         k=request.k or found.k,
         filters=[*found.filters, *request.filters],
@@ -65,4 +67,6 @@ def as_asked(shop: Shop, request: RecommendRequest) -> RecommendRequest:
         objective=request.objective or found.objective,
         seen=found.seen if request.seen == "auto" else request.seen,
         surface=request.scenario if request.surface == "default" else request.surface,
+        shelf=found.shelf if request.shelf == "personal" else request.shelf,
     )
+    return with_shelf(filled)

@@ -52,6 +52,7 @@ from penchant.policy import Popularity
 if TYPE_CHECKING:
     from penchant.engine._search import Meanings
     from penchant.engine._search_index import SearchIndex
+    from penchant.engine._shelves import Counts
     from penchant.engine._shop import Shop
 
 _SEARCHED_ITEMS = (
@@ -258,6 +259,7 @@ class Serving:
         self._companions: Ranker | None = None
         self._usual: tuple[Any, dict[str, float]] | None = None
         self._tags: tuple[str, Any] | None = None  # artifact id, model
+        self.counts: tuple[Vocabulary, Counts] | None = None  # of the shelves
         self._meanings: tuple[Shelf, bool, Meanings | None] | None = None
         self.kept = False  # somebody else looks for what is new, so that no request waits for it
         self.recent: deque[str] = deque(maxlen=16)  # people served lately: the canaries of the next model
@@ -469,7 +471,7 @@ class Serving:
     def forget(self) -> None:
         """Build everything anew at the next request: what was counted may have been erased."""
         with self._lock:
-            self._stamp = self._usual = None
+            self._stamp = self._usual = self.counts = None
             self._looked = 0.0
 
     def observed(self, events: Sequence[Event]) -> None:
