@@ -135,7 +135,7 @@ class CandidateSet(Noun, frozen=True):
 class Stage(Noun, frozen=True):
     """What one stage did on the way to an answer."""
 
-    name: str  # score, offered, rule, candidates, expected, boosted, draw
+    name: str  # score, offered, rule, candidates, expected, boosted, interests, rerank, draw
     says: str
     left: int  # items after it
     values: dict[str, float] = {}  # what it said of the items shown

@@ -100,10 +100,10 @@ def offered(
     """
     assert request.k is not None, "as_asked() first"
     asked = question(shop, ranker, request)
+    ranker.guide.forbid(history.subject, allowed_N)  # what somebody wants no more is not pinned either
     pins = [] if verdict is None else _pinned(ranker, history, allowed_N, asked[0], verdict, request.k)
     if rule == "exclude":
         allowed_N[seen_numbers(ranker, history)] = False
-    ranker.guide.forbid(history.subject, allowed_N)
     allowed_N[[number for _, number in pins]] = False
     limit = max(shop.config.serve.candidates, request.k)
     best = ranker.candidates(history, allowed_N, limit, *asked, score_N)

@@ -10,6 +10,7 @@ from msgspec import Meta
 from penchant.core import Noun, SeenRule, Target
 from penchant.core.errors import NotFound
 from penchant.engine._expression import parse
+from penchant.engine._guide import Dial
 from penchant.engine._requests import DEFAULT_K, K, Objective, RecommendRequest, ShelfName
 from penchant.engine._shelves import with_shelf
 
@@ -32,6 +33,12 @@ class ScenarioSettings(Noun, frozen=True):
     target: Annotated[Target | None, Meta(description="predict the next event of this kind")] = None
     objective: Annotated[Objective | None, Meta(description="interest or value")] = None
     seen: Annotated[SeenRule, Meta(description="may answers repeat items the person had?")] = "auto"
+
+    mmr: Annotated[
+        Dial | None, Meta(description="diversity by marginal relevance; none: as `[rerank]` says")
+    ] = None
+    dpp: Annotated[Dial | None, Meta(description="diversity by determinants; not together with mmr")] = None
+    calibration: Annotated[Dial | None, Meta(description="interests in the person's own proportions")] = None
 
     def __post_init__(self) -> None:
         """Read every filter and rule: a mistake in one is found when the shop opens, not when somebody asks."""
@@ -68,5 +75,8 @@ def as_asked(shop: Shop, request: RecommendRequest) -> RecommendRequest:
         seen=found.seen if request.seen == "auto" else request.seen,
         surface=request.scenario if request.surface == "default" else request.surface,
         shelf=found.shelf if request.shelf == "personal" else request.shelf,
+        mmr=found.mmr if request.mmr is None else request.mmr,
+        dpp=found.dpp if request.dpp is None else request.dpp,
+        calibration=found.calibration if request.calibration is None else request.calibration,
     )
     return with_shelf(filled)

@@ -73,6 +73,12 @@ def told(
                 values=_by_id(ranker, numbers[chosen], factor[chosen]),
             )
         )
+    if offer.plans:
+        says = f"{len(offer.plans)} interests new to the person are planned"
+        stages.append(Stage(name="interests", says=says, left=len(numbers)))
+    rerank = ", ".join(stage.id for stage in offer.steer.rerank)
+    says = f"by {rerank}, slot by slot" if rerank else "off: mmr, dpp and calibration are 0"
+    stages.append(Stage(name="rerank", says=says, left=len(numbers)))
     stages.append(
         Stage(
             name="draw",

@@ -75,7 +75,7 @@ def test_every_stage_is_told(engine):
     rules = ["boost 2 when id = i3", "exclude id = i0", "pin id = i8 at 1"]
     slate = engine.recommend(user_id="u1", k=3, rules=rules, deny=["i1"], explain=True, explore="off")
     stages = {stage.name: stage for stage in slate.stages}
-    assert list(stages) == ["score", "offered", "rule", "candidates", "expected", "boosted", "draw"]
+    assert list(stages) == ["score", "offered", "rule", "candidates", "expected", "boosted", "rerank", "draw"]
     assert (stages["score"].left, stages["offered"].left, stages["candidates"].left) == (9, 8, 7)
     assert [stage.says.split(":")[0] for stage in slate.stages if stage.name == "rule"] == rules
     assert stages["boosted"].values["i3"] == 2

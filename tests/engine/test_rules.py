@@ -76,6 +76,12 @@ def test_a_rule_acts(engine, rule, first):
     assert ids(ask(engine, rule))[: len(first)] == first
 
 
+def test_what_somebody_wants_no_more_is_not_pinned(engine):
+    engine.observe(events=[{"kind": "not_interested", "user_id": "picky", "item_id": "i7"}])
+    assert ids(ask(engine, "pin id = i7 at 1", user_id="picky", k=2)) == ["i0", "i1"]
+    assert ids(ask(engine, "pin id = i7 at 1", user_id="u1", k=2)) == ["i7", "i0"]
+
+
 def test_rules_tell_people_apart(engine):
     assert ids(ask(engine, "exclude user.tier = gold", user_id="u1")) == []
     assert len(ids(ask(engine, "exclude user.tier = gold", user_id="u2"))) == 9
@@ -192,6 +198,10 @@ CONFIG = """
 k = 2
 filters = ["price <= 600"]
 rules = ["exclude in_cart", "pin id = i4 at 1"]
+
+[scenarios.diverse]
+mmr = 0.3
+shelf = "new"
 """
 
 
@@ -210,6 +220,12 @@ def test_a_scenario_says_it_all(shop, tmp_path):
         )
         assert ids(more) == ["i4", "i1", "i2", "i3", "i5"]
         assert more.surface == "drawer"
+        with pytest.raises(
+            InputError, match="map of interests"
+        ):  # the dial arrives; it needs a trained model
+            engine.recommend(user_id="u1", scenario="diverse")
+        last = engine.recommend(user_id="u1", scenario="diverse", mmr=0, explore="off")
+        assert ids(last) == ["i4", "i5"], "the scenario's shelf is that of new items"
         with pytest.raises(NotFound, match="cart"):
             engine.recommend(user_id="u1", scenario="home")
 
