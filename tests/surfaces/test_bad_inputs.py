@@ -341,6 +341,29 @@ def test_43_a_huge_header_and_a_slow_body(client: httpx.Client) -> None:
         assert b" 408 " in line.recv(4096)
 
 
+def test_44_a_cursor_that_is_forged_or_of_somebody_else(client: httpx.Client) -> None:
+    cursor = client.post("/v1/recommend", json={"user_id": "u1", "k": 1}).json()["cursor"]
+    forged = ("A" if cursor[0] != "A" else "B") + cursor[1:]
+    for body in (
+        {"user_id": "u1", "cursor": forged},
+        {"user_id": "u2", "cursor": cursor},
+        {"user_id": "u1", "cursor": "x"},
+    ):
+        answer = client.post("/v1/recommend", json={"k": 1, **body})
+        assert answer.status_code == 400, answer.text
+        assert "invalid_cursor" in answer.text
+    assert client.post("/v1/recommend", json={"user_id": "u1", "k": 1, "cursor": cursor}).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["(a+)+$" * 20, "((((((((((" * 19 + "tea", "a" * 199, "%00" * 20])
+def test_45_what_is_searched_for_takes_linear_time(client: httpx.Client, query: str) -> None:
+    started = time.process_time()
+    assert client.post("/v1/search", json={"query": query}).status_code == 200
+    assert time.process_time() - started < 2
+    for empty in ("", " ", "a" * 201, "a " * 21):
+        assert client.post("/v1/search", json={"query": empty}).status_code == 422
+
+
 def test_45_filters_take_linear_time(client: httpx.Client) -> None:
     started = time.perf_counter()
     text = "title = '" + "a" * 50_000 + "!"
