@@ -1,5 +1,7 @@
 """Business rules and scenarios: they act before the draw, and the odds say what was done."""
 
+import shutil
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -206,8 +208,6 @@ shelf = "new"
 
 
 def test_a_scenario_says_it_all(shop, tmp_path):
-    import shutil
-
     shutil.copytree(shop.path, tmp_path / "shop")
     with (tmp_path / "shop" / "shop.toml").open("a") as file:
         file.write(CONFIG)
@@ -247,3 +247,14 @@ def test_a_mistake_in_a_scenario_is_found_at_the_start(tmp_path, config, words):
         engine.status()
     assert words in str(caught.value)
     assert "scenarios" in str(caught.value)
+
+
+def test_answers_with_pinned_slots_are_not_replayed(engine, tmp_path):
+    shutil.copytree(engine.path, tmp_path / "shop")
+    with Engine.open(tmp_path / "shop", clock=lambda: NOW + 9 * DAY) as later:
+        for number in range(3):
+            later.recommend(user_id=f"r{number}", k=2, rules=["pin id = i3 at 1"], now="2025-06-15T12:00:00Z")
+        for number in range(4):
+            later.recommend(user_id=f"s{number}", k=2, now="2025-06-15T12:00:00Z")
+        report = later.replay(policy="greedy", outcome="click")
+        assert any("a rule gave away" in note for note in report.notes), report.notes
