@@ -338,8 +338,8 @@ class Engine:
     def webhooks(self, request: cr.WebhooksRequest) -> cr.WebhooksReport:
         """Look at messages that the shop's webhooks have not taken, and try those given up once more.
 
-        A server sends each message until it is answered with 2xx: twelve times within some two and a half hours, then it is
-        given up and kept here.
+        A server sends each message until it is answered with 2xx: twelve times within some two and a half hours, then
+        it is given up and kept here.
         """
         from penchant.engine._webhooks import webhooks
 

@@ -217,7 +217,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(steps=steps, compact_at=st.integers(0, 14), as_of=st.integers(0, 31))
 def test_every_reading_agrees_with_the_obvious_one(tmp_path_factory, steps, compact_at, as_of) -> None:
     told: list[tuple[int, str, str]] = []
