@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -85,7 +85,7 @@ class Gate:
             CALLER.set(Caller(request_id=request_id))
             return tenant
         scope["penchant.key"] = grant.key
-        wait = self._buckets.take((grant.key, scope["path"]), grant.rate)
+        wait = self._buckets.take((grant.key, scope["penchant.route"]), grant.rate)
         if wait > 0:
             error = TooManyRequests(
                 "this key sends more requests than it may",
@@ -132,7 +132,7 @@ def token_of(scope: Scope) -> str | None:
         for field, value in parse_qsl(query, encoding="latin-1"):
             if name is not None and field == name:
                 return str(value)
-        if KEY_PATTERN.search(query):
+        if KEY_PATTERN.search(unquote(query)):
             raise refused()
     given = header(scope, b"authorization")
     if not given:
@@ -184,7 +184,5 @@ class Buckets:
         if level < 1.0:
             self._levels[bucket] = (level, now)
             return (1.0 - level) / rate
-        if len(self._levels) > 10_000:  # paths that lead nowhere have buckets too
-            self._levels.clear()
         self._levels[bucket] = (level - 1.0, now)
         return 0.0

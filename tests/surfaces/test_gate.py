@@ -154,7 +154,13 @@ def test_a_key_in_the_address_is_refused(shops: Shops) -> None:
     key = shops.keys["tea"]["all"]
     body = {"user_id": "u"}
     plain = shops.call("POST", "/v1/recommend", None, json=body)
-    for query in (f"key={key}", f"api_key={key}", f"a=b&{key}", f"key={'pk_' + '0' * 12 + '_' + 'a' * 43}"):
+    for query in (
+        f"key={key}",
+        f"api_key={key}",
+        f"a=b&{key}",
+        f"k={key.replace('_', '%5F')}",
+        f"key={'pk_' + '0' * 12 + '_' + 'a' * 43}",
+    ):
         for sent in (key, None):
             answer = shops.call("POST", f"/v1/recommend?{query}", sent, json=body)
             assert (answer.status_code, answer.content) == (401, plain.content), query
@@ -205,6 +211,8 @@ def test_a_key_has_its_rate(shops: Shops) -> None:
     assert late.json()["code"] == "too_many_requests"
     body = {"user_id": "u"}
     assert shops.call("POST", "/v1/recommend", made, json=body).status_code == 200  # a bucket of its own
+    codes = [shops.call("POST", f"/nowhere/{n}", made, json={}).status_code for n in range(8)]
+    assert 429 in codes  # paths that lead nowhere share one
     assert (
         shops.call("POST", "/v1/observe", shops.keys["tea"]["write"], json={"events": []}).status_code == 200
     )
