@@ -108,7 +108,8 @@ class DeadLettersRequest(Noun, frozen=True):
 
     limit: Annotated[int, Meta(ge=1, le=1000, description="how many, the newest first")] = 100
     before: (
-        Annotated[int, Meta(ge=1, description="only letters with a smaller number: the next page")] | None
+        Annotated[int, Meta(ge=1, le=2**62, description="only letters with a smaller number: the next page")]
+        | None
     ) = None
 
 
