@@ -5,6 +5,8 @@ Letters: N items, D width, U users, K labels.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
@@ -100,9 +102,14 @@ def cluster(vec_ND: npt.NDArray[np.float32], most: int, fewest: int, seed: int =
     draw = rng(seed, "clusters")
     some = known if len(known) <= _SAMPLE else np.sort(draw.choice(known, _SAMPLE, replace=False))
     point_SD = vec_ND[some].astype(np.float64)
+    num = min(num, len(np.unique(point_SD.round(6), axis=0)))  # alike items have one place among them
+    if num < 2:
+        return group_N
     tried = []
     for _ in range(_TRIES):
-        centre_GD, own_S = kmeans2(point_SD, num, iter=_ROUNDS, minit="++", rng=draw, missing="raise")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)  # it goes below
+            centre_GD, own_S = kmeans2(point_SD, num, iter=_ROUNDS, minit="++", rng=draw, missing="warn")
         tried.append((float(((point_SD - centre_GD[own_S]) ** 2).sum()), centre_GD))
     centre_GD = min(tried, key=lambda pair: pair[0])[1]
     while True:

@@ -10,6 +10,7 @@ from penchant.core import Catalog
 from penchant.core.errors import ModelError
 from penchant.models import InterestMap, InterestsConfig, fit_interests
 from penchant.models._interest_map import interests_taken
+from penchant.models._interest_vectors import cluster
 from penchant.testing import toy_snapshot
 
 KINDS = ("beer", "snack", "soap", "pen")
@@ -110,3 +111,14 @@ def test_same_seed_same_map():
 def test_labels_that_are_none_are_refused_with_what_to_do():
     with pytest.raises(ModelError, match="labels"):
         fit_interests(shop(labels=False), InterestsConfig(by="labels"))
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_items_that_are_all_alike_share_their_groups(places):
+    angle = np.repeat(np.arange(places), 60 // places)
+    vec = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    group = cluster(np.concatenate([np.zeros((1, 2), np.float32), vec]), most=8, fewest=3)
+    assert group[0] == 0
+    for place in range(places):
+        assert len(set(group[1:][angle == place])) == 1
+    assert len(set(group[1:])) == places
