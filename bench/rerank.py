@@ -1,6 +1,6 @@
 """What reranking costs and buys: accuracy against diversity, calibration, novelty and serendipity, dial by dial.
 
-Bring the folder ``ml-100k`` (GroupLens; it may not be passed on). A shop is made of the first four fifths of everybody's
+Bring the folder ``ml-100k`` (GroupLens; it may not be passed on). A shop gets the first four fifths of everybody's
 ratings, a model is trained, and everybody is asked for ten films at each strength; what they rated afterwards is what
 was right. The split is by person, so it compares strengths with one another and says nothing of accuracy in time.
 
