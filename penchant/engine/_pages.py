@@ -28,11 +28,15 @@ _MOST_BYTES = 200_000  # of what a cursor says, unpacked
 
 
 def next_cursor(shop: Shop, subject: str, surface: str, shown: list[str]) -> str | None:
-    """A cursor behind everything shown so far; None where there may be no further page."""
+    """A cursor behind everything shown so far; None where there may be no further page, or none can be signed yet."""
     if len(shown) > MOST_SHOWN:
         return None
     packed = zlib.compress(msgspec.json.encode(shown), 1)
-    text = base64.urlsafe_b64encode(_sign(shop, subject, surface, packed) + packed).decode()
+    try:
+        signature = _sign(shop, subject, surface, packed)
+    except OSError:  # the first one makes a key: on a full disk this page is answered, and is the last
+        return None
+    text = base64.urlsafe_b64encode(signature + packed).decode()
     return text if len(text) <= MAX_CURSOR else None
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 def own_secret(path: Path) -> bytes:
     """32 random bytes as hexadecimal text, made at the first call; of several processes one makes them."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
     with contextlib.suppress(FileExistsError):
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -20,5 +22,5 @@ def own_secret(path: Path) -> bytes:
                 os.fsync(file.fileno())
             os.link(temporary, path)  # whole, and never over one that is there
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
     return path.read_bytes()

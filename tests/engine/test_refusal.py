@@ -12,7 +12,7 @@ from penchant.engine import OPERATIONS
     ("name", "body", "path", "value", "words"),
     [
         ("recommend", b'{"k": 0}', "$.k", 0, ">= 1 how many items"),
-        ("recommend", b'{"k": "5"}', "$.k", "5", "`int` how many items"),
+        ("recommend", b'{"k": "5"}', "$.k", "5", "`int | null` how many items"),
         ("recommend", b'{"seen": "maybe"}', "$.seen", None, "'maybe' one of allow, auto, exclude"),
         ("recommend", b'{"allow": ["a", 1]}', "$.allow[1]", 1, "`str` penchant recommend --help"),
         ("recommend", b'{"nope": 1}', None, None, "`nope` fields: user_id, anonymous_id"),

@@ -96,6 +96,9 @@ def test_a_journal_of_the_version_before(tmp_path: Path) -> None:
         "ALTER TABLE journal DROP COLUMN sum",
         "ALTER TABLE decisions DROP COLUMN sum",
         "DROP TABLE damaged",
+        "DROP TABLE links",
+        "DROP TABLE letters",
+        "DROP TABLE positions",
         "UPDATE meta SET value = 1 WHERE key = 'schema'",
         "UPDATE meta SET value = 3 WHERE key = 'next_seq'",
     ):

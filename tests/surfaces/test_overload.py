@@ -118,10 +118,10 @@ def test_events_told_at_once_share_commits_and_are_told_one_by_one(engine: Engin
     commits = []
     real = engine.shop.store._log.insert_events
 
-    def counted(rows: object) -> None:
+    def counted(*rows: object) -> None:
         commits.append(1)
         time.sleep(0.005)  # a disk that takes its time
-        real(rows)
+        real(*rows)
 
     engine.shop.store._log.insert_events = counted
     with running_server(create_app(engine)) as url:
@@ -169,7 +169,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
             for number in range(30):
                 event = {**view(100 + number), "query": "words " * 200}
                 statuses.add(client.post("/v1/observe", json={"events": [event]}).status_code)
-                assert client.post("/v1/recommend", json={"user_id": "u1", "k": 3}).status_code == 200
+                answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 3})
+                assert answer.status_code == 200, answer.text
             assert 507 in statuses
             assert client.get("/readyz").status_code == 200
             ballast.unlink()
