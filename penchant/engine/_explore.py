@@ -40,6 +40,7 @@ from penchant.policy import (
     Best,
     FastCB,
     Hybrid,
+    Limited,
     Reserved,
     Rule,
     Softmax,
@@ -58,6 +59,8 @@ BY_VALUE = f"value/1+{Best().id}"  # the policy where expected value ranks
 _OPEN = 20_000  # answers whose outcomes are waited for
 _MOST_PAIRS = 2_000_000  # pairs of person and item that item vectors are made from
 _WIDTH = 4  # of item vectors
+_TOO_DEAR = "off: exploring may cost"
+_SLOTS = 50  # whose attention is told apart; those below share the last
 _MOST_LABELS = 8  # of an item; the rarest stay
 
 
@@ -71,17 +74,21 @@ class ExploreSettings(Noun, frozen=True):
     ] = 0.02
     fresh_share: Annotated[
         float, Meta(ge=0, le=1, description="share of slots kept for items without history")
-    ] = 0.12
+    ] = 0.09
     fresh_until: Annotated[int, Meta(ge=1, description="outcomes after which an item is fresh no longer")] = (
-        10
+        60
     )
-    scale: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="bonus of ucb, width of thompson, temperature of softmax, gamma of squarecb, fastcb",
-        ),
-    ] = 1.0
+    scale: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                description="bonus of ucb (2), width of thompson (1), temperature of softmax (.05), gamma of squarecb "
+                "(100), fastcb (10); none given: the number in brackets",
+            ),
+        ]
+        | None
+    ) = None
     wait_minutes: Annotated[
         int, Meta(ge=1, description="an impression without an outcome by then is a no")
     ] = 60
@@ -89,18 +96,42 @@ class ExploreSettings(Noun, frozen=True):
         Annotated[int, Meta(ge=0, description="answers a person and day that may explore; none given: all")]
         | None
     ) = None
+    categories: (
+        Annotated[
+            list[str],
+            Meta(
+                description="categories that may be explored, such as Grocery > Bread; others come only as the best"
+            ),
+        ]
+        | None
+    ) = None
+    max_loss: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=1,
+                description="share of expected rewards that exploring may cost in all, by pessimistic expectations",
+            ),
+        ]
+        | None
+    ) = None
+    half_life_days: (
+        Annotated[float, Meta(gt=0, description="days after which half of what was learned has faded")] | None
+    ) = None
 
     def rule(self) -> Rule:
         """The method with its scale."""
-        made: dict[str, Rule] = {
-            "greedy": Best(),
-            "ucb": Best(bonus=self.scale),
-            "thompson": Thompson(self.scale),
-            "softmax": Softmax(self.scale),
-            "squarecb": SquareCB(self.scale),
-            "fastcb": FastCB(self.scale),
+        made: dict[Method, tuple[Callable[[float], Rule], float]] = {
+            "greedy": (lambda _: Best(), 0.0),
+            "ucb": (Best, 2.0),
+            "thompson": (Thompson, 1.0),
+            "softmax": (Softmax, 0.05),
+            "squarecb": (SquareCB, 100.0),
+            "fastcb": (FastCB, 10.0),
         }
-        return made[self.method]
+        rule, usual = made[self.method]
+        return rule(usual if self.scale is None else self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +143,7 @@ class Facts:
     spread_F: Floats
     label_NL: Ints
     fresh_N: Bools
+    category_N: list[str | None]
 
 
 @dataclass(eq=False)
@@ -120,9 +152,65 @@ class _Open:
 
     subject: str
     standing: dict[str, float]  # item id -> how the model's score stood among the candidates
+    slot: dict[str, int]  # item id -> its place, 0 is the first
     offers: dict[str, str]  # item id -> the new interest that it was to offer
     rewarded: set[str] = field(default_factory=set)
-    shown: set[str] = field(default_factory=set)
+    shown: dict[str, int] = field(default_factory=dict)  # item id -> when
+    denied: set[str] = field(default_factory=set)  # learned as a no
+
+
+class _Known:
+    """How likely a reward is known when a no is learned: slots that are looked at less, rewards that come late.
+
+    Both are ratios with as much behind the start, which says that nothing is missed, as twenty rewards would have.
+    """
+
+    def __init__(self) -> None:
+        self._reward_K, self._expected_K = np.full(_SLOTS, 20.0), np.full(_SLOTS, 20.0)
+        self._in_time, self._late = 20, 0
+
+    def seen(self, slot: int) -> float:
+        """Chance that a wanted item in this slot, 0 is the first, has been rewarded by the time of a no."""
+        ratio_K = self._reward_K / self._expected_K
+        looked_at = min(1.0, float(ratio_K[min(slot, _SLOTS - 1)] / ratio_K[0]))
+        return looked_at * self._in_time / (self._in_time + self._late)
+
+    def learned(self, slot: int, chance: float, *, reward: bool, again: bool) -> None:
+        """Compare what was expected in a slot with what came."""
+        at = min(slot, _SLOTS - 1)
+        self._reward_K[at] += reward
+        self._expected_K[at] += 0.0 if again else chance
+
+    def came(self, *, late: bool) -> None:
+        """A reward came, before or after the moment when it was taken for a no."""
+        self._in_time += not late
+        self._late += late
+
+
+class _Ledger:
+    """What exploring may have cost so far, of what the best would have brought (Kazerouni et al., NeurIPS 2017)."""
+
+    def __init__(self) -> None:
+        self._lost = self._best = 0.0
+
+    @property
+    def share(self) -> float:
+        """Cost so far as a share."""
+        return self._lost / self._best if self._best else 0.0
+
+    def take(self, p_N: Floats, mean_N: Floats, std_N: Floats, most: float | None) -> bool:
+        """Book an answer; False, and no cost, if it would bring the share above ``most``.
+
+        What is shown in place of the best counts one standard deviation below what is expected of it.
+        """
+        best = int(np.argmax(mean_N))
+        lower_N = np.maximum(mean_N - std_N, 0.0)
+        loss = float(p_N @ (mean_N[best] - lower_N)) - float(p_N[best] * (mean_N[best] - lower_N[best]))
+        self._best += float(mean_N[best])
+        if most is not None and self._lost + loss > most * self._best:
+            return False
+        self._lost += loss
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +244,9 @@ class Exploration:
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
         self._spent: dict[str, tuple[int, int]] = {}  # subject -> (day, answers that explored)
         self._hashes: dict[str, str] = {}  # policy id -> of it with the settings
+        self._known = _Known()
+        self._ledger = _Ledger()
+        self._day: int | None = None  # up to which things have been forgotten
         self._lock = threading.Lock()
 
     def choose(
@@ -186,25 +277,20 @@ class Exploration:
             self._settle(query.now)
             standing_N = standing_of(candidates.mean_N, candidates.source)
             feature_NF = self._features(candidates.item_N, standing_N)
-            mean_N, std_N = self.hybrid.expect(query.subject, candidates.item_N, feature_NF)
-            reason = self._refusal(query, allowed, steer.level)
+            asked = self.settings.rule()
+            reach = asked.bonus if isinstance(asked, Best) and asked.bonus else 1.0
+            mean_N, std_N = self.hybrid.expect(query.subject, candidates.item_N, feature_NF, reach)
             updates = self.hybrid.updates
-            shown_N = self.hybrid.shown_N[candidates.item_N]
-        if worth is not None:
-            mean_N, std_N = worth.applied(mean_N, std_N)
-        rule: Rule = Best()
+            if worth is not None:
+                mean_N, std_N = worth.applied(mean_N, std_N)
+            rule, floor = self._exploring(asked, steer, candidates.item_N, mean_N, std_N)
+            factor_N = 1.0 if steer.factor_N is None else steer.factor_N
+            expected = Candidates(candidates.item_N, mean_N * factor_N, std_N * factor_N, candidates.source)
+            reason = self._refusal(query, allowed, steer.level) or self._too_dear(rule, floor, expected)
         explore = reason is None
-        if explore:
-            rule = self.settings.rule()
-            fresh_N = self.facts.fresh_N[candidates.item_N] & (shown_N < self.settings.fresh_until)
-            # Where nothing has a history nothing is fresh: the method itself explores.
-            share = self.settings.fresh_share * steer.level
-            if share and fresh_N.any() and not self.facts.fresh_N[1:].all():
-                rule = Reserved(rule, share, np.where(fresh_N, mean_N + 0.3 * std_N, -np.inf))
-            rule = steer.over(rule, mean_N + 0.3 * std_N)
-        factor_N = steer.factor_N if explore and steer.factor_N is not None else 1.0
-        expected = Candidates(candidates.item_N, mean_N * factor_N, std_N * factor_N, candidates.source)
-        floor = self.settings.floor * steer.level if explore else 0.0
+        if not explore:
+            rule, floor = Best(), 0.0
+            expected = Candidates(candidates.item_N, mean_N, std_N, candidates.source)
         choice = _drawn(rule, expected, query.k, floor, rng, updates, worth, steer)
         return Drawn(
             choice=choice,
@@ -223,6 +309,51 @@ class Exploration:
             reason=reason or f"on: {self.settings.method}" + (", a little" if steer.level < 1 else ""),
             standing_N=standing_N,
         )
+
+    def _exploring(
+        self, rule: Rule, steer: Steer, item_N: Ints, mean_N: Floats, std_N: Floats
+    ) -> tuple[Rule, float]:
+        """The rule of an answer that explores, with the shares kept, and the floor under it."""
+        floor, share = self.settings.floor * steer.level, self.settings.fresh_share * steer.level
+        may_N = self._may(item_N)
+        fresh_N = (
+            self.facts.fresh_N[item_N] & (self.hybrid.shown_N[item_N] < self.settings.fresh_until) & may_N
+        )
+        # Where nothing has a history nothing is fresh: the method itself explores.
+        if share and fresh_N.any() and not self.facts.fresh_N[1:].all():
+            rule = Reserved(rule, share, np.where(fresh_N, mean_N + 0.3 * std_N, -np.inf))
+        rule = steer.over(rule, mean_N + 0.3 * std_N)
+        return (rule, floor) if may_N.all() else (Limited(rule, floor, may_N), 0.0)
+
+    def _may(self, item_N: Ints) -> Bools:
+        """Which items lie in a category that may be explored, or below one."""
+        if self.settings.categories is None:
+            return np.ones(len(item_N), np.bool_)
+        below = tuple(f"{category} > " for category in self.settings.categories)
+        own = (self.facts.category_N[number] for number in item_N.tolist())
+        return np.array([c is not None and f"{c} > ".startswith(below) for c in own], np.bool_)
+
+    def _too_dear(self, rule: Rule, floor: float, expected: Candidates) -> str | None:
+        """Why exploring would cost more than it may; decided before anything is drawn, so that odds stay true."""
+        most, mean_N, std_N = self.settings.max_loss, expected.mean_N, expected.std_N
+        if most is None or not len(mean_N):
+            return None
+        free_N = np.ones(len(mean_N), np.bool_)
+        p_N = (1 - floor) * rule.begin(mean_N, std_N, self.hybrid.updates)(free_N) + floor / len(mean_N)
+        if self._ledger.take(p_N, mean_N, std_N, most):
+            return None
+        return f"{_TOO_DEAR} {most:.2%} of expected rewards, and {self._ledger.share:.2%} are spent"
+
+    def _book(self, slate: Slate) -> None:
+        """Take up what a logged answer cost, or what it would have cost too much."""
+        told = slate.candidates
+        if told is None or not told.mean:
+            return
+        mean_N, std_N = np.array(told.mean), np.array(told.std)
+        if slate.explore and told.odds:
+            self._ledger.take(np.array(told.odds), mean_N, std_N, None)
+        elif slate.explore_reason.startswith(_TOO_DEAR):
+            self._ledger.take((mean_N == mean_N.max()) * 1.0, mean_N, std_N, None)
 
     def hash_of_policy(self, policy_id: str) -> str:
         """Short hash of a policy with the settings that it ran with."""
@@ -273,6 +404,7 @@ class Exploration:
             self._open[slate.recommendation_id] = _Open(
                 slate.subject,
                 standing,
+                {item.item_id: place for place, item in enumerate(slate.items)},
                 {i.item_id: r.interest for i in slate.items for r in i.reasons if r.interest is not None},
             )
             if len(self._open) > _OPEN:
@@ -287,16 +419,19 @@ class Exploration:
 
     def _one(self, kind: str, recommendation_id: str, item_id: str, ts: int) -> None:
         self._settle(ts)
+        self._fade(ts // DAY)
         answer = self._open.get(recommendation_id)
         if answer is None or item_id not in answer.standing:
             return
         if kind == "impression":
             if item_id not in answer.shown:
-                answer.shown.add(item_id)
+                answer.shown[item_id] = ts
                 due = ts + self.settings.wait_minutes * 60 * SECOND
                 heapq.heappush(self._due, (due, recommendation_id, item_id))
         elif kind in TARGET_KINDS and item_id not in answer.rewarded:
             answer.rewarded.add(item_id)
+            if item_id in answer.shown:
+                self._known.came(late=item_id in answer.denied)
             self._learn(answer, item_id, reward=True)
 
     def _settle(self, now: int) -> None:
@@ -305,13 +440,24 @@ class Exploration:
             _, recommendation_id, item_id = heapq.heappop(self._due)
             answer = self._open.get(recommendation_id)
             if answer is not None and item_id not in answer.rewarded:
+                answer.denied.add(item_id)
                 self._learn(answer, item_id, reward=False)
+
+    def _fade(self, day: int) -> None:
+        """Forget for the days that have passed. Only what is observed moves time on, never a request's ``now``."""
+        if self.settings.half_life_days is not None and self._day is not None and day > self._day:
+            self.hybrid.forget(0.5 ** ((day - self._day) / self.settings.half_life_days))
+        self._day = day if self._day is None else max(day, self._day)
 
     def _learn(self, answer: _Open, item_id: str, *, reward: bool) -> None:
         number = self.items.number(item_id)
         if number:
             feature_F = self._features(np.array([number]), np.array([answer.standing[item_id]]))[0]
-            self.hybrid.learn(answer.subject, number, feature_F, reward)
+            chance = self.hybrid.learn(
+                answer.subject, number, feature_F, reward, self._known.seen(answer.slot[item_id])
+            )
+            again = reward and item_id in answer.denied
+            self._known.learned(answer.slot[item_id], chance, reward=reward, again=again)
         if self._outcome is not None and item_id in answer.offers:
             self._outcome(answer.subject, answer.offers[item_id], reward)
 
@@ -319,6 +465,7 @@ class Exploration:
         """Learn anew from the decision log and the events that name its answers."""
         for slate in shop.store.decisions(newest=_OPEN):
             self.answered(slate)
+            self._book(slate)
         if not self._open:
             return
         table = shop.store.scan(columns=["ts", "kind", "item_id", "recommendation_id"])
@@ -428,9 +575,8 @@ def gather_facts(shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: b
     columns.append(np.zeros(rows))
     prior.append(0.4)
     spread.append(0.2)
-    return Facts(
-        np.stack(columns, 1), np.array(prior), np.array(spread), label_numbers(items, catalog), fresh_N
-    )
+    labels, categories = label_numbers(items, catalog), categories_of(items, catalog)
+    return Facts(np.stack(columns, 1), np.array(prior), np.array(spread), labels, fresh_N, categories)
 
 
 def _pairs(shop: Shop, items: Vocabulary) -> tuple[Ints, Ints]:
@@ -478,6 +624,12 @@ def company(person_M: Ints, item_M: Ints, count_N: Floats) -> Floats:
     vector_ND *= np.sqrt(count_N / (count_N + 10))[:, None]
     vector_ND /= max(float(vector_ND[count_N > 0].std()), 1e-9)
     return np.asarray(vector_ND)
+
+
+def categories_of(items: Vocabulary, catalog: pa.Table) -> list[str | None]:
+    """Category path of every item number: N + 1, None where there is none."""
+    found = dict(zip(catalog["id"].to_pylist(), catalog["category"].to_pylist(), strict=True))
+    return [None, *(found.get(item) for item in items.array.to_pylist())]
 
 
 def label_numbers(items: Vocabulary, catalog: pa.Table) -> Ints:

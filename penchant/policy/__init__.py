@@ -13,7 +13,7 @@ from penchant.policy._offline import (
 )
 from penchant.policy._planned import Planned, Steer
 from penchant.policy._rerank import DPP, MMR, Calibrated, Rerank
-from penchant.policy._rules import Best, FastCB, Reserved, Rule, Softmax, SquareCB, Thompson
+from penchant.policy._rules import Best, FastCB, Limited, Reserved, Rule, Softmax, SquareCB, Thompson
 
 __all__ = [
     "DPP",
@@ -24,6 +24,7 @@ __all__ = [
     "FastCB",
     "Greedy",
     "Hybrid",
+    "Limited",
     "LinearSoftmax",
     "LoggedActions",
     "OfflineConfig",

@@ -45,6 +45,9 @@ class Rule(Protocol):
 class Best:
     """The highest upper bound ``mean + bonus * std``, for certain; greedy when the bonus is 0.
 
+    With a bonus, candidates whose bounds are equal share the chance: where nothing is known yet, the order of the
+    catalogue would else decide what is tried. Without one the earlier comes, so that greedy stays certain.
+
     Example:
         >>> chances = Best().begin(np.array([0.1, 0.3, 0.2]), np.zeros(3), 0)
         >>> chances(np.array([True, False, True])).tolist()
@@ -59,12 +62,16 @@ class Best:
         return "ucb/1" if self.bonus else "greedy/1"
 
     def begin(self, mean_N: Floats, std_N: Floats, updates: int) -> Chances:
-        """One candidate has all the chance; ties go to the earlier one."""
+        """All the chance to the highest bound."""
         bound_N = mean_N + self.bonus * std_N
 
         def chances(free_N: Bools) -> Floats:
+            left_N = np.where(free_N, bound_N, -np.inf)
+            if self.bonus:
+                p_N = (left_N == left_N.max()).astype(np.float64)
+                return np.asarray(p_N / p_N.sum())
             p_N = np.zeros(len(bound_N))
-            p_N[np.argmax(np.where(free_N, bound_N, -np.inf))] = 1.0
+            p_N[np.argmax(left_N)] = 1.0
             return p_N
 
         return chances
@@ -109,6 +116,43 @@ class Reserved:
                 p_N = (1 - self.share) * p_N
                 p_N[best] += self.share
             return p_N
+
+        return chances
+
+
+@dataclass(frozen=True, eq=False)
+class Limited:
+    """Another rule, and an even floor, kept to some candidates: the others come only as the best that is left.
+
+    Args:
+        rule: Chooses among those that may be explored and the best by mean.
+        floor: Share of each slot spread evenly over the same candidates, 0 to 1.
+        may_N: Which candidates may be explored.
+
+    Example:
+        >>> limited = Limited(Best(), 0.2, np.array([False, False, True]))
+        >>> chances = limited.begin(np.array([0.3, 0.2, 0.1]), np.zeros(3), 0)
+        >>> chances(np.array([True, True, True])).tolist()
+        [0.9, 0.0, 0.1]
+    """
+
+    rule: Rule
+    floor: float
+    may_N: Bools
+
+    @property
+    def id(self) -> str:
+        """That of the rule, with the floor."""
+        return f"{self.rule.id}+limited{self.floor:g}"
+
+    def begin(self, mean_N: Floats, std_N: Floats, updates: int) -> Chances:
+        """Ask the rule about those that may be explored and the best of each slot."""
+        inner = self.rule.begin(mean_N, std_N, updates)
+
+        def chances(free_N: Bools) -> Floats:
+            open_N = free_N & self.may_N
+            open_N[np.argmax(np.where(free_N, mean_N, -np.inf))] = True
+            return np.asarray((1 - self.floor) * inner(open_N) + self.floor * open_N / open_N.sum())
 
         return chances
 

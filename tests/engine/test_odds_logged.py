@@ -2,6 +2,9 @@
 
 import datetime as dt
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
@@ -135,3 +138,88 @@ def test_the_shop_can_refuse_to_explore(tmp_path, setting, reason):
         slate = engine.recommend(user_id="u", k=1)
         assert not slate.explore
         assert reason in slate.explore_reason
+
+
+def with_settings(engine, **settings):
+    """The same shop, opened again with other settings of exploring."""
+    path = engine.path
+    engine.close()
+    lines = (path / "shop.toml").read_text().splitlines()
+    at = lines.index("[explore]")
+    lines = [line for n, line in enumerate(lines) if n <= at or line.split(" =")[0] not in settings]
+    lines[at + 1 : at + 1] = [f"{name} = {value}" for name, value in settings.items()]
+    (path / "shop.toml").write_text("\n".join(lines))
+    return Engine.open(path)
+
+
+def first_slot(engine, who="x"):
+    engine.shop.store.flush()
+    row = list(engine.shop.store.decisions(who))[-1]
+    return dict(zip(row.candidates.item_ids, row.candidates.odds, strict=True))
+
+
+def test_only_allowed_categories_are_explored(engine, tmp_path):
+    paths = {1: "Grocery > Bread", 2: "Grocery", 3: "Groceries", 4: "Toys", 8: "Toys"}
+    table = pa.table({"id": [f"i{n}" for n in range(1, 9)], "category": [paths.get(n) for n in range(1, 9)]})
+    pq.write_table(table, tmp_path / "items.parquet")
+    engine.catalog(files=[str(tmp_path / "items.parquet")])
+    with with_settings(engine, categories='["Grocery"]') as limited:
+        slate = limited.recommend(user_id="x", k=1, now=MOMENT)
+        odds = first_slot(limited)
+        assert {item for item, chance in odds.items() if chance > 0} == {"i1", "i2", "i8"}, "i8 is the best"
+        assert sum(odds.values()) == pytest.approx(1)
+        assert "limited" in slate.policy_id
+
+
+def test_exploring_stops_when_it_would_cost_too_much_and_says_so(engine):
+    with with_settings(engine, max_loss=0.05, fresh_share=0.0, method='"softmax"', scale=0.2) as careful:
+        answers = [careful.recommend(user_id="x", k=1, now=MOMENT) for _ in range(60)]
+        refused = [a for a in answers if not a.explore]
+        assert 0 < len(refused) < 60
+        assert all("may cost 5.00% of expected rewards" in a.explore_reason for a in refused)
+        assert all(a.odds == [1.0] for a in refused)
+        assert not answers[0].explore, "nothing is saved up yet"
+        share = careful.serving.ranker.exploration._ledger.share
+        path = careful.path
+    with Engine.open(path) as again:
+        again.recommend(user_id="y", explore="off")
+        assert again.serving.ranker.exploration._ledger.share == pytest.approx(share, rel=1e-3), (
+            "from the log"
+        )
+
+
+def test_slots_that_are_looked_at_less_and_late_rewards_are_taken_into_account(engine):
+    rng = np.random.default_rng(2)
+    with with_settings(engine, floor=1.0) as shop:  # the same items in either slot
+        for n in range(600):
+            moment = MOMENT + dt.timedelta(hours=3 * n)
+            slate = shop.recommend(user_id=f"p{n}", k=2, now=moment)
+            events = []
+            for slot, item in enumerate(slate.item_ids):
+                told = {"user_id": f"p{n}", "item_id": item, "recommendation_id": slate.recommendation_id}
+                events.append({**told, "kind": "impression", "timestamp": moment})
+                if rng.random() < (0.5, 0.1)[slot]:
+                    late = dt.timedelta(minutes=90 if rng.random() < 0.5 else 10)
+                    events.append({**told, "kind": "purchase", "timestamp": moment + late})
+            shop.observe(events=events)
+        exploration = shop.serving.ranker.exploration
+    in_time = exploration._known.seen(0)
+    assert in_time == pytest.approx(0.5, abs=0.08), "half of the rewards come after the hour"
+    assert exploration._known.seen(1) / in_time == pytest.approx(0.2, abs=0.1), "a fifth of the attention"
+
+
+def test_what_was_learned_fades_with_the_days(engine):
+    def expected(shop, days):
+        shop.observe(events=[{"kind": "view", "user_id": "z", "item_id": "i1", "recommendation_id": "none",
+                              "timestamp": MOMENT + dt.timedelta(days=days)}])  # fmt: skip
+        shop.recommend(user_id="x", k=1, explore="off", now=MOMENT)
+        shop.shop.store.flush()
+        row = list(shop.shop.store.decisions("x"))[-1]
+        return dict(zip(row.candidates.item_ids, row.candidates.mean, strict=True))["i7"]
+
+    before = expected(engine, 0)
+    with with_settings(engine, half_life_days=10.0) as shop:
+        rounds(shop, 60, "i7")
+        learned, later, long_after = expected(shop, 6), expected(shop, 26), expected(shop, 400)
+    assert learned > later > long_after
+    assert long_after == pytest.approx(before, rel=0.02)

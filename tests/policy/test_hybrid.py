@@ -56,3 +56,64 @@ def test_tastes_are_personal_and_shared_by_items_of_a_label():
     assert other[0] < other[1]
     assert learner.tastes("fan")[1][0] > 0 > learner.tastes("other")[1][0]
     assert learner.tastes("nobody") == {}
+
+
+@pytest.mark.parametrize("seen", [0.05, 0.4, 1.0])
+def test_a_no_that_was_hardly_seen_says_little(seen):
+    learner = Hybrid(np.array([0.4]), np.array([0.7]), NONE, OLD, Spread(item=1e-9, person=1e-9, taste=0.0))
+    chance = learner.learn("u", 2, np.array([1.0]), False, seen)
+    grid = np.linspace(-5, 5, 4001)
+    prior = norm.pdf(grid, 0.4, 0.7)
+    posterior = prior * (1 - seen * norm.cdf(grid))
+    posterior /= posterior.sum()
+    assert chance == pytest.approx((prior * norm.cdf(grid)).sum() / prior.sum(), abs=1e-6)
+    first = (grid * posterior).sum()
+    assert learner.weight_F[0] == pytest.approx(first, abs=1e-5)
+    assert learner.cov_FF[0, 0] == pytest.approx(((grid - first) ** 2 * posterior).sum(), abs=1e-5)
+
+
+def test_what_was_learned_fades_to_the_prior_and_no_further():
+    def taught():
+        made = Hybrid(np.array([-1.0]), np.array([0.5]), np.array([[0], [1], [2]]), np.zeros(3, bool))
+        for _ in range(10):
+            made.learn("u", 1, np.ones(1), True)
+        return made
+
+    one, gone, twice = taught(), taught(), taught()
+    one.forget(0.25)
+    twice.forget(0.5)
+    twice.expect("u", np.array([1]), np.ones((1, 1)))  # a person is brought up to date when next looked at
+    twice.forget(0.5)
+    both = [h.expect("u", np.array([1, 2]), np.ones((2, 1))) for h in (one, twice)]
+    np.testing.assert_allclose(both[0], both[1], rtol=1e-12)
+    gone.forget(1e-9)
+    fresh = Hybrid(np.array([-1.0]), np.array([0.5]), np.array([[0], [1], [2]]), np.zeros(3, bool))
+    for of in ("u", "stranger"):
+        np.testing.assert_allclose(
+            gone.expect(of, np.array([1, 2]), np.ones((2, 1))),
+            fresh.expect(of, np.array([1, 2]), np.ones((2, 1))),
+            rtol=1e-6,
+        )
+    assert (
+        taught().expect("u", np.array([1]), np.ones((1, 1)))[0]
+        > both[0][0][0]
+        > fresh.expect("u", np.array([1]), np.ones((1, 1)))[0]
+    )
+
+
+def test_a_changed_world_is_followed_by_a_policy_that_forgets():
+    """Two items change places after 400 days: with a half-life of 20 days the new best is found within 60."""
+    rng = np.random.default_rng(5)
+    days = {}
+    for keep in (1.0, 0.5 ** (1 / 20)):
+        learner, one = Hybrid(np.array([0.0]), np.array([0.5]), NONE, OLD), np.ones(1)
+        for day in range(1000):
+            rates = (0.6, 0.2) if day < 400 else (0.2, 0.6)
+            for item, rate in zip((1, 2), rates, strict=True):
+                learner.learn(f"u{day}", item, one, bool(rng.random() < rate))
+            learner.forget(keep)
+            mean_N, _ = learner.expect("x", np.array([1, 2]), np.ones((2, 1)))
+            if day >= 400 and mean_N[1] > mean_N[0]:
+                break
+        days[keep] = day - 400
+    assert days[0.5 ** (1 / 20)] < 60 < days[1.0]

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penchant.core import Candidates, Query
-from penchant.policy import Best, Explorer, FastCB, Softmax, SquareCB, Thompson, draw_slate, slate_odds
+from penchant.policy import (
+    Best,
+    Explorer,
+    FastCB,
+    Limited,
+    Softmax,
+    SquareCB,
+    Thompson,
+    draw_slate,
+    slate_odds,
+)
 from penchant.testing import PolicyTests
 
 RULES = [Best(), Best(bonus=1.0), Softmax(1.0), SquareCB(1.0), FastCB(1.0), Thompson(), Thompson(0.3)]
@@ -37,6 +47,10 @@ class TestSquareCB(PolicyTests):
 
 class TestFastCB(PolicyTests):
     make = staticmethod(lambda n: Explorer(FastCB(1.0), floor=0.05))
+
+
+class TestLimited(PolicyTests):
+    make = staticmethod(lambda n: Explorer(Limited(Softmax(1.0), 0.1, np.arange(n) % 3 > 0)))
 
 
 class TestThompson(PolicyTests):
@@ -122,3 +136,30 @@ def test_nothing_may_be_shown():
     for rule in RULES:
         assert len(draw_slate(rule, nobody, 2, 0.1, np.random.default_rng(0)).index_K) == 0
         assert slate_odds(rule, nobody, np.array([1]), 0.1).tolist() == [0.0]
+
+
+def test_bounds_that_are_equal_share_the_chance():
+    """Else the order of the catalogue would decide what a shop without history tries."""
+    mean_N, std_N, free_N = np.array([0.1, 0.1, 0.1, 0.0]), np.array([0.2, 0.2, 0.0, 0.0]), np.ones(4, bool)
+    assert Best(bonus=1.0).begin(mean_N, std_N, 0)(free_N).tolist() == [0.5, 0.5, 0, 0]
+    assert Best().begin(mean_N, std_N, 0)(free_N).tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.id)
+def test_what_may_not_be_explored_comes_only_as_the_best(rule):
+    candidates = some(8, 2)
+    may_N = np.arange(8) % 2 == 0
+    best = int(np.argmax(candidates.mean_N))
+    first_N = draw_slate(Limited(rule, 0.1, may_N), candidates, 1, 0.0, np.random.default_rng(0)).first_N
+    others_N = ~may_N & (np.arange(8) != best)
+    assert first_N.sum() == pytest.approx(1)
+    assert (first_N[others_N] == 0).all()
+    assert (first_N[may_N] > 0).all()
+
+
+def test_nothing_to_explore_is_greedy():
+    candidates = some(8, 2)
+    rule = Limited(Softmax(1.0), 0.1, np.zeros(8, bool))
+    choice = draw_slate(rule, candidates, 8, 0.0, np.random.default_rng(0))
+    assert choice.index_K.tolist() == np.argsort(-candidates.mean_N).tolist()
+    assert choice.odds_K.tolist() == [1.0] * 8
