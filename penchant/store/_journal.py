@@ -300,7 +300,7 @@ class Journal:
                 ts, number, *values,
             )  # fmt: skip
             for moment, _, recommendation_id, whose, body, made in page:
-                if made is None or decision_sum((recommendation_id, moment, whose, body)) == made:
+                if made is None or _decision_fits((recommendation_id, moment, whose, body), made):
                     yield body
             if len(page) < 200:
                 return
@@ -381,7 +381,10 @@ class Journal:
 
 
 def _fits(row: Any) -> bool:
-    return row[7] is not None and bool(event_sum(tuple(row[:7])) == row[7])
+    try:
+        return row[7] is not None and bool(event_sum(tuple(row[:7])) == row[7])
+    except (TypeError, struct.error):  # a flipped bit can make a number of a text
+        return False
 
 
 def _put_number(db: Connection, key: str, value: int) -> None:
@@ -389,3 +392,10 @@ def _put_number(db: Connection, key: str, value: int) -> None:
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, b"%d" % value),
     )
+
+
+def _decision_fits(row: tuple[str, int, bytes, bytes], made: int) -> bool:
+    try:
+        return decision_sum(row) == made
+    except (AttributeError, TypeError, struct.error):
+        return False

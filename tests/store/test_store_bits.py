@@ -64,6 +64,24 @@ def test_every_flipped_bit_is_found_or_harmless(tmp_path: Path) -> None:
     assert set_aside
 
 
+def test_a_flipped_bit_that_makes_another_type(tmp_path: Path) -> None:
+    """SQLite keeps the type of every value beside it: that can be hit too."""
+    shop = tmp_path / "shop"
+    with open_store(shop) as store:
+        store.append([event(n) for n in range(3)])
+        store.log_decision(slate(0))
+        store.log_decision(slate(1))
+    db = sqlite3.connect(shop / "journal.db")
+    db.execute("UPDATE journal SET body = 5 WHERE seq = 1")
+    db.execute("UPDATE decisions SET body = 5 WHERE number = 1")
+    db.commit()
+    db.close()
+    with open_store(shop) as store:
+        assert store.scan(columns=["event_id"]).num_rows == 2
+        assert store.status().detail["damaged_events"] == 1
+        assert list(store.decisions()) == [slate(1)]
+
+
 def test_a_damaged_event_file_is_told(tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     with open_store(shop) as store:
