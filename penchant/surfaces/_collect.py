@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -226,8 +227,7 @@ def strict_json(body: bytes) -> dict[str, Any]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         error = InputError("a name comes twice in one object", value=twice[:100], hint="send each once")
         raise RefusedError(400, error)
     return found
