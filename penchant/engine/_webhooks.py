@@ -222,7 +222,7 @@ class Deliverer:
             answer = self._httpx.post(
                 settings.url, content=body, headers=headers, timeout=_TIMEOUT, follow_redirects=False
             )
-        except (self._httpx.HTTPError, InputError, ValueError) as error:
+        except (self._httpx.HTTPError, self._httpx.InvalidURL, InputError, ValueError) as error:
             return False, error.message if isinstance(error, InputError) else type(error).__name__
         return (None if answer.status_code == 410 else answer.is_success), f"HTTP {answer.status_code}"
 

@@ -181,6 +181,18 @@ def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, url: str, sec
         engine.status()
 
 
+def test_an_address_that_is_none_does_not_hold_up_the_others(tmp_path, receiver) -> None:
+    make(tmp_path / "shop", "https://[::1", on='"catalog"').close()
+    with open(tmp_path / "shop" / "shop.toml", "a") as file:
+        file.write(f'\n[webhooks.next]\nurl = "{receiver.url}"\nsecret = "{SECRET}"\non = ["catalog"]\n')
+    with Engine.open(tmp_path / "shop") as engine:
+        told(engine, tmp_path)
+        Deliverer(engine.shop).step()
+        assert len(receiver.got) == 1
+        (left,) = engine.webhooks().deliveries
+        assert (left.webhook, left.tries, left.said) == ("erp", 1, "InvalidURL")
+
+
 def test_the_secret_may_lie_in_the_environment(tmp_path, receiver, monkeypatch) -> None:
     monkeypatch.setenv("HOOK_SECRET", "a long secret")
     with make(tmp_path / "shop", receiver.url, secret="$HOOK_SECRET") as engine:
