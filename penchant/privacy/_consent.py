@@ -110,12 +110,19 @@ class ConsentBook:
         with self._lock, self._open(create=True) as db:
             person = self.person(subject)
             db.execute("BEGIN IMMEDIATE")
+            known = self._stamp() == self._mark  # nobody else wrote since, and nobody can until the commit
             db.executemany(
                 "INSERT INTO choices (person, purpose, granted, ts, source) VALUES (?, ?, ?, ?, ?)",
                 [(person, purpose, int(granted), ts, source) for purpose in sorted(purposes)],
             )
             db.execute("COMMIT")
-            self._refresh()
+            if not known:
+                self._refresh()
+                return
+            chosen = dict(self._state.get(person, {}))
+            chosen |= {p: (granted, ts) for p in purposes if p not in chosen or chosen[p][1] <= ts}
+            self._state[person] = chosen
+            self._mark = self._stamp()
 
     def state_of(self, subject: str, purposes: Collection[Purpose], *, ts: Micros, source: str) -> None:
         """Note what a person allowed in all at some time, where that is news: other than what holds, and later."""

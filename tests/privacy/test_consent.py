@@ -86,3 +86,23 @@ def test_newer_and_damaged_files_are_refused(book: ConsentBook) -> None:
     book._path.write_bytes(b"nonsense" * 1000)
     with pytest.raises(StorageError, match=r"consent\.db"):
         ConsentBook(book._path, "opt_out")
+
+
+def test_a_choice_does_not_read_all_others_again(book: ConsentBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    book.choose("u1", {"personalise"}, granted=False, ts=5, source="banner")
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "_refresh", lambda: pytest.fail("everything was read again"))
+        book.choose("u1", {"personalise"}, granted=True, ts=4, source="late")
+        book.choose("u1", {"analytics"}, granted=False, ts=6, source="banner")
+        book.choose("u2", {"analytics"}, granted=False, ts=6, source="banner")
+        seen = [book.allowed(person) for person in ("u1", "u2")]
+    assert seen == [[], ["personalise"]]
+    again = ConsentBook(book._path, "opt_out")
+    assert [again.allowed(person) for person in ("u1", "u2")] == seen
+
+
+def test_a_choice_takes_in_what_others_wrote_just_before(book: ConsentBook) -> None:
+    book.choose("u1", {"personalise"}, granted=False, ts=5, source="banner")
+    ConsentBook(book._path, "opt_out").choose("u2", {"personalise"}, granted=False, ts=5, source="banner")
+    book.choose("u3", {"personalise"}, granted=False, ts=5, source="banner")
+    assert [book.allows(person, "personalise") for person in ("u1", "u2", "u3")] == [False] * 3
