@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penchant.core import GUEST_PREFIX, WISH_KINDS, Event, Identified
-from penchant.core.errors import PenchantError
+from penchant.core.errors import InputError, PenchantError
 from penchant.data import Message, read_message
 from penchant.engine import _collect_requests as cr
 from penchant.engine._people import known_person, own_name, unwanted, withheld
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
 CONFLICT = "another event has this id"
+_IDS = ("user_id", "anonymous_id")
 _WITHHELD = "this person allows no purpose: nothing is kept"
 _ERASED = "this person was erased: their events are refused"
 
@@ -129,8 +130,16 @@ def _known(shop: Shop, message: Message) -> Message:
 
 def named_columns(shop: Shop, event: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of an event that was refused, with its ids as the shop keeps them."""
-    ids = {name: event[name] for name in ("user_id", "anonymous_id") if isinstance(event.get(name), str)}
-    return {**event, **{name: own_name(shop, given) for name, given in ids.items()}}
+    plain = {name: value for name, value in event.items() if name not in _IDS}
+    ids = {name: str(event[name]) for name in _IDS if isinstance(event.get(name), str | int)}
+    return {**plain, **{name: own_name(shop, given) for name, given in ids.items()}}
+
+
+def reason_of(error: InputError) -> str:
+    """Why an event was refused, as it is kept: without the id of a person, which nobody would find there again."""
+    if (error.path or "").rpartition(".")[2] not in _IDS:
+        return str(error)
+    return str(InputError(error.message, path=error.path, hint=error.hint))
 
 
 def _report(results: list[cr.CollectResult]) -> cr.CollectReport:
@@ -156,7 +165,7 @@ def _store(
     for at, message in enumerate(messages):
         words = [] if at in clashing else [next(found) for _ in message.events]
         results.append(_result(message, words, at in clashing))
-        letters += [(str(part.error), part.row) for part in message.refused]
+        letters += [(reason_of(part.error), part.row) for part in message.refused]
         letters += [(CONFLICT, msgspec.to_builtins(e)) for e in message.events] if at in clashing else []
     keep_aside(shop, letters)
     return results

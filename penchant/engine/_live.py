@@ -31,7 +31,7 @@ from penchant.core import (
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
-from penchant.engine._collect import keep_aside, named_columns, take
+from penchant.engine._collect import keep_aside, named_columns, reason_of, take
 from penchant.engine._explore import Drawn, hash_of
 from penchant.engine._offer import NOBODY, Offer, allowed, judged, offered, question
 from penchant.engine._pages import next_cursor, shown_before
@@ -124,9 +124,9 @@ def _check(shop: Shop, request: rq.ObserveRequest) -> _Checked:
             results.append(None)
         except InputError as error:
             where = f"$.events[{position}]" + (error.path or "").removeprefix("$")
-            text = str(InputError(error.message, value=error.value, hint=error.hint, path=where))
-            results.append(rq.EventResult(event_id=_own_id(event), status="refused", error=text))
-            letters.append((text, named_columns(shop, _columns(event))))
+            refused = InputError(error.message, value=error.value, hint=error.hint, path=where)
+            results.append(rq.EventResult(event_id=_own_id(event), status="refused", error=str(refused)))
+            letters.append((reason_of(refused), named_columns(shop, _columns(event))))
     return _Checked(good, said, results, letters)
 
 

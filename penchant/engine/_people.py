@@ -19,6 +19,7 @@ from penchant.engine import _govern_requests as gr
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
+    from penchant.privacy import Pseudonyms
 
 Named = TypeVar("Named", bound=msgspec.Struct)
 _IDS = ("user_id", "anonymous_id")
@@ -27,9 +28,14 @@ _IDS = ("user_id", "anonymous_id")
 def own_name(shop: Shop, given: str) -> str:
     """An id as the shop keeps it: without blanks around it, in Unicode form NFC, or its pseudonym."""
     plain = given if given.isascii() and given == given.strip() else clean_id(given) or given
-    if shop.pseudonyms is None or not plain.strip() or plain.startswith(GUEST_PREFIX):
-        return plain  # the last two are no ids of people: they are refused further on
-    return shop.pseudonyms(plain)
+    return plain if shop.pseudonyms is None else _pseudonym(shop.pseudonyms, plain)
+
+
+def _pseudonym(pseudonyms: Pseudonyms, name: str) -> str:
+    """The pseudonym of an id, behind the mark of guests where it has that; a blank one is refused further on."""
+    if name.startswith(GUEST_PREFIX):
+        return GUEST_PREFIX + _pseudonym(pseudonyms, name.removeprefix(GUEST_PREFIX))
+    return pseudonyms(name) if name.strip() else name
 
 
 def known_person(shop: Shop, request: Named) -> Named:
@@ -47,9 +53,12 @@ def withheld(shop: Shop, event: Event) -> bool:
     if event.consent is None and shop.consent.trivial:
         return False
     subject = subject_of(event.user_id, event.anonymous_id)
-    if event.consent is not None:
+    if event.consent is not None and not shop.store.is_erased(subject):
         assert event.ts is not None
-        shop.consent.state_of(subject, event.consent, ts=event.ts, source="event")
+        moment = min(
+            event.ts, shop.clock()
+        )  # a clock that is ahead must not outlast what is chosen meanwhile
+        shop.consent.state_of(subject, event.consent, ts=moment, source="event")
     return not shop.consent.allowed(subject)
 
 
@@ -118,20 +127,16 @@ class Sieve:
         return table.filter(pa.array(keep, pa.bool_()))
 
     def _renamed(self, rows: pa.RecordBatch | pa.Table, names: tuple[str, ...]) -> pa.RecordBatch | pa.Table:
-        pseudonym = self._shop.pseudonyms
-        if pseudonym is None:
+        pseudonyms = self._shop.pseudonyms
+        if pseudonyms is None:
             return rows
-
-        def renamed(name: str | None) -> str | None:
-            if name is not None and name.startswith(GUEST_PREFIX):
-                return GUEST_PREFIX + pseudonym(name.removeprefix(GUEST_PREFIX))
-            return None if name is None else pseudonym(name)
-
         for name in names:
             index = rows.schema.get_field_index(name)
             coded = pc.dictionary_encode(rows.column(index))
             coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-            dictionary = pa.array([renamed(value) for value in coded.dictionary.to_pylist()], pa.string())
+            people = coded.dictionary.to_pylist()
+            own = [None if given is None else _pseudonym(pseudonyms, given) for given in people]
+            dictionary = pa.array(own, pa.string())
             rows = rows.set_column(index, rows.schema.field(index), dictionary.take(coded.indices))
         return rows
 

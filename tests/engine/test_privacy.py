@@ -269,3 +269,49 @@ def test_a_sealed_shop_learns_and_answers_through_a_server(
         assert engine.export_user(user_id="u1").events == []
         assert engine.export_user(user_id="u2").events[0]["text"] == "zebra"
     assert b"zebra" not in everything_in(path)
+
+
+def test_a_later_withdrawal_holds_over_an_event_whose_clock_is_ahead(tmp_path: Path) -> None:
+    with Engine.open(make(tmp_path / "shop"), clock=lambda: NOW) as engine:
+        engine.consent(user_id="u1", withdraw=["personalise", "analytics"], source="banner")
+        ahead = view("u1", 3600, consent=["personalise", "analytics"])
+        engine.observe(events=[ahead])
+        report = engine.consent(user_id="u1", withdraw=["personalise", "analytics"], source="banner")
+        assert report.allows == []
+
+
+def test_events_of_the_erased_leave_no_choice_behind(tmp_path: Path) -> None:
+    with Engine.open(make(tmp_path / "shop")) as engine:
+        engine.erase_user(user_id="u1")
+        assert statuses(engine, view("u1", 1, consent=["analytics"])) == ["erased"]
+        assert engine.consent(user_id="u1").history == []
+
+
+@pytest.mark.parametrize("pseudonymise", [False, True])
+def test_refused_events_whose_id_is_a_number_or_no_id_can_be_erased(
+    tmp_path: Path, pseudonymise: bool
+) -> None:
+    with Engine.open(make(tmp_path / "shop", pseudonymise=pseudonymise)) as engine:
+        engine.observe(events=[{"kind": "view", "user_id": 171717, "item_id": "tea"}])
+        engine.observe(events=[{"kind": "view", "user_id": ["ann@example.com"], "item_id": "tea"}])
+        kept = str(engine.dead_letters().letters)
+        assert "ann@" not in kept
+        assert not pseudonymise or "171717" not in kept
+        assert engine.erase_user(user_id="171717").removed["letters"] == 1
+        assert engine.dead_letters().kept == 1
+
+
+def test_an_id_with_the_mark_of_guests_is_a_pseudonym_too(tmp_path: Path) -> None:
+    path = make(tmp_path / "shop", pseudonymise=True)
+    (tmp_path / "events.csv").write_text(
+        "event_id,ts,kind,anonymous_id,item_id\ne2,2024-06-10T06:00:00Z,view,anon:ann,tea\n"
+    )
+    with Engine.open(path) as engine:
+        guest = {"kind": "view", "anonymous_id": "anon:ann", "item_id": "tea", "event_id": "e1", "ts": NOW}
+        other = {**view("anon:bob@example.com", 1), "event_id": "e3"}
+        assert statuses(engine, guest, other) == ["stored", "refused"]
+        engine.ingest(files=[str(tmp_path / "events.csv")])
+        events = engine.export_user(anonymous_id="anon:ann").events
+        assert {event["event_id"] for event in events} == {"e1", "e2"}
+        assert "ann" not in str([event["anonymous_id"] for event in events])
+        assert "bob" not in str(engine.dead_letters().letters)
