@@ -7,6 +7,7 @@ Each shop has a schema of its own, ``penchant_<name>``. The server decides what 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,13 +23,16 @@ _HINT = "check the address and that the server runs; what was acknowledged is sa
 
 
 def schema_of(name: str) -> str:
-    """The schema of a shop.
+    """The schema of a shop: its name, and a hash where that had to be changed, so that no two shops share one.
 
     Example:
-        >>> schema_of("Corner Shop, Köln")
-        'penchant_corner_shop_k_ln'
+        >>> schema_of("corner_shop"), schema_of("Corner Shop, Köln")
+        ('penchant_corner_shop', 'penchant_corner_shop_k_ln_21bab5864e')
     """
-    return "penchant_" + (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:50] or "shop")
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:42]
+    if plain != name:
+        plain += ("_" if plain else "") + hashlib.sha256(name.encode()).hexdigest()[:10]
+    return "penchant_" + plain
 
 
 def _translated(sql: str) -> str:
