@@ -77,7 +77,7 @@ def read_message(form: str, message: Any, settings: Settings, now: int) -> Messa
     own = next((message[name] for name in _IDS.get(form, ()) if isinstance(message.get(name), str)), None)
     said = next((micros_of(message[n]) for n in _SAID.get(form, ()) if message.get(n) is not None), None)
     joins = (
-        message.get("type") if form == "segment" and message.get("type") in {"identify", "alias"} else None
+        message.get("type") if form == "segment" and message.get("type") in ("identify", "alias") else None
     )
     if form == "segment":
         message = _as_received(message, now)

@@ -95,6 +95,8 @@ def collect_all(
     read = [[] if request.dry_run else _read(shop, request) for request in requests]
     try:
         results = _store(shop, serving, [message for messages in read for message in messages], None)
+    except InputError:  # a message that cannot be stored: it fails its own request alone
+        return [_or_error(shop, serving, request) for request in requests]
     except PenchantError as error:
         return [error for _ in requests]
     found: list[cr.CollectReport | PenchantError] = []
@@ -102,6 +104,13 @@ def collect_all(
         own, results = results[: len(messages)], results[len(messages) :]
         found.append(collect(shop, serving, request) if request.dry_run else _report(own))
     return found
+
+
+def _or_error(shop: Shop, serving: Serving, request: cr.CollectRequest) -> cr.CollectReport | PenchantError:
+    try:
+        return collect(shop, serving, request)
+    except PenchantError as error:
+        return error
 
 
 def _read(shop: Shop, request: cr.CollectRequest) -> list[Message]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from penchant.core.errors import InputError
 from penchant.engine import Engine
 
 NOW = 1_750_000_000_000_000
@@ -258,3 +259,27 @@ def test_several_requests_share_a_commit_and_keep_their_answers(engine):
     told = [[result.status for result in report.results] for report in engine.collect_all(requests)]
     assert told == [["stored", "stored"], ["stored"], ["conflict", "stored"]]
     assert engine.shop.store.status().events == 3
+
+
+def test_a_message_that_cannot_be_stored_fails_its_own_request_alone(engine, monkeypatch):
+    from penchant.engine import _collect
+    from penchant.engine._collect_requests import CollectRequest
+
+    take = _collect.take
+
+    def picky(shop, serving, events, **more):
+        if any(event.item_id == "odd" for event in events):
+            raise InputError("this cannot be stored")
+        return take(shop, serving, events, **more)
+
+    monkeypatch.setattr(_collect, "take", picky)
+    seen = {"type": "track", "event": "Product Viewed", "anonymousId": "phone"}
+    asked = [
+        CollectRequest(
+            form="segment", messages=[{**seen, "messageId": item, "properties": {"product_id": item}}]
+        )
+        for item in ("tea", "odd", "cup")
+    ]
+    first, second, third = engine.collect_all(asked)
+    assert (first.stored, third.stored) == (1, 1)
+    assert isinstance(second, InputError)

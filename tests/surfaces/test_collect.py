@@ -128,6 +128,15 @@ def test_a_name_that_comes_twice_among_many_is_found_at_once(collector: Collecto
     assert time.process_time() - started < 0.3  # comparing each name with all took a second
 
 
+@pytest.mark.parametrize("odd", [[], {}, 7, None])
+def test_a_message_of_an_odd_type_is_refused_or_left_out_alone(collector: Collector, odd: Any) -> None:
+    good = {"type": "track", "event": "Product Viewed", "messageId": "m1", "anonymousId": "phone"}
+    batch = {"batch": [{"type": odd, "anonymousId": "phone"}, {**good, "properties": {"product_id": "tea"}}]}
+    answer = collector.send("/v1/batch", json.dumps(batch).encode())
+    assert answer.status_code == 200, answer.text
+    assert [result["status"] for result in answer.json()["results"]][1] == "stored"
+
+
 @pytest.mark.parametrize(("body", "status"), BAD)
 def test_bad_bodies_are_problems(collector: Collector, body: bytes, status: int) -> None:
     answer = collector.send("/v1/batch", body)
