@@ -138,7 +138,8 @@ def draft_row(
     out: dict[str, Any] = {"row": row, "part": part, "fault": event.fault, "detail": event.detail}
     for name in ID_COLUMNS:
         raw = getattr(event, name)
-        text = clean_id(None if raw is None else str(raw))
+        nested = isinstance(raw, dict | list)  # no id: nobody would find the person under its spelling
+        text = clean_id(None if raw is None or nested else str(raw))
         if text is not None and len(text.encode("utf-8", "replace")) > MAX_ID_BYTES:
             out["fault"] = out["fault"] or "id_too_long"
         out[name] = text

@@ -283,3 +283,12 @@ def test_a_message_that_cannot_be_stored_fails_its_own_request_alone(engine, mon
     first, second, third = engine.collect_all(asked)
     assert (first.stored, third.stored) == (1, 1)
     assert isinstance(second, InputError)
+
+
+@pytest.mark.parametrize("odd", [{"id": "ann"}, ["ann"], {}, []])
+def test_an_id_that_is_an_object_or_a_list_is_none(engine, odd):
+    seen = {"type": "track", "event": "Product Viewed", "userId": odd, "properties": {"product_id": "tea"}}
+    both = {"type": "identify", "userId": odd, "anonymousId": "phone"}
+    report = engine.collect(form="segment", messages=[seen, both])
+    assert [result.status for result in report.results] == ["refused", "ignored"]
+    assert "ann" not in str(engine.dead_letters().letters)
