@@ -155,23 +155,14 @@ class KafkaSource:
 
     def _store(self, messages: Sequence[Any]) -> None:
         """Store messages with their positions in one commit; a poisonous one is kept aside and passed over."""
-        try:
-            self._commit(messages)
-        except StorageError:
-            raise
-        except Exception:
-            if len(messages) > 1:
-                for message in messages:
-                    self._store([message])
-                return
-            for _ in range(_TRIES - 1):
-                try:
-                    self._commit(messages)
-                    return
-                except StorageError:
-                    raise
-                except Exception as again:
-                    error = again
+        error = self._tried(messages)
+        if error is not None and len(messages) > 1:
+            for message in messages:
+                self._store([message])
+            return
+        for _ in range(_TRIES - 1):
+            error = error and self._tried(messages)
+        if error is not None:
             log.error("a message was kept aside after %d tries: %s", _TRIES, type(error).__name__)
             (message,) = messages
             place = {"props": {"topic": message.topic(), "offset": message.offset()}}
@@ -179,6 +170,22 @@ class KafkaSource:
             self._shop.store.append([], positions=_positions(messages))
             self._count({"refused": 1})
         self.read += len(messages)
+
+    def _tried(self, messages: Sequence[Any]) -> Exception | None:
+        """Store messages; what failed where nothing of them is stored, None where they are.
+
+        Whether they are, the positions tell, which are in the same commit: what fails after it must not store again.
+        """
+        before = self._shop.store.positions()
+        try:
+            self._commit(messages)
+        except StorageError:
+            raise
+        except Exception as error:
+            if self._shop.store.positions() == before:
+                return error
+            log.error("messages are stored, but were not learned from: %s", type(error).__name__)
+        return None
 
     def _commit(self, messages: Sequence[Any]) -> None:
         values, odd = [], 0

@@ -145,6 +145,21 @@ def test_a_poisonous_message_is_tried_three_times_and_passed_over(make, broker, 
         assert engine.consume().messages == 0
 
 
+def test_a_fault_after_the_commit_does_not_store_again(make, broker, monkeypatch) -> None:
+    """The Measurement Protocol has no ids: another try would count its events anew."""
+    event = {"name": "view_item", "params": {"items": [{"item_id": "tea"}]}}
+    broker.send(*[{"client_id": "c", "event": event}] * 2, topic=make.topic)
+    with make("ga4-measurement") as engine:
+
+        def failing(events: Any) -> None:
+            raise RuntimeError("cannot learn")
+
+        monkeypatch.setattr(engine.serving, "observed", failing)
+        assert engine.consume().messages == 2
+        assert len(engine.export_user(anonymous_id="c").events) == 2
+        assert engine.dead_letters().kept == 0
+
+
 def _kafka_live() -> Any:
     from penchant.engine import _live
 
