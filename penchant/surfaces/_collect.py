@@ -174,7 +174,7 @@ def gunzip(body: bytes, limits: Limits) -> bytes:
 
     Raises:
         RefusedError: It grows beyond them (413).
-        InputError: It is not gzip, or cut off.
+        InputError: It is not gzip, cut off, or more than one.
     """
     unpack = zlib.decompressobj(wbits=31)
     try:
@@ -184,7 +184,7 @@ def gunzip(body: bytes, limits: Limits) -> bytes:
     if len(plain) > limits.body:
         error = InputError("the request is too large unpacked", value=f"more than {limits.body:,} bytes")
         raise RefusedError(413, error)
-    if not unpack.eof:
+    if not unpack.eof or unpack.unused_data:  # a second part would be passed over without a word
         raise RefusedError(400, InputError("the body is not whole gzip", hint="send it again"))
     return plain
 

@@ -151,6 +151,7 @@ def test_bad_bodies_are_problems(collector: Collector, body: bytes, status: int)
     [
         (b"no gzip", "gzip", 400),
         (gzip.compress(b'{"batch": []}')[:-4], "gzip", 400),
+        (gzip.compress(b'{"batch": []}') + gzip.compress(b"{}"), "gzip", 400),
         (gzip.compress(b" " * 50_000_000), "gzip", 413),
         (b'{"batch": []}', "br", 415),
     ],
