@@ -102,7 +102,8 @@ def _write(shop: Shop, to: Path, progress: Progress) -> Manifest:
             paths = sorted(_kept(shop.path))
             for done, path in enumerate(paths):
                 progress("backing up", done, len(paths), {})
-                _add(tar, path, path.relative_to(shop.path).as_posix(), files)
+                whole = _settled(path, Path(folder)) if path.suffix == ".db" else path
+                _add(tar, whole, path.relative_to(shop.path).as_posix(), files)
         with contextlib.closing(
             sqlite3.connect(journal)
         ) as db:  # what came in between the two is in the copy
@@ -125,8 +126,19 @@ def _kept(shop: Path) -> Iterator[Path]:
         if top.name in _NOT_KEPT or top.name.startswith((_JOURNAL, _VAULT)):
             continue
         for path in [top] if top.is_file() else top.rglob("*"):
-            if path.is_file() and not path.name.endswith(".tmp"):
+            if path.is_file() and not path.name.endswith((".tmp", ".db-journal", ".db-wal", ".db-shm")):
                 yield path
+
+
+def _settled(path: Path, folder: Path) -> Path:
+    """A copy of a small database as it is between two writes: its file may be half written at any moment."""
+    copy = folder / path.name
+    with (
+        contextlib.closing(sqlite3.connect(path, timeout=10)) as db,
+        contextlib.closing(sqlite3.connect(copy)) as other,
+    ):
+        db.backup(other)
+    return copy
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, files: dict[str, tuple[int, str]]) -> None:

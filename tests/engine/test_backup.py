@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import sqlite3
 import tarfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +196,29 @@ def test_what_a_newer_version_wrote_is_refused(shop: Path, tmp_path: Path) -> No
     db.close()
     with Engine.open(shop) as engine, pytest.raises(ShopError, match="newer version"):
         engine.status()
+
+
+def test_a_database_that_is_being_written_is_copied_whole(tmp_path: Path) -> None:
+    with Engine.open(tmp_path / "shop") as engine:
+        engine.init()
+        engine.consent(user_id="u1", withdraw=["analytics"], source="banner")
+        with contextlib.closing(
+            sqlite3.connect(tmp_path / "shop" / "consent.db", isolation_level=None)
+        ) as db:
+            db.execute("PRAGMA cache_size = 1")  # pages go into the file before the commit
+            db.execute("BEGIN IMMEDIATE")
+            rows = [(b"p" * 16, "analytics", 1, number, "s" * 3000) for number in range(30)]
+            db.executemany(
+                "INSERT INTO choices (person, purpose, granted, ts, source) VALUES (?, ?, ?, ?, ?)", rows
+            )
+            writer = threading.Thread(target=engine.backup, kwargs={"out": str(tmp_path / "shop.tar")})
+            writer.start()
+            time.sleep(0.5)
+            db.execute("ROLLBACK")
+            writer.join()
+    with tarfile.open(tmp_path / "shop.tar") as tar:
+        assert not [name for name in tar.getnames() if name.startswith("consent.db-")]
+        (tmp_path / "copy.db").write_bytes(tar.extractfile("consent.db").read())
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert copy.execute("SELECT count(*) FROM choices").fetchall() == [(1,)]
