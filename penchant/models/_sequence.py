@@ -140,6 +140,11 @@ class Sequence:
                 continue
             whole = len(rows) == len(out_BN)
             counted_BN = self.counted(batch if whole else batch.take(rows), blend)
+            if len(out_BN) == 1:  # most of one person's row is zero and adds nothing
+                item_J = np.flatnonzero(counted_BN[0])
+                amount_J = counted_BN[0, item_J] * np.float32(1.0 / blend.counts_floor)
+                out_BN[0, item_J] += np.log1p(amount_J) * np.float32(blend.counts_weight)
+                continue
             counted_BN *= 1.0 / blend.counts_floor
             np.log1p(counted_BN, out=counted_BN)
             counted_BN *= blend.counts_weight

@@ -15,7 +15,7 @@ from penchant.store._hashing import Persons
 from penchant.store._journal import Journal
 
 _GROUP = 100  # rows of one commit
-_DELAY = 0.005  # seconds that a row may wait for company
+_DELAY = 0.05  # seconds that a slate may wait for company
 _BACKLOG = 10_000  # slates kept while the disk refuses
 
 
@@ -53,7 +53,7 @@ _Queued = tuple[Slate, Callable[[], PackedCandidates] | None]
 
 
 class DecisionLog:
-    """Queues decisions and writes at most 100 of them, or those of 5 ms, in one transaction."""
+    """Queues decisions and writes at most 100 of them, or those of 50 ms, in one transaction."""
 
     def __init__(self, journal: Journal, persons: Persons, cipher: Cipher | None) -> None:
         self.lost = 0
