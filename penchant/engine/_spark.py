@@ -50,6 +50,7 @@ def answered_on_spark(
     def answer(share: Share) -> tuple[int, int, str]:
         return _answer_to_file(path, model_id, request, share, folder)
 
+    own = SparkSession.getActiveSession() is None  # a session that was there before stays
     try:
         session = (
             SparkSession.builder.master(master)
@@ -60,7 +61,8 @@ def answered_on_spark(
         try:
             done = session.sparkContext.parallelize(shares, max(1, len(shares))).map(answer).collect()
         finally:
-            session.stop()
+            if own:
+                session.stop()
         for people, unknown, file in done:
             yield people, unknown, pq.read_table(file, schema=ANSWER_SCHEMA)
     except (PySparkException, Py4JError, OSError) as error:
