@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from penchant.core import Bools, Candidates, Choice, Floats, Ints, Query, Slate
+from penchant.policy._greedy import top
 from penchant.policy._rerank import Rerank, Values
-from penchant.policy._rules import Chances, Rule
+from penchant.policy._rules import Best, Chances, Rule
 
 
 def draw_slate(
@@ -31,7 +32,7 @@ def draw_slate(
     Args:
         rule: Gives the chances from ``candidates.mean_N`` and ``std_N``.
         floor: Share of each slot that is spread evenly over what is free, 0 to 1.
-        rng: Used once a slot.
+        rng: Used once a slot, where something is to be drawn.
         updates: Outcomes learned so far, for rules that read it.
         rerank: How items above change what the others are worth; an item is explored where another is worth more.
 
@@ -42,15 +43,25 @@ def draw_slate(
         >>> choice.odds_K.tolist()
         [0.5, 1.0]
     """
+    if rule == Best() and not floor and not rerank:  # for certain: there is nothing to draw
+        index_K = top(candidates.mean_N, k)
+        first_N = np.zeros(len(candidates.mean_N))
+        first_N[index_K[:1]] = 1.0
+        return Choice(
+            index_K,
+            np.ones(len(index_K)),
+            np.zeros(len(index_K), np.bool_),
+            first_N if len(index_K) else None,
+        )
     slots = _Slots(rule, candidates, updates, rerank)
     free_N = slots.free_N
     k = min(k, int(free_N.sum()))
     index_K, odds_K, explored_K = np.zeros(k, np.int64), np.ones(k), np.zeros(k, np.bool_)
-    first_N: Floats | None = None
+    begun_N: Floats | None = None
     for slot in range(k):
         p_N = slots.chances(floor)
-        if first_N is None:
-            first_N = p_N
+        if begun_N is None:
+            begun_N = p_N
         sum_N = np.cumsum(p_N)
         chosen = int(np.searchsorted(sum_N, rng.random() * sum_N[-1], side="right"))
         # Rounding can point behind the last candidate, or at one without chance.
@@ -58,7 +69,7 @@ def draw_slate(
         best = int(np.argmax(np.where(free_N, slots.value_N, -np.inf)))
         index_K[slot], odds_K[slot], explored_K[slot] = chosen, min(p_N[chosen], 1.0), chosen != best
         slots.place(chosen)
-    return Choice(index_K, odds_K, explored_K, first_N)
+    return Choice(index_K, odds_K, explored_K, begun_N)
 
 
 def slate_odds(

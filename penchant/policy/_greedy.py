@@ -10,7 +10,7 @@ import numpy.typing as npt
 from penchant.core import Candidates, Choice, Floats, Ints, Query, Slate, Vocabulary
 
 
-def _top(score_N: Floats, k: int) -> npt.NDArray[np.int64]:
+def top(score_N: Floats, k: int) -> npt.NDArray[np.int64]:
     """Positions of the k highest scores, best first, ties in candidate order; -inf and NaN never."""
     usable = np.flatnonzero(np.isfinite(score_N))
     k = min(k, len(usable))
@@ -52,11 +52,11 @@ class Greedy:
 
     def choose(self, candidates: Candidates, query: Query, rng: np.random.Generator) -> Choice:
         """Pick the ``query.k`` highest means; ties go to the earlier candidate."""
-        return _certain(_top(candidates.mean_N, query.k))
+        return _certain(top(candidates.mean_N, query.k))
 
     def odds(self, candidates: Candidates, chosen_K: Ints) -> Floats:
         """1 for the slate that ``choose`` gives, 0 from the first slot that differs from it."""
-        return _certain_odds(candidates.item_N[_top(candidates.mean_N, len(chosen_K))], chosen_K)
+        return _certain_odds(candidates.item_N[top(candidates.mean_N, len(chosen_K))], chosen_K)
 
     def update(self, slate: Slate, outcome: Mapping[str, float]) -> None:
         """Learns nothing: the model does."""
@@ -84,11 +84,11 @@ class Popularity:
 
     def choose(self, candidates: Candidates, query: Query, rng: np.random.Generator) -> Choice:
         """Pick the ``query.k`` most popular candidates; ties go to the earlier one."""
-        return _certain(_top(self._counts(candidates), query.k))
+        return _certain(top(self._counts(candidates), query.k))
 
     def odds(self, candidates: Candidates, chosen_K: Ints) -> Floats:
         """1 for the slate that ``choose`` gives, 0 from the first slot that differs from it."""
-        expected = candidates.item_N[_top(self._counts(candidates), len(chosen_K))]
+        expected = candidates.item_N[top(self._counts(candidates), len(chosen_K))]
         return _certain_odds(expected, chosen_K)
 
     def _counts(self, candidates: Candidates) -> Floats:

@@ -163,3 +163,24 @@ def test_nothing_to_explore_is_greedy():
     choice = draw_slate(rule, candidates, 8, 0.0, np.random.default_rng(0))
     assert choice.index_K.tolist() == np.argsort(-candidates.mean_N).tolist()
     assert choice.odds_K.tolist() == [1.0] * 8
+
+
+def test_the_best_for_certain_are_those_that_slots_would_give():
+    """The quick way for what is certain agrees with the slow one, ties, barred candidates and all."""
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        mean_N = draw.integers(0, 6, size=20).astype(np.float32)
+        mean_N[draw.random(20) < 0.2] = -np.inf
+        candidates = Candidates(np.arange(1, 21), mean_N, np.ones(20, np.float32), "m")
+        quick = draw_slate(Best(), candidates, 15, 0.0, draw)
+        slow = draw_slate(Best(bonus=1e-12), candidates, 1, 0.0, draw)
+        assert mean_N[quick.index_K[0]] == mean_N[slow.index_K[0]]
+        free = [n for n in range(20) if np.isfinite(mean_N[n])]
+        wanted = sorted(free, key=lambda n: (-mean_N[n], n))[:15]
+        assert quick.index_K.tolist() == wanted
+        assert quick.odds_K.tolist() == [1.0] * len(wanted)
+        assert (
+            slate_odds(Best(), candidates, candidates.item_N[quick.index_K], 0.0).tolist()
+            == quick.odds_K.tolist()
+        )
+        assert np.flatnonzero(quick.first_N).tolist() == wanted[:1]
