@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def rendered(*words: str) -> list[dict[str, Any]]:
 def test_the_start_makes_a_shop_and_a_key_once(tmp_path: Path) -> None:
     env = {
         **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PENCHANT_SHOP": str(tmp_path / "data" / "shop"),
         "PENCHANT_SETTINGS": str(DEPLOY / "shop.toml"),
         "PENCHANT_HOST": "127.0.0.1",
