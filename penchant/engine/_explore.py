@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Meta
-from scipy import sparse
 
 from penchant.core import (
     DAY,
@@ -36,6 +35,7 @@ from penchant.core import (
     Slate,
     Vocabulary,
 )
+from penchant.models import company_vectors
 from penchant.policy import (
     Best,
     FastCB,
@@ -568,7 +568,10 @@ def gather_facts(shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: b
         ]
         prior += [0.0] * 4
         spread += [0.2, 0.2, 0.05, 0.5]
-        vector_ND = company(person_M, item_M, count_N)
+        shape = int(person_M.max()) + 1, rows
+        vector_ND = company_vectors(person_M, item_M, shape, _WIDTH, np.random.default_rng(0), count_N)
+        if vector_ND.shape[1]:
+            vector_ND /= max(float(vector_ND[~fresh_N].std()), 1e-9)
         columns += list(vector_ND.T)
         prior += [0.0] * vector_ND.shape[1]
         spread += [0.2] * vector_ND.shape[1]
@@ -600,30 +603,6 @@ def _pairs(shop: Shop, items: Vocabulary) -> tuple[Ints, Ints]:
             break
     none = np.zeros(0, np.int64)
     return (np.concatenate(persons), np.concatenate(found)) if persons else (none, none)
-
-
-def company(person_M: Ints, item_M: Ints, count_N: Floats) -> Floats:
-    """Vectors of items by the company they keep: (N + 1, D), zero without history.
-
-    A truncated singular value decomposition of who turned to what, persons and items weighed by the root of
-    their counts, rows brought to one length, then shrunk where an item has little history.
-    """
-    from scipy.sparse.linalg import svds
-
-    rows, people = len(count_N), int(person_M.max()) + 1
-    matrix = sparse.csr_matrix((np.ones(len(item_M)), (person_M, item_M)), shape=(people, rows))
-    matrix.data[:] = 1.0
-    width = min(_WIDTH, min((count_N > 0).sum(), people) - 1)
-    if width < 1:
-        return np.zeros((rows, 0))
-    active = np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)
-    weighed = sparse.diags(active**-0.5) @ matrix @ sparse.diags((5 + count_N) ** -0.5)
-    _, size_D, vector_DN = svds(weighed.tocsr(), k=width, random_state=np.random.default_rng(0))
-    vector_ND = vector_DN.T * size_D
-    vector_ND /= np.maximum(np.linalg.norm(vector_ND, axis=1, keepdims=True), 1e-9)
-    vector_ND *= np.sqrt(count_N / (count_N + 10))[:, None]
-    vector_ND /= max(float(vector_ND[count_N > 0].std()), 1e-9)
-    return np.asarray(vector_ND)
 
 
 def categories_of(items: Vocabulary, catalog: pa.Table) -> list[str | None]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from penchant.models._counts import beginnings, target_counts
     from penchant.models._ease import EASE, EASEConfig
     from penchant.models._encoders import encoder_installed, encoder_kinds, load_encoder
+    from penchant.models._factors import company_vectors
     from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
     from penchant.models._ials import IALS, IALSConfig
     from penchant.models._index import (
@@ -73,6 +74,7 @@ _LAZY = {
     "IndexReport": "_index",
     "QuantizedIndex": "_index",
     "best_of": "_index",
+    "company_vectors": "_factors",
     "choose_index": "_index",
     "InterestModel": "_interest",
     "InterestMap": "_interest_map",
@@ -162,6 +164,7 @@ __all__ = [
     "beginnings",
     "best_of",
     "choose_index",
+    "company_vectors",
     "encoder_installed",
     "encoder_kinds",
     "expected_value",

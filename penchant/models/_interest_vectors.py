@@ -14,6 +14,7 @@ from scipy import sparse
 from penchant.core import Floats, Snapshot, rng
 from penchant.data import item_content, item_labels
 from penchant.models._counts import positives
+from penchant.models._factors import company_vectors, row_factors, unit_rows
 
 _SAMPLE = 50_000  # items that clusters are found on
 _ROUNDS = 30
@@ -26,28 +27,15 @@ def item_vectors(snapshot: Snapshot, width: int, seed: int = 0) -> npt.NDArray[n
     Each source gives up to ``width`` numbers by a truncated singular value decomposition and weighs the same where it
     knows something of an item; what has no history is placed by the others. Zeros where nothing is known.
     """
+    found, shape = positives(snapshot), (snapshot.num_users, snapshot.num_items + 1)
     parts = [
-        _company(snapshot, width, seed),
+        company_vectors(found.user, found.item, shape, width, rng(seed, "vectors")),
         _label_vectors(snapshot, width, seed),
         _content(snapshot, width, seed),
     ]
     parts = [part for part in parts if part.shape[1]]
     joined_ND = np.concatenate(parts, 1) if parts else np.zeros((snapshot.num_items + 1, 1))
-    return _unit(joined_ND).astype(np.float32)
-
-
-def _company(snapshot: Snapshot, width: int, seed: int) -> Floats:
-    """Who turned to an item: people and items weighed by the root of their counts, little-known items shrunk."""
-    found, rows = positives(snapshot), snapshot.num_items + 1
-    matrix_UN = sparse.csr_matrix(
-        (np.ones(len(found.item), np.float32), (found.user, found.item)), shape=(snapshot.num_users, rows)
-    )
-    matrix_UN.data[:] = 1.0
-    count_N = np.asarray(matrix_UN.sum(0)).ravel()
-    active_U = np.maximum(np.asarray(matrix_UN.sum(1)).ravel(), 1)
-    weighed = sparse.diags(active_U**-0.5) @ matrix_UN @ sparse.diags((5 + count_N) ** -0.5)
-    vec_ND = _unit(_factors(weighed.T.tocsr(), width, seed))
-    return np.asarray(vec_ND * np.sqrt(count_N / (count_N + 10))[:, None])
+    return unit_rows(joined_ND).astype(np.float32)
 
 
 def _label_vectors(snapshot: Snapshot, width: int, seed: int) -> Floats:
@@ -59,31 +47,14 @@ def _label_vectors(snapshot: Snapshot, width: int, seed: int) -> Floats:
     label = label_NL[item, column]
     weight_K = np.log(len(label_NL) / np.maximum(np.bincount(label), 1))
     matrix_NK = sparse.csr_matrix((weight_K[label], (item, label)), shape=(len(label_NL), len(weight_K)))
-    return _unit(_factors(matrix_NK, width, seed))
+    return unit_rows(row_factors(matrix_NK, width, rng(seed, "vectors")))
 
 
 def _content(snapshot: Snapshot, width: int, seed: int) -> Floats:
     content_NC = item_content(snapshot)
     if content_NC is None:
         return np.zeros((snapshot.num_items + 1, 0))
-    return _unit(_factors(np.asarray(content_NC, np.float64), width, seed))
-
-
-def _factors(matrix_NK: Floats | sparse.csr_matrix, width: int, seed: int) -> Floats:
-    """Rows in at most ``width`` numbers."""
-    from scipy.sparse.linalg import svds
-
-    filled = int((np.asarray(abs(matrix_NK).sum(1)).ravel() > 0).sum())
-    width = min(width, filled - 1, min(matrix_NK.shape) - 1)
-    if width < 1:
-        return np.zeros((matrix_NK.shape[0], 0))
-    vec_ND, size_D, _ = svds(matrix_NK, k=width, random_state=rng(seed, "vectors"))
-    return np.asarray(vec_ND * size_D)
-
-
-def _unit(vec_ND: Floats) -> Floats:
-    length_N = np.linalg.norm(vec_ND, axis=1, keepdims=True)
-    return np.where(length_N > 1e-9, vec_ND / np.maximum(length_N, 1e-9), 0.0)
+    return unit_rows(row_factors(np.asarray(content_NC, np.float64), width, rng(seed, "vectors")))
 
 
 def cluster(vec_ND: npt.NDArray[np.float32], most: int, fewest: int, seed: int = 0) -> npt.NDArray[np.int64]:

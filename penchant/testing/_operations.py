@@ -293,9 +293,6 @@ _PERSON = re.compile(r"person [0-9a-f]{8}")  # the label of a person is another 
 def _comparable(value: Any, started: int, places: Mapping[str, str]) -> Any:
     """Leave out what differs from run to run: durations, sizes, made-up ids and labels, the time of day, folders."""
     if isinstance(value, dict):
-        # The map of interests differs in the last bits between processes, and so does the hash that is its id.
-        if value.get("kind") == "interests":
-            value = {key: inner for key, inner in value.items() if key != "id"}
         return {
             key: _rounded(inner) if key == "values" else _comparable(inner, started, places)
             for key, inner in value.items()
