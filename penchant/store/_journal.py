@@ -9,11 +9,11 @@ it is never served and never moved to the table.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ class Journal:
             ).fetchall():
                 made = decision_sum((row[0], row[1], row[2], row[3]))
                 db.execute("UPDATE decisions SET sum = ? WHERE number = ?", (made, number))
-            db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (b"2",))
+            _put_number(db, "schema", 2)
 
     def _add_links(self) -> None:
         """From version 2, which did not join guests to users; the store looks for links in what is there."""
@@ -224,9 +224,9 @@ class Journal:
 
     def _sound(self, page: list[Any]) -> list[Any]:
         """Rows whose checksum fits; the writer sets the others aside."""
-        sound = [row for row in page if _fits(row)]
+        sound = [row for row in page if _is_sound(row)]
         if len(sound) < len(page) and not self.database.readonly:
-            lost = [(row[0], row[6]) for row in page if not _fits(row)]
+            lost = [(row[0], row[6]) for row in page if not _is_sound(row)]
             with self.transaction("cannot set damaged rows aside") as db:
                 db.executemany("INSERT INTO damaged VALUES (?, ?) ON CONFLICT DO NOTHING", lost)
                 db.executemany("DELETE FROM journal WHERE seq = ?", [(seq,) for seq, _ in lost])
@@ -253,6 +253,10 @@ class Journal:
         both = np.array(found, np.int64).reshape(-1, 2).view(np.uint64)
         order = np.argsort(both[:, 0], kind="stable")
         return both[order, 0], both[order, 1]
+
+    def num_events(self, *, after: int) -> int:
+        """How many events are in the journal with after < seq."""
+        return int(self.query("SELECT count(*) FROM journal WHERE seq > ?", after)[0][0])
 
     def last_seq(self) -> int:
         """Highest seq in the journal, -1 when it is empty."""
@@ -300,7 +304,7 @@ class Journal:
                 ts, number, *values,
             )  # fmt: skip
             for moment, _, recommendation_id, whose, body, made in page:
-                if made is None or _decision_fits((recommendation_id, moment, whose, body), made):
+                if made is None or _fits(decision_sum, (recommendation_id, moment, whose, body), made):
                     yield body
             if len(page) < 200:
                 return
@@ -308,11 +312,9 @@ class Journal:
 
     # ---- writing -------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def transaction(self, what: str = "cannot write the journal") -> Iterator[Connection]:
+    def transaction(self, what: str = "cannot write the journal") -> AbstractContextManager[Connection]:
         """All or nothing, on disk when the block ends; raises ``StorageError`` when it is not."""
-        with self.database.transaction(what) as db:
-            yield db
+        return self.database.transaction(what)
 
     def insert_events(
         self,
@@ -357,7 +359,7 @@ class Journal:
         ).fetchall():
             for row in page:
                 last = row[0]
-                body = change(row[6]) if _fits(row) else None
+                body = change(row[6]) if _is_sound(row) else None
                 if body is not None:
                     made = event_sum((*row[:6], body))
                     db.execute("UPDATE journal SET body = ?, sum = ? WHERE seq = ?", (body, made, last))
@@ -380,10 +382,15 @@ class Journal:
         self.database.close()
 
 
-def _fits(row: Any) -> bool:
+def _is_sound(event: Any) -> bool:
+    """Whether an event (_COLUMNS) is as it was written."""
+    return _fits(event_sum, event[:7], event[7])
+
+
+def _fits(sum_of: Callable[[Any], int], row: tuple[Any, ...], made: int | None) -> bool:
     try:
-        return row[7] is not None and bool(event_sum(tuple(row[:7])) == row[7])
-    except (TypeError, struct.error):  # a flipped bit can make a number of a text
+        return sum_of(row) == made
+    except (AttributeError, TypeError, struct.error):  # a flipped bit can make a number of a text
         return False
 
 
@@ -392,10 +399,3 @@ def _put_number(db: Connection, key: str, value: int) -> None:
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, b"%d" % value),
     )
-
-
-def _decision_fits(row: tuple[str, int, bytes, bytes], made: int) -> bool:
-    try:
-        return decision_sum(row) == made
-    except (AttributeError, TypeError, struct.error):
-        return False

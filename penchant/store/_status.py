@@ -35,7 +35,7 @@ def status_of(
         lost: Decisions that could not be kept.
     """
     state = table.state()
-    waiting = journal.query("SELECT count(*) FROM journal WHERE seq > ?", state.journal_seq)[0][0]
+    waiting = journal.num_events(after=state.journal_seq)
     links, seen = journal.stamp_of_links()
     return StoreStatus(
         events=state.rows + waiting,

@@ -642,8 +642,7 @@ class ShopStore:
 
     def num_waiting(self) -> int:
         """Events that are in the journal and not yet in the table."""
-        done = self._table.state().journal_seq
-        return int(self._log.query("SELECT count(*) FROM journal WHERE seq > ?", done)[0][0])
+        return self._log.num_events(after=self._table.state().journal_seq)
 
     def status(self) -> StoreStatus:
         """Counts and sizes; ``subjects`` counts people with events."""
