@@ -8,7 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -57,12 +57,7 @@ from penchant.store._servers import Servers
 from penchant.store._status import status_of
 from penchant.store._table import EventTable
 
-if TYPE_CHECKING:
-    pass
-
 _HISTORY_COLUMNS = ("subject", "ts", "kind", "item_id", "value", "event_id", "seq")
-_ORDER_COLUMNS = ("subject", "ts", "seq")
-_MAX = (1 << 63) - 1
 
 
 class ShopStore:
@@ -470,7 +465,7 @@ class ShopStore:
             False when the disk has refused for so long that the log takes no more.
         """
         self._require_writer()
-        if self._tombstones and self._persons(slate.subject) in self._tombstones:
+        if self.is_erased(slate.subject):
             return True
         return self._decisions.add(slate, candidates)
 
@@ -542,7 +537,7 @@ class ShopStore:
         with self._table_lock:
             names = [*self.guests(subject), subject]  # guests first: their links fall with them
             for name in names:
-                removed.update(self._erase_one(name, ts))
+                removed.update(self._erase_one(self._eraser.target(name), ts))
             for name in names:
                 size, held = self._search(name)
                 searched, remaining = max(searched, size), remaining | set(held)
@@ -560,8 +555,7 @@ class ShopStore:
         device = None if target.device is None else target.device.hex()
         return Erasure(person=target.person.hex(), device=device, bucket=target.bucket)
 
-    def _erase_one(self, subject: str, ts: int) -> dict[str, int]:
-        target = self._eraser.target(subject)
+    def _erase_one(self, target: Target, ts: int, *, rewrite_journal: bool = False) -> dict[str, int]:
         before = target.person in self._tombstones
         self._tombstones.add(target.person)  # from here on nothing of the person is taken
         try:
@@ -570,7 +564,7 @@ class ShopStore:
             if not before:
                 self._tombstones.discard(target.person)
             raise
-        return removed | self._finish_erasure(target)
+        return removed | self._finish_erasure(target, rewrite_journal=rewrite_journal)
 
     def erase_again(self, erasures: Iterable[Erasure]) -> int:
         """Do erasures that were written down elsewhere; returns how many this store did not know of."""
@@ -580,9 +574,7 @@ class ShopStore:
             for erasure in erasures:
                 target = Target.of(erasure)
                 if target.person not in self._tombstones:
-                    self._tombstones.add(target.person)
-                    self._eraser.announce(target, erasure.ts)
-                    self._finish_erasure(target, rewrite_journal=True)
+                    self._erase_one(target, erasure.ts, rewrite_journal=True)
                     done += 1
         return done
 
