@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -36,19 +36,14 @@ class Letters:
     def __init__(self, journal: Journal, persons: Persons, cipher: Cipher | None) -> None:
         self._journal, self._persons, self._cipher = journal, persons, cipher
 
-    def add(
-        self,
-        letters: Sequence[tuple[str, Mapping[str, Any]]],
-        ts: int,
-        tombstones: set[bytes],
-        flush_keys: Callable[[], None],
-    ) -> None:
+    def add(self, letters: Sequence[tuple[str, Mapping[str, Any]]], ts: int, tombstones: set[bytes]) -> None:
         """Keep events (reason, columns of an event) durably; none of erased people."""
         rows = [self._row(reason, event, ts) for reason, event in letters]
         rows = [row for row in rows if row[1] not in tombstones and row[2] not in tombstones]
         if not rows:
             return
-        flush_keys()
+        if self._cipher is not None:
+            self._cipher.flush()
         with self._journal.transaction("cannot keep a refused event") as db:
             db.executemany("INSERT INTO letters (ts, person, device, body) VALUES (?, ?, ?, ?)", rows)
             db.execute(

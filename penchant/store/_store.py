@@ -252,7 +252,7 @@ class ShopStore:
     def keep_aside(self, letters: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Keep refused live events durably, each a reason and the columns of an event; the newest ten thousand."""
         self._require_writer()
-        self._letters.add(letters, self._clock(), self._tombstones, self._flush_keys)
+        self._letters.add(letters, self._clock(), self._tombstones)
 
     def letters(
         self, *, limit: int = 100, before: int | None = None
