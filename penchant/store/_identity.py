@@ -10,7 +10,7 @@ late.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from penchant.core import GUEST_PREFIX, HISTORY_SHOWN, NUM_BUCKETS, History, Ide
 from penchant.store._hashing import Persons
 from penchant.store._journal import Journal, LinkRow
 from penchant.store._rows import Row
+from penchant.store._sorting import runs
 
 _EVER = 1 << 62
 _COLUMNS = ("anonymous_id", "user_id", "ts")
@@ -199,7 +200,7 @@ def renamed(table: pa.Table, linked: dict[str, Owners]) -> pa.Table:
     """Rows (subject, ts, ...) with the subject of each linked guest's replaced by whose they are."""
     subjects = table["subject"].combine_chunks()
     ts = table["ts"].to_numpy()
-    pieces = [_renamed_run(subjects, ts, linked, start, end) for start, end in _runs(subjects)]
+    pieces = [_renamed_run(subjects, ts, linked, start, end) for start, end in runs(subjects)]
     column = pa.chunked_array(pieces, pa.string())
     at = table.schema.get_field_index("subject")
     return table.set_column(at, table.schema.field(at), column)
@@ -208,14 +209,6 @@ def renamed(table: pa.Table, linked: dict[str, Owners]) -> pa.Table:
 def _renamed_run(subjects: Any, ts: Any, linked: dict[str, Owners], start: int, end: int) -> pa.Array:
     owners = linked.get(subjects[start].as_py())
     return owners.of(ts[start:end]) if owners and owners.ts else subjects.slice(start, end - start)
-
-
-def _runs(subjects: Any) -> Iterator[tuple[int, int]]:
-    ends = pc.run_end_encode(subjects, run_end_type=pa.int64()).run_ends.to_numpy() if len(subjects) else []
-    start = 0
-    for end in ends:
-        yield start, int(end)
-        start = int(end)
 
 
 def _in_bucket(rows: pa.Table, bucket: int) -> pa.Table:

@@ -38,6 +38,7 @@ from penchant.core.errors import StorageError
 from penchant.store._files import atomic_write, fsync
 from penchant.store._hashing import Persons
 from penchant.store._rows import Row, Stored
+from penchant.store._sorting import runs
 
 WINDOW = HISTORY_EVENTS
 _SLACK = (
@@ -287,16 +288,12 @@ def entries_of(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]
     everybody = pc.unique(rows["subject"])
     yield from _shown_entries(rows.filter(shown_in_histories(rows)), persons)
     rows = rows.filter(kept_in_histories(rows))
-    runs = rows["subject"].combine_chunks()
-    for subject in everybody.filter(pc.invert(pc.is_in(everybody, value_set=runs))).to_pylist():
+    subjects = rows["subject"].combine_chunks()
+    for subject in everybody.filter(pc.invert(pc.is_in(everybody, value_set=subjects))).to_pylist():
         yield persons(subject), _encode(_EMPTY)
-    if len(runs) == 0:
-        return
-    ends = _run_ends(runs)
     columns = _columns(rows)
-    start = 0
-    for end in ends.tolist():
-        person = persons(runs[start].as_py())
+    for start, end in runs(subjects):
+        person = persons(subjects[start].as_py())
         cut = max(start, end - WINDOW) if end - start >= _SLACK else start
         window = _window(columns, cut, end)
         if cut > start:
@@ -305,14 +302,12 @@ def entries_of(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]
             if older:
                 yield _older_key(person), _encode(sorted(older))
         yield person, _encode(window)
-        start = end
 
 
 def _shown_entries(rows: pa.Table, persons: Persons) -> Iterator[tuple[bytes, bytes]]:
-    runs, start = rows["subject"].combine_chunks(), 0
-    for end in _run_ends(runs).tolist() if len(runs) else ():
-        yield _shown_key(persons(runs[start].as_py())), _encode(_newest_shown(rows, start, end))
-        start = end
+    subjects = rows["subject"].combine_chunks()
+    for start, end in runs(subjects):
+        yield _shown_key(persons(subjects[start].as_py())), _encode(_newest_shown(rows, start, end))
 
 
 def _take_room(path: str) -> None:
@@ -600,13 +595,6 @@ class LiveHistories:
         if not self.readonly:
             with contextlib.suppress(StorageError):
                 atomic_write(self.folder / "boot", _CLEAN.encode())
-
-
-def _run_ends(subjects: pa.Array) -> Any:
-    """Where each run of equal values ends."""
-    import pyarrow.compute as pc
-
-    return pc.run_end_encode(subjects, run_end_type=pa.int64()).run_ends.to_numpy()
 
 
 def _boot_id() -> str:

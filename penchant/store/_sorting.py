@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -60,6 +62,16 @@ def bucket_order(subjects: pa.Array, ts: Order) -> tuple[Order, list[tuple[int, 
     ends = np.append(starts[1:], len(of_row))
     cuts = [(int(of_row[s]), int(s), int(e)) for s, e in zip(starts, ends, strict=True)]
     return order, cuts
+
+
+def runs(column: pa.Array) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of equal values."""
+    if not len(column):
+        return
+    start = 0
+    for end in pc.run_end_encode(column, run_end_type=pa.int64()).run_ends.to_numpy().tolist():
+        yield start, end
+        start = end
 
 
 def sort_events(table: pa.Table) -> pa.Table:
