@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from penchant.core import Cipher, Event, Identified, bucket_of
 from penchant.core.errors import InputError
 from penchant.store._hashing import Persons, hash_text
-from penchant.store._identity import link_of, told_by
+from penchant.store._identity import link_of, told_by, without_erased
 from penchant.store._ids import IdIndex
 from penchant.store._journal import Journal, LinkRow, signed
 from penchant.store._rows import Row, Stored, encode_row, event_row
@@ -104,7 +104,7 @@ def commit_appends(
         stored.setdefault(event.bucket, []).append(Stored(seq, event.row))
     told = [event.link for event, word in zip(events, words, strict=True) if event.link and word == "stored"]
     told += [link for request in requests for link in request.links]
-    links = [link for link in told if link[0] not in tombstones and link[1] not in tombstones]
+    links = without_erased(told, tombstones)
     positions = [item for request in requests for item in request.positions.items()]
     if rows or links or positions:
         journal.insert_events(rows, links, positions)

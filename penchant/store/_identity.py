@@ -40,6 +40,10 @@ class _Ids(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Ids).decode
 
 
+def _moment(as_of: int | None) -> int:
+    return _EVER if as_of is None else as_of
+
+
 class Owners(NamedTuple):
     """Whose a device was, over time: from ``ts[n]`` on it was ``users[n]``'s."""
 
@@ -66,6 +70,11 @@ def link_of(found: Identified, persons: Persons) -> LinkRow:
     """A link as the journal keeps it."""
     body = msgspec.json.encode(_Ids(found.anonymous_id, found.user_id))
     return persons(GUEST_PREFIX + found.anonymous_id), persons(found.user_id), found.ts, body
+
+
+def without_erased(links: Iterable[LinkRow], tombstones: set[bytes]) -> list[LinkRow]:
+    """The links of which nobody was erased."""
+    return [link for link in links if link[0] not in tombstones and link[1] not in tombstones]
 
 
 def told_by(row: Row) -> Identified | None:
@@ -96,8 +105,8 @@ class Identities:
 
     def learn(self, told: Iterable[Identified], tombstones: set[bytes]) -> None:
         """Keep links durably; none of erased people."""
-        links = [link_of(found, self._persons) for found in told]
-        self._journal.insert_events((), [link for link in links if not {link[0], link[1]} & tombstones])
+        links = (link_of(found, self._persons) for found in told)
+        self._journal.insert_events((), without_erased(links, tombstones))
 
     def look_back(self, read: Callable[[int, Sequence[str]], pa.Table], tombstones: set[bytes]) -> None:
         """Find links in events that were stored before links were kept; ``read`` reads columns of a bucket."""
@@ -113,11 +122,24 @@ class Identities:
         found = self._journal.links("person = ? ORDER BY guest", self._persons(subject))
         return [GUEST_PREFIX + _decode(body).anonymous_id for _, body in found]
 
-    def owners(self, guest: str, as_of: int | None = None) -> Owners:
-        """Whose a device was by links of before ``as_of``; empty where nobody was identified on it."""
-        when = _EVER if as_of is None else as_of
-        found = self._journal.links("guest = ? AND ts < ? ORDER BY ts, person", self._persons(guest), when)
-        return Owners([ts for ts, _ in found], [_decode(body).user_id for _, body in found])
+    def linked(self, subject: str, as_of: int | None = None) -> dict[str, Owners]:
+        """The guests that a user turned out to be by links of before ``as_of``, or a guest itself, with whose each was.
+
+        Empty where nobody was identified.
+        """
+        who = "guest = ?"
+        if not subject.startswith(GUEST_PREFIX):
+            who = "guest IN (SELECT guest FROM links WHERE person = ?)"
+        return self._owners(f"{who} AND ts < ?", self._persons(subject), _moment(as_of))
+
+    def _owners(self, where: str, *values: Any) -> dict[str, Owners]:
+        found: dict[str, Owners] = {}
+        for ts, body in self._journal.links(f"{where} ORDER BY ts, person", *values):
+            ids = _decode(body)
+            owners = found.setdefault(GUEST_PREFIX + ids.anonymous_id, Owners([], []))
+            owners.ts.append(ts)
+            owners.users.append(ids.user_id)
+        return found
 
     def history(self, subject: str, limit: int, own: Callable[[str, int], History]) -> History | None:
         """A user's history with what is theirs of the guests they were; ``own`` reads that of one subject.
@@ -125,22 +147,11 @@ class Identities:
         None where events of two of them have the same time: which of them came first, histories do not tell.
         """
         mine = own(subject, limit)
-        guests = self.guests(subject) if self._journal.has_links else ()
-        if not guests:
+        if subject.startswith(GUEST_PREFIX) or not self._journal.has_links:
             return mine
-        theirs = [_only(own(guest, limit), self.owners(guest), subject) for guest in guests]
-        return _merged(subject, [*theirs, mine], limit)
-
-    def before(self, as_of: int | None) -> dict[str, Owners]:
-        """Every linked guest with whose it was, by links of before ``as_of``."""
-        found: dict[str, Owners] = {}
-        when = _EVER if as_of is None else as_of
-        for ts, body in self._journal.links("ts < ? ORDER BY ts, person", when):
-            ids = _decode(body)
-            owners = found.setdefault(GUEST_PREFIX + ids.anonymous_id, Owners([], []))
-            owners.ts.append(ts)
-            owners.users.append(ids.user_id)
-        return found
+        linked = self.linked(subject)
+        theirs = [_only(own(guest, limit), owners, subject) for guest, owners in linked.items()]
+        return _merged([*theirs, mine], limit) if theirs else mine
 
     def joined(
         self,
@@ -162,13 +173,12 @@ class Identities:
             as_of: Only links of before this time count.
             key: What the rows depend on: state of the table and of the journal, columns, times.
         """
-        when = _EVER if as_of is None else as_of
-        count = self._journal.num_links(when)
+        count = self._journal.num_links(_moment(as_of))
         table = read(bucket)
         if count == 0:
             return table
         if self._moved[0] != (key, as_of, count):
-            self._moved = ((key, as_of, count), self._gather(read, self.before(as_of)))
+            self._moved = ((key, as_of, count), self._gather(read, self._owners("ts < ?", _moment(as_of))))
         moved = self._moved[1]
         guests = moved.get(-1 - bucket)
         if guests is not None:
@@ -208,7 +218,7 @@ def renamed(table: pa.Table, linked: dict[str, Owners]) -> pa.Table:
 
 def _renamed_run(subjects: Any, ts: Any, linked: dict[str, Owners], start: int, end: int) -> pa.Array:
     owners = linked.get(subjects[start].as_py())
-    return owners.of(ts[start:end]) if owners and owners.ts else subjects.slice(start, end - start)
+    return owners.of(ts[start:end]) if owners is not None else subjects.slice(start, end - start)
 
 
 def _in_bucket(rows: pa.Table, bucket: int) -> pa.Table:
@@ -226,28 +236,23 @@ def _only(history: History, owners: Owners, user: str) -> History:
     keep = [n for n, ts in enumerate(history.ts.tolist()) if owners.at(ts) == user]
     fallen = history.older_items if owners.users[0] == user else frozenset()
     shown = [n for n, ts in enumerate(history.shown_ts.tolist()) if owners.at(ts) == user]
-    return _with_shown(_picked(history.subject, history, keep, fallen), history, shown)
+    return _picked(history, keep, fallen, shown)
 
 
-def _picked(subject: str, history: History, keep: Sequence[int], fallen: Iterable[str]) -> History:
+def _picked(history: History, keep: Sequence[int], fallen: frozenset[str], shown: Sequence[int]) -> History:
+    """Some events of a history, and some of what was shown."""
     index = np.array(keep, np.int64)
-    return History(
-        subject,
-        history.ts[index],
-        history.kind[index],
-        [history.item[n] for n in keep],
-        history.value[index],
-        [history.event_id[n] for n in keep],
-        frozenset(fallen),
-        history.shown_item,
-        history.shown_ts,
+    return replace(
+        history,
+        ts=history.ts[index],
+        kind=history.kind[index],
+        item=[history.item[n] for n in keep],
+        value=history.value[index],
+        event_id=[history.event_id[n] for n in keep],
+        older_items=fallen,
+        shown_item=[history.shown_item[n] for n in shown],
+        shown_ts=history.shown_ts[np.array(shown, np.int64)],
     )
-
-
-def _with_shown(history: History, source: History, keep: Sequence[int]) -> History:
-    """A history with some of what was shown in another one."""
-    item, ts = [source.shown_item[n] for n in keep], source.shown_ts[np.array(keep, np.int64)]
-    return replace(history, shown_item=item, shown_ts=ts)
 
 
 def _order(moments: Sequence[npt.NDArray[np.int64]]) -> list[int] | None:
@@ -260,10 +265,17 @@ def _order(moments: Sequence[npt.NDArray[np.int64]]) -> list[int] | None:
     return place.tolist()  # type: ignore[no-any-return]
 
 
-def _merged(subject: str, parts: Sequence[History], limit: int) -> History | None:
-    """Several histories as one, oldest first, the newest ``limit`` events; None where two share a moment."""
+def _merged(parts: Sequence[History], limit: int) -> History | None:
+    """Several histories as one of the last's subject, oldest first, the newest ``limit`` events.
+
+    None where two share a moment.
+    """
+    order = _order([part.ts for part in parts])
+    shown = _order([part.shown_ts for part in parts])
+    if order is None or shown is None:
+        return None
     whole = History(
-        subject,
+        parts[-1].subject,
         np.concatenate([part.ts for part in parts]),
         np.concatenate([part.kind for part in parts]),
         [item for part in parts for item in part.item],
@@ -273,14 +285,6 @@ def _merged(subject: str, parts: Sequence[History], limit: int) -> History | Non
         [item for part in parts for item in part.shown_item],
         np.concatenate([part.shown_ts for part in parts]),
     )
-    order = _order([part.ts for part in parts])
-    shown = _order([part.shown_ts for part in parts])
-    if order is None or shown is None:
-        return None
-    whole = _picked(subject, whole, order, whole.older_items)
-    whole = _with_shown(whole, whole, shown[-HISTORY_SHOWN:])
     drop = max(len(order) - limit, 0)
-    if not drop:
-        return whole
-    fallen = _picked(subject, whole, range(drop), whole.older_items).seen
-    return _picked(subject, whole, range(drop, len(order)), fallen)
+    fallen = _picked(whole, order[:drop], whole.older_items, ()).seen if drop else whole.older_items
+    return _picked(whole, order[drop:], fallen, shown[-HISTORY_SHOWN:])

@@ -70,11 +70,11 @@ class EventReader:
         self, subject: str, columns: Sequence[str], *, since: int | None = None, as_of: int | None = None
     ) -> pa.Table:
         """One person's events, ordered, with those of the guests they turned out to be."""
-        names = [subject, *self._identities.guests(subject)]
+        linked = self._identities.linked(subject, as_of)
         parts = [
-            self.bucket(bucket_of(name), columns, since=since, as_of=as_of, subject=name) for name in names
+            self.bucket(bucket_of(name), columns, since=since, as_of=as_of, subject=name)
+            for name in {subject, *linked}
         ]
-        linked = {name: self._identities.owners(name, as_of) for name in names}
         table = renamed(pa.concat_tables(parts), linked)
         return sort_events(table.filter(pc.equal(table["subject"], subject)))
 
