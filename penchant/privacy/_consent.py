@@ -6,7 +6,6 @@ People are named by a keyed hash, so the file holds no id. It is read again when
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import os
 import secrets
@@ -32,6 +31,7 @@ CREATE INDEX choices_person ON choices (person, ts);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 Rule = Literal["opt_out", "opt_in"]
+_Chosen = dict[str, tuple[bool, Micros]]  # by purpose: whether it is granted, and since when
 
 
 class Choice(Noun, frozen=True):
@@ -67,20 +67,26 @@ class ConsentBook:
         self._mark: tuple[int, int] | None = None
         self._looked = 0.0
         self._key = b""
-        self._state: dict[bytes, dict[str, tuple[bool, Micros]]] = {}
+        self._state: dict[bytes, _Chosen] = {}
         self._refresh()
 
     # -- asking -------------------------------------------------------------------------------------------
 
     def allows(self, subject: str, purpose: Purpose) -> bool:
         """Whether a person's data may serve a purpose, by their newest choice."""
-        self._look()
-        chosen = self._state.get(self.person(subject), {}) if self._state else {}
-        return chosen[purpose][0] if purpose in chosen else self.rule == "opt_out"
+        return self._holds(self._chosen(subject), purpose)
 
     def allowed(self, subject: str) -> list[Purpose]:
         """All purposes that a person allows."""
-        return [purpose for purpose in PURPOSES if self.allows(subject, purpose)]
+        chosen = self._chosen(subject)
+        return [purpose for purpose in PURPOSES if self._holds(chosen, purpose)]
+
+    def _chosen(self, subject: str) -> _Chosen:
+        self._look()
+        return self._state.get(self.person(subject), {}) if self._state else {}
+
+    def _holds(self, chosen: _Chosen, purpose: Purpose) -> bool:
+        return chosen[purpose][0] if purpose in chosen else self.rule == "opt_out"
 
     @property
     def trivial(self) -> bool:
@@ -126,12 +132,11 @@ class ConsentBook:
 
     def state_of(self, subject: str, purposes: Collection[Purpose], *, ts: Micros, source: str) -> None:
         """Note what a person allowed in all at some time, where that is news: other than what holds, and later."""
-        self._look()
-        chosen = self._state.get(self.person(subject), {}) if self._state else {}
+        chosen = self._chosen(subject)
         late = {purpose for purpose, (_, since) in chosen.items() if since >= ts}
         for granted in (True, False):
-            news = [p for p in PURPOSES if (p in purposes) == granted and self.allows(subject, p) != granted]
-            self.choose(subject, set(news) - late, granted=granted, ts=ts, source=source)
+            news = {p for p in PURPOSES if (p in purposes) == granted and self._holds(chosen, p) != granted}
+            self.choose(subject, news - late, granted=granted, ts=ts, source=source)
 
     def forget(self, subject: str) -> int:
         """Remove a person's choices for good; returns how many there were."""
@@ -178,7 +183,7 @@ class ConsentBook:
 
     def person(self, subject: str) -> bytes:
         """Who somebody is in the file."""
-        return hmac.new(self._key, subject.encode(), hashlib.sha256).digest()[:16]
+        return hmac.digest(self._key, subject.encode(), "sha256")[:16]
 
     def _look(self) -> None:
         if time.monotonic() - self._looked >= _LOOK_EVERY:
@@ -197,7 +202,7 @@ class ConsentBook:
     def _refresh(self) -> None:
         with self._lock:
             mark = self._stamp()
-            state: dict[bytes, dict[str, tuple[bool, Micros]]] = {}
+            state: dict[bytes, _Chosen] = {}
             if mark is not None:
                 with self._open() as db:
                     for person, purpose, granted, ts in db.execute(
