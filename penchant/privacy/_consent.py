@@ -140,7 +140,7 @@ class ConsentBook:
 
     def forget(self, subject: str) -> int:
         """Remove a person's choices for good; returns how many there were."""
-        return self.forget_people([self.person(subject)]) if self._path.exists() else 0
+        return self.forget_people([self.person(subject)])
 
     def forget_people(self, people: Collection[bytes]) -> int:
         """Remove the choices of some people, by who they are in the file; returns how many there were."""
@@ -182,8 +182,10 @@ class ConsentBook:
             ) from error
 
     def person(self, subject: str) -> bytes:
-        """Who somebody is in the file."""
-        return hmac.digest(self._key, subject.encode(), "sha256")[:16]
+        """Who somebody is in the file; no bytes while there is none, for its key comes with it."""
+        if not self._key:
+            self._refresh()  # another process may just have made it
+        return hmac.digest(self._key, subject.encode(), "sha256")[:16] if self._key else b""
 
     def _look(self) -> None:
         if time.monotonic() - self._looked >= _LOOK_EVERY:

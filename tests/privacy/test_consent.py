@@ -76,6 +76,14 @@ def test_the_file_holds_no_id_and_forgets(book: ConsentBook) -> None:
     assert book.allows("ann@example.com", "analytics")
 
 
+def test_nobody_is_named_without_the_key_of_the_file(book: ConsentBook) -> None:
+    assert book.person("ann@example.com") == b""
+    assert book.forget("ann@example.com") == book.forget_people([b""]) == 0
+    ConsentBook(book._path, "opt_out").choose("u1", ["analytics"], granted=False, ts=10, source="banner")
+    assert book.forget("u1") == 1  # at once: the file is of another process
+    assert book.history("u1") == []
+
+
 def test_newer_and_damaged_files_are_refused(book: ConsentBook) -> None:
     book.choose("u1", ["analytics"], granted=False, ts=10, source="banner")
     db = sqlite3.connect(book._path)
