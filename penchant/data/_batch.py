@@ -115,12 +115,13 @@ def _with_shown(history: History) -> History:
     """The history with what was shown in its place among the events, as it lies in a snapshot."""
     if not history.shown_item:
         return history
-    order = np.argsort(np.concatenate([history.ts, history.shown_ts]), kind="stable")
+    ts = np.concatenate([history.ts, history.shown_ts])
+    order = np.argsort(ts, kind="stable")
     more = len(history.shown_item)
     item = [*history.item, *history.shown_item]
     return replace(
         history,
-        ts=np.concatenate([history.ts, history.shown_ts])[order],
+        ts=ts[order],
         kind=np.concatenate([history.kind, np.full(more, _IMPRESSION, np.uint8)])[order],
         item=[item[place] for place in order],
         value=np.concatenate([history.value, np.full(more, np.nan, np.float32)])[order],
