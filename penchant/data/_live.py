@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -45,11 +46,7 @@ def check_event(event: Event, settings: Settings, now: int) -> Event:
         >>> check_event(view, Settings(), now=1_720_000_000_000_000).user_id
         'u1'
     """
-    row = event_fields(event)
-    _judge(row, settings, now, event)
-    own = {n: row[n] for n in ("ts", "value", "quantity", *ID_COLUMNS)}
-    kept = {n: getattr(event, n) for n in ("currency", "query", "text", "position", "consent", "props")}
-    return Event(kind=EventKind(row["kind"]), **own, **kept)
+    return _judged(event_fields(event), msgspec.structs.asdict(event), settings, now)
 
 
 def check_draft(row: dict[str, Any], settings: Settings, now: int) -> Event:
@@ -58,32 +55,32 @@ def check_draft(row: dict[str, Any], settings: Settings, now: int) -> Event:
     Raises:
         InputError: It breaks a rule.
     """
-    _judge(row, settings, now, row)
-    own = {n: row[n] for n in ("ts", "value", "quantity", *ID_COLUMNS)}
-    kept = {n: row[n] for n in ("currency", "query", "text", "position")}
     consent = None if row["consent"] is None else [p for p in row["consent"].split(",") if p]
     props = None if row["props"] is None else msgspec.json.decode(row["props"])
-    return Event(kind=EventKind(row["kind"]), **own, **kept, consent=consent, props=props)
+    return _judged(row, {**row, "consent": consent, "props": props}, settings, now)
 
 
-def _judge(row: dict[str, Any], settings: Settings, now: int, given: Event | dict[str, Any]) -> None:
-    """Refuse a row that breaks a rule, or complete it."""
+def _judged(row: dict[str, Any], given: Mapping[str, Any], settings: Settings, now: int) -> Event:
+    """Refuse a row that breaks a rule, or complete it; what no rule changes stays as it was ``given``."""
     if row["ts"] is None:
         row["ts"] = now
     limits = limits_of(settings, now)
     broken = first_broken(row, limits)
     if broken is not None:
-        raise _refusal(broken, row, given)
+        raise _refusal(broken, given)
     if returns(row, limits):
         row["kind"] = "refund"
         row["quantity"] = abs(row["quantity"])
         row["value"] = None if row["value"] is None else abs(row["value"])
     row["event_id"] = row["event_id"] or content_id(row)
+    own = {n: row[n] for n in ("ts", "value", "quantity", *ID_COLUMNS)}
+    kept = {n: given[n] for n in ("currency", "query", "text", "position", "consent", "props")}
+    return Event(kind=EventKind(row["kind"]), **own, **kept)
 
 
 def event_fields(event: Event) -> dict[str, Any]:
     """A live event in the columns of a draft: ids normalised, consent and properties as text."""
-    row: dict[str, Any] = {name: getattr(event, name) for name in event.__struct_fields__}
+    row = msgspec.structs.asdict(event)
     row["kind"] = str(event.kind)
     row["fault"] = None
     for name in ID_COLUMNS:
@@ -99,13 +96,9 @@ def event_fields(event: Event) -> dict[str, Any]:
     return row
 
 
-def _refusal(rule: Rule, row: dict[str, Any], given: Event | dict[str, Any]) -> InputError:
+def _refusal(rule: Rule, given: Mapping[str, Any]) -> InputError:
     field = _PATHS.get(rule.code, rule.field)
-    value = (
-        (given.get(field) if isinstance(given, dict) else getattr(given, field, None))
-        if field in {"kind", "ts", "value", "quantity", "currency", "position"}
-        else None
-    )
+    value = given[field] if field in {"kind", "ts", "value", "quantity", "currency", "position"} else None
     if isinstance(value, float) and not math.isfinite(value):
         value = str(value)
     path = f"$.{field}" if field and field != "detail" else "$"
