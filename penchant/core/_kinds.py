@@ -45,7 +45,7 @@ SEQUENCE_KINDS = TARGET_KINDS | {"cart_remove", "refund", "checkout"}
 # These say what a person wants of us, and are no behaviour: models do not read them.
 WISH_KINDS = frozenset({"not_interested", "preference"})
 # What a model may be asked: what is next of one of these kinds, or of any. The number goes into a batch.
-Target = Literal["any", "click", "view", "wishlist", "cart_add", "purchase", "review"]
+Target = Literal["any", TargetKind]
 ASKED_CODES: dict[Target, int] = {target: KIND_CODES.get(target, 0) for target in get_args(Target)}
 TARGET_CODES: tuple[int, ...] = tuple(sorted(KIND_CODES[kind] for kind in TARGET_KINDS))
 SEQUENCE_CODES: tuple[int, ...] = tuple(sorted(KIND_CODES[kind] for kind in SEQUENCE_KINDS))
