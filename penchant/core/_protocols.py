@@ -331,8 +331,14 @@ class Store(Protocol):
     ) -> pa.Table:
         """Events with since <= ts < as_of, of one bucket or all, ordered by (subject, ts, seq); journal included.
 
-        Events of guests who were identified before ``as_of`` are those of the user they turned out to be. ``subject``
-        asks for one person's only.
+        Events of guests who were identified before ``as_of`` are those of the user they turned out to be.
+
+        Args:
+            bucket: One bucket, or None for all.
+            subject: One person, or None for all; not together with ``bucket``.
+            columns: Names of TABLE_SCHEMA; None for all of them.
+            as_of: Only events before this time, in microseconds.
+            since: Only events at or after this time.
         """
         ...
 

@@ -37,15 +37,7 @@ class EventReader:
         as_of: int | None = None,
         since: int | None = None,
     ) -> pa.Table:
-        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``.
-
-        Args:
-            bucket: One bucket, or None for all.
-            subject: One person, or None for all; not together with ``bucket``.
-            columns: Names of TABLE_SCHEMA; None for all of them.
-            as_of: Only events before this time, in microseconds.
-            since: Only events at or after this time.
-        """
+        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``."""
         wanted = list(TABLE_SCHEMA.names if columns is None else columns)
         unknown = [name for name in wanted if name not in TABLE_SCHEMA.names]
         if unknown:

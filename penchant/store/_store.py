@@ -353,15 +353,7 @@ class ShopStore:
         as_of: int | None = None,
         since: int | None = None,
     ) -> pa.Table:
-        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``.
-
-        Args:
-            bucket: One bucket, or None for all.
-            subject: One person, or None for all; not together with ``bucket``.
-            columns: Names of TABLE_SCHEMA; None for all of them.
-            as_of: Only events before this time, in microseconds.
-            since: Only events at or after this time.
-        """
+        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``."""
         _ = self._log  # a closed store answers nothing
         return self._events.scan(bucket=bucket, subject=subject, columns=columns, as_of=as_of, since=since)
 
