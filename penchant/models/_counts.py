@@ -15,7 +15,7 @@ from scipy import sparse
 
 from penchant.core import ASKED_CODES, Bools, Floats, Ints, Run, Scorer, SequenceBatch, Snapshot, Target
 from penchant.data import is_target
-from penchant.models._readings import Reading
+from penchant.models._readings import Reading, uphill
 
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
 CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
@@ -204,18 +204,8 @@ def best_by_validation(
     How fast a history fades differs between shops more than anything else counted models can be told:
     the next of a series follows the last item, the next grocery basket follows them all.
     """
-    best = make(start)
-    if run.validate is None:
-        return best
-    best_figure, place = run.validate(best), values.index(start)
-    for step in (1, -1):
-        moved = False
-        for value in values[place + step :: step] if place + step >= 0 else ():
-            model = make(value)
-            figure = run.validate(model)
-            if figure <= best_figure:
-                break
-            best, best_figure, moved = model, figure, True
-        if moved:
-            break
-    return best
+    validate = run.validate
+    if validate is None:
+        return make(start)
+    found = uphill(lambda tried: validate(make(tried["value"])), {"value": start}, [("value", values)])
+    return make(found["value"])
