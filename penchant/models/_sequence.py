@@ -231,17 +231,23 @@ class Sequence:
                 return item_K, self._newcomers_N[item_K]
             read *= 8
 
+    def _weighed(self, blend: Blend) -> list[tuple[NeighbourModel | Habits, float]]:
+        """The counted models that weigh anything and how much, transitions first, whose weight is the unit."""
+        parts: list[tuple[NeighbourModel | Habits, float | None]] = [
+            (self.neighbours, blend.neighbours_weight),
+            (self.habits, blend.repeats_weight),
+            (self.own, blend.own_weight),
+        ]
+        if self.content is not None:
+            parts.append((self.content.neighbours, self.config.content_weight))
+        return [(self.transitions, 1.0), *((model, weight) for model, weight in parts if weight)]
+
     def _counted_items(
         self, batch: SequenceBatch, blend: Blend
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """``counted`` of one person without its zeros: items in order, and the same figures for each."""
-        parts: list[tuple[NeighbourModel | Habits, float]] = [(self.transitions, 1.0)]
-        parts += [(self.neighbours, blend.neighbours_weight), (self.habits, blend.repeats_weight)]
-        parts += [(self.own, blend.own_weight)]
-        if self.content is not None and self.config.content_weight:
-            parts += [(self.content.neighbours, self.config.content_weight)]
         item_K, amount_K = _added(
-            [(*model.sparse_evidence(batch), weight) for model, weight in parts if weight]
+            [(*model.sparse_evidence(batch), weight) for model, weight in self._weighed(blend)]
         )
         found = item_K, np.maximum(amount_K, np.float32(0.0))  # what was sent back may speak against an item
         borrower_J = self.unmet_J
@@ -256,15 +262,10 @@ class Sequence:
 
     def counted(self, batch: SequenceBatch, blend: Blend) -> npt.NDArray[np.float32]:
         """What the counts say, before the logarithm: (B, N + 1), at least 0; column 0 is 0."""
-        found_BN = self.rows(self.transitions, batch)
-        if blend.neighbours_weight:
-            found_BN += blend.neighbours_weight * self.rows(self.neighbours, batch)
-        if blend.repeats_weight:
-            found_BN += blend.repeats_weight * self.rows(self.habits, batch)
-        if blend.own_weight:
-            found_BN += blend.own_weight * self.rows(self.own, batch)
-        if self.content is not None and self.config.content_weight:
-            found_BN += self.config.content_weight * self.rows(self.content.neighbours, batch)
+        (first, _), *others = self._weighed(blend)
+        found_BN = self.rows(first, batch)
+        for model, weight in others:
+            found_BN += weight * self.rows(model, batch)
         np.maximum(found_BN, 0.0, out=found_BN)  # what was sent back may speak against an item
         borrower_J = self.unmet_J
         if self.content is not None and len(borrower_J):
