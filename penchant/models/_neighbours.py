@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -152,12 +153,12 @@ class NeighbourModel:
         weight_BT = history_weights(batch, self.config.decay)
         shown_BS: npt.NDArray[np.float64] | None = None
         lifted: list[tuple[npt.NDArray[np.intp], Floats]] = []
-        for target, reading in (getattr(self.config, "readings", None) or {}).items():
+        for target, reading in self._readings.items():
             rows = batch.rows_asked(ASKED_CODES[target])
             if len(rows):
                 weight_BT[rows] = read_weights(batch.take(rows), reading)
                 if reading.lift:
-                    lifted.append((rows, self.share_AN[target] ** reading.lift))
+                    lifted.append((rows, self._lift_AN[target]))
                 weight = reading.kinds.get("impression", 0.0)
                 if weight and batch.shown_BS is not None and batch.shown_age_BS is not None:
                     shown_BS = np.zeros(batch.shown_BS.shape) if shown_BS is None else shown_BS
@@ -167,6 +168,16 @@ class NeighbourModel:
         shown_BS *= batch.shown_BS > 0
         item_BW = np.concatenate([batch.item_BT, batch.shown_BS], axis=1)
         return item_BW, np.concatenate([weight_BT, shown_BS], axis=1), lifted
+
+    @property
+    def _readings(self) -> Readings:
+        return getattr(self.config, "readings", None) or {}
+
+    @cached_property
+    def _lift_AN(self) -> dict[Target, npt.NDArray[np.float32]]:
+        """What multiplies the scores of the items, (N + 1,), by what is asked for; answers need it every time."""
+        lifts = {target: reading.lift for target, reading in self._readings.items() if reading.lift}
+        return {target: self.share_AN[target] ** lift for target, lift in lifts.items()}
 
     def evidence(self, batch: SequenceBatch) -> npt.NDArray[np.float32]:
         """What the history alone says: (B, N + 1), column 0 is 0."""
