@@ -231,18 +231,7 @@ def plot_calibration(tags: Mapping[str, Classification]) -> bytes | None:
         bins = tags[name].bins if name in tags else []
         if not bins:
             continue
-        came = [b.came for b in bins]
-        axes.errorbar(
-            [b.said for b in bins],
-            [e.value for e in came],
-            yerr=_bars(came),
-            color=colour,
-            marker=marker,
-            ms=5,
-            lw=1.5,
-            elinewidth=1,
-            label=name,
-        )
+        _line(axes, [b.said for b in bins], [b.came for b in bins], name, colour, marker)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
