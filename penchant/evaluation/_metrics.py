@@ -238,6 +238,13 @@ def _asked_of(
     return scores, owner, target, new
 
 
+def _blocks(cases: Cases, batch_size: int | None = None) -> Iterator[Ints]:
+    """Places of the cases, as many at once as given, or as their scores leave room for."""
+    size = batch_size or max(1, min(LARGEST_BATCH, BLOCK_CELLS // (cases.history.num_items + 1)))
+    for begin in range(0, len(cases), size):
+        yield np.arange(begin, min(begin + size, len(cases)))
+
+
 def measured_blocks(
     scorer: Scorer,
     cases: Cases,
@@ -250,10 +257,7 @@ def measured_blocks(
     value_N: npt.NDArray[np.float64] | None = None,
 ) -> Iterator[_Block]:
     """Measure block by block."""
-    width = cases.history.num_items + 1
-    size = batch_size or max(1, min(LARGEST_BATCH, BLOCK_CELLS // width))
-    for begin in range(0, len(cases), size):
-        index = np.arange(begin, min(begin + size, len(cases)))
+    for index in _blocks(cases, batch_size):
         scores, owner, target, new = _asked_of(scorer, cases, index, exclude, repeats, max_length, witness)
         asked = np.bincount(owner, minlength=len(index)) > 0
         if not asked.all():
@@ -335,10 +339,7 @@ def target_ranks(
 ) -> npt.NDArray[np.float64]:
     """Mean rank of every target that may be asked for, from 1, infinite where the scorer cannot rank it: (P,)."""
     found = []
-    num_items = cases.history.num_items
-    size = max(1, min(LARGEST_BATCH, BLOCK_CELLS // (num_items + 1)))
-    for begin in range(0, len(cases), size):
-        index = np.arange(begin, min(begin + size, len(cases)))
+    for index in _blocks(cases):
         scores, owner, target, _ = _asked_of(scorer, cases, index, seen == "exclude", False, max_length)
         better, tied = _ranks.place_targets(scores, owner, target)
         found.append(better + (tied + 1) / 2)
