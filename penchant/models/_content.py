@@ -143,9 +143,7 @@ class Content:
 
     def fading(self, decay: float | None) -> Self:
         """The same with histories that fade otherwise; None leaves them as they are."""
-        if decay is None:
-            return self
-        return replace(self, neighbours=self.neighbours.with_decay(decay), unmet=self.unmet.with_decay(decay))
+        return replace(self, neighbours=self.neighbours.fading(decay), unmet=self.unmet.fading(decay))
 
     @cached_property
     def borrower_J(self) -> npt.NDArray[np.int64]:

@@ -94,7 +94,7 @@ class _Settling:
         trial = msgspec.structs.replace(config, **{k: v for k, v in full.items() if k in open_})
         for name, choices in (("unmet_content_weight", _WEIGHTS), ("content_decay", _DECAYS)):
             if name in open_ and trial.lending:
-                trial = _best(trial, name, choices, lambda t: self._among_unmet(pretended, t))
+                trial = _best(trial, name, choices, lambda t: self._judged(pretended, t, alone=True))
         self._tell(1)
         content = content.fading(trial.content_decay)
         if "content_weight" in open_:
@@ -105,7 +105,7 @@ class _Settling:
         if "lending" in open_:
             shown = [fold.beside(content) for fold in pretended]
             usual = msgspec.structs.replace(trial, lending=open_["lending"])
-            best = _best(usual, "lending", _LENDING, lambda t: self._among_all(shown, t))
+            best = _best(usual, "lending", _LENDING, lambda t: self._judged(shown, t, alone=False))
             trial = self._most_visible(shown, best)
         self._tell(3)
         return content, trial
@@ -171,13 +171,9 @@ class _Settling:
             folds.append(_Pretended(self.live, content.with_unmet(self.content_NC, item_J, rest_N), item_J))
         return folds
 
-    def _among_unmet(self, pretended: list[_Pretended], config: SequenceConfig) -> float:
-        """How well pretended items are told apart: nothing else is ranked."""
-        return float(sum(self._decide(fold.scorer(config, alone=True)) for fold in pretended))
-
-    def _among_all(self, pretended: list[_Pretended], config: SequenceConfig) -> float:
-        """How good lists are that they have to find a place in."""
-        return float(sum(self._decide(fold.scorer(config, alone=False)) for fold in pretended))
+    def _judged(self, pretended: list[_Pretended], config: SequenceConfig, *, alone: bool) -> float:
+        """How well pretended items are told apart, ``alone``; else how good lists are that they have a place in."""
+        return float(sum(self._decide(fold.scorer(config, alone=alone)) for fold in pretended))
 
 
 def _best(
