@@ -20,7 +20,7 @@ from penchant.models._readings import Reading, uphill
 CHUNK_CELLS = 4_000_000  # cells of a dense block of scores: 32 MB of float64
 CHUNK_PAIRS = 4_000_000  # matrix entries gathered at once: 64 MB
 _BEGINNING, _BELIEVED = 10, 20.0  # first events of a person; events that popularity is worth beside them
-_DRAWN = 5  # usual events that every item is given, so that one purchase proves little
+_DRAWN = 5  # usual events that every item is given, so that one purchase or return proves little
 NEGLIGIBLE = 1e-6  # history weights below this share of the newest event's are left out
 
 
@@ -153,7 +153,13 @@ def kind_share(found: Positives, num_items: int, target: Target) -> npt.NDArray[
     event_N = np.bincount(found.item, minlength=num_items + 1)
     mine_N = np.bincount(found.item[found.kind == ASKED_CODES[target]], minlength=num_items + 1)
     usual = max(int(mine_N.sum()), 1) / max(1, int(event_N.sum()))
-    share_N: npt.NDArray[np.float32] = ((mine_N / usual + _DRAWN) / (event_N + _DRAWN)).astype(np.float32)
+    share_N: npt.NDArray[np.float32] = drawn_share(mine_N, event_N, usual).astype(np.float32)
+    return share_N
+
+
+def drawn_share(part_N: Ints, event_N: Ints, usual: float) -> npt.NDArray[np.float64]:
+    """How much of each item's events are of one sort, in units of what is usual, drawn to 1 where events are few."""
+    share_N: npt.NDArray[np.float64] = (part_N / usual + _DRAWN) / (event_N + _DRAWN)
     return share_N
 
 

@@ -21,6 +21,7 @@ from penchant.models._counts import (
     Positives,
     age_weights,
     came_back,
+    drawn_share,
     popularity_prior,
     positive_events,
     positives,
@@ -37,7 +38,6 @@ _FADE = 0.97  # of a history event for each newer one
 _HALF_LIFE = 14.0  # days in which an event comes to count half
 _RECENT = 28 * DAY  # what an item sells in so long, against what it usually does, is its trend
 _FAINT = 1e-3  # so that the logarithm of what has faded stays finite
-_DRAWN = 5  # usual events that every item is given, so that one return proves little
 _CUTS = (0.1, 0.2, 0.3)  # shares of the events after the moments whose next visits are learned from
 _PEOPLE = 2000  # asked at each of these moments
 _ROWS = 256  # people looked at in one piece
@@ -263,8 +263,7 @@ def returns(found: Positives, num_items: int) -> Reals:
     usual = again_N.sum() / max(1, event_N.sum())
     if not usual:
         return np.ones(num_items + 1)
-    share_N: Reals = (again_N / usual + _DRAWN) / (event_N + _DRAWN)
-    return share_N
+    return drawn_share(again_N, event_N, usual)
 
 
 def _weighed(fact_PF: Floats, weights: tuple[float, ...]) -> Reals:
