@@ -17,6 +17,7 @@ from msgspec import Meta
 from scipy import sparse
 
 from penchant.core import Bools, Floats, Ints
+from penchant.models._counts import arrays_of
 from penchant.models._nearest import nearest
 from penchant.models._neighbours import NeighbourModel
 
@@ -186,16 +187,11 @@ class Content:
     @classmethod
     def restore(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Self:
         """Rebuild from ``arrays()``."""
-
-        def part(name: str) -> dict[str, np.ndarray[Any, Any]]:
-            return {
-                key.removeprefix(name + "_"): a for key, a in arrays.items() if key.startswith(name + "_")
-            }
-
         neighbours, unmet = (
-            ContentNeighbours.restore(ContentConfig(), part(name)) for name in ("neighbours", "unmet")
+            ContentNeighbours.restore(ContentConfig(), arrays_of(arrays, start))
+            for start in ("neighbours_", "unmet_")
         )
-        width, lending = neighbours.num_items + 1, part("lending")
+        width, lending = neighbours.num_items + 1, arrays_of(arrays, "lending_")
         data, indices, indptr = (lending[name] for name in ("data", "indices", "indptr"))
         return cls(neighbours, unmet, sparse.csr_array((data, indices, indptr), shape=(width, width)))
 

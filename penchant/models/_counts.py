@@ -173,6 +173,11 @@ def shares_named(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[Target, npt
     return {target: arrays[f"share.{target}"] for target in ASKED_CODES if f"share.{target}" in arrays}
 
 
+def arrays_of(arrays: Mapping[str, np.ndarray[Any, Any]], start: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Those whose names begin so, by what is left of their names."""
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+
+
 def item_blocks(cost_I: Ints | Floats, budget: float) -> Iterator[tuple[int, int]]:
     """Cut item numbers into runs whose summed cost stays near ``budget``, so that memory stays flat."""
     total = np.cumsum(cost_I, dtype=np.float64)

@@ -19,7 +19,7 @@ from scipy import sparse
 from penchant.core import ASKED_CODES, Bools, Floats, Ints, Run, SequenceBatch, Snapshot, Target, VectorIndex
 from penchant.core.errors import ArtifactError, MissingExtra
 from penchant.models._content import Content
-from penchant.models._counts import beginnings
+from penchant.models._counts import arrays_of, beginnings
 from penchant.models._habits import Frequency, FrequencyConfig, Habits, HabitsConfig
 from penchant.models._index import ExactIndex, QuantizedIndex, best_of, distinct, scores_of
 from penchant.models._item_knn import ItemKNN, ItemKNNConfig
@@ -428,22 +428,20 @@ class Sequence:
         Raises:
             ArtifactError: The arrays do not fit each other or the configuration.
         """
-
-        def part(name: str) -> dict[str, np.ndarray[Any, Any]]:
-            return {k.removeprefix(name + "."): a for k, a in arrays.items() if k.startswith(name + ".")}
-
         item_ND = arrays["item_ND"]
         transitions = Transitions.restore(
-            TransitionsConfig(readings=config.transitions_readings), part("transitions")
+            TransitionsConfig(readings=config.transitions_readings), arrays_of(arrays, "transitions.")
         )
-        neighbours = ItemKNN.restore(ItemKNNConfig(readings=config.neighbours_readings), part("neighbours"))
-        habits = Habits.restore(HabitsConfig(), part("habits"))
+        neighbours = ItemKNN.restore(
+            ItemKNNConfig(readings=config.neighbours_readings), arrays_of(arrays, "neighbours.")
+        )
+        habits = Habits.restore(HabitsConfig(), arrays_of(arrays, "habits."))
         own = Frequency.restore(
             FrequencyConfig(readings=config.own_readings),
-            part("own") or _own_history(len(item_ND)),  # earlier models have none
+            arrays_of(arrays, "own.") or _own_history(len(item_ND)),  # earlier models have none
         )
         counted = (transitions, neighbours, habits, own)
-        said = part("content")
+        said = arrays_of(arrays, "content.")
         content = Content.restore(said) if said else None
         trend_N = arrays.get("trend_N", np.zeros_like(arrays["prior_N"]))  # earlier models have none
         learned = {len(item_ND), len(arrays["prior_N"]), len(trend_N)}
@@ -452,7 +450,7 @@ class Sequence:
             sizes.add(content.neighbours.num_items + 1)
         if item_ND.ndim != 2 or item_ND.shape[1] != config.build().width or len(sizes) != 1:
             raise ArtifactError("the model's arrays do not fit its settings", value=str(item_ND.shape))
-        weights, prior_N = part("network"), arrays["prior_N"]
+        weights, prior_N = arrays_of(arrays, "network."), arrays["prior_N"]
         model = cls(config, arrays[ENCODER], item_ND, prior_N, trend_N, *counted, weights, content)
         if INDEX in arrays:
             with suppress(MissingExtra):  # exact search gives the same answers, slower
