@@ -319,17 +319,17 @@ class _Shell:
     def live(self, network: nn.Module, config: SequenceConfig) -> Sequence:
         """The model with the torch network still in it, for validation; unmet items borrow where content is known."""
         item_ND: npt.NDArray[np.float32] = network.items().detach().cpu().numpy()  # type: ignore[operator]
-        none = np.empty(0, np.uint8)
-        parts: tuple[Any, ...] = (none, item_ND, self.prior, self.trend, *self.counted, {}, self.content)
-        return borrowing(_Live(config, *parts, memory=self.memory, network=network))
+        return borrowing(_Live(config, *self._parts(item_ND), memory=self.memory, network=network))
 
     def alone(self, config: SequenceConfig) -> Sequence:
         """The counts without a network."""
         nothing = np.zeros((len(self.prior), 1), np.float32)
+        return _Alone(config, *self._parts(nothing), memory=self.memory)
+
+    def _parts(self, item_ND: npt.NDArray[np.float32]) -> tuple[Any, ...]:
+        """Fields of a ``Sequence`` that has no graph."""
         none = np.empty(0, np.uint8)
-        return _Alone(
-            config, none, nothing, self.prior, self.trend, *self.counted, {}, self.content, memory=self.memory
-        )
+        return none, item_ND, self.prior, self.trend, *self.counted, {}, self.content
 
     def exported(
         self, network: nn.Module, config: SequenceConfig, like: npt.NDArray[np.uint8] | None = None
