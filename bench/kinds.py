@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from penchant.core import KIND_CODES, SECOND, Run, Snapshot, Target, Vocabulary
+from penchant.core import DAY, KIND_CODES, SECOND, Run, Snapshot, Target, Vocabulary
 from penchant.data import Cases, before, is_target, later_cases
 from penchant.evaluation import Evaluation, paired_difference, rank_metrics, validation_metric
 from penchant.testing import snapshot_from_arrays
@@ -25,7 +25,6 @@ from penchant.training import fit_model
 FEWEST, MOST = 20, 1000  # cases of a question: to be asked at all, and of each half
 DWELL = "dwell"  # no kind: the seconds that somebody stayed, as the value of a view
 START = 1_700_000_000 * SECOND
-DAY = 86_400 * SECOND
 
 
 def tmall(folder: Path) -> pd.DataFrame:

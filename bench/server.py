@@ -135,6 +135,10 @@ def serving(
             process.wait(30)
 
 
+def shop_server(shop: Path) -> list[str]:
+    return [sys.executable, "-m", "penchant", "serve", "--shop", str(shop), "--port", "PORT"]
+
+
 def wrk(url: str, script: str, connections: int, seconds: float, process: psutil.Process) -> dict[str, float]:
     """Requests a second, latencies in milliseconds, errors, and milliseconds of CPU that the server took for each."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
@@ -166,8 +170,7 @@ def rss(process: psutil.Process) -> float:
 
 def answers(shop: Path, items: int, seconds: float) -> dict[str, float]:
     """Measure one shop's answers; gives the figures of one connection."""
-    command = [sys.executable, "-m", "penchant", "serve", "--shop", str(shop), "--port", "PORT"]
-    with serving(command) as (url, process):
+    with serving(shop_server(shop)) as (url, process):
         script = RECOMMEND.replace("FILTERS", "")
         wrk(url, script, 1, 1, process)
         one = wrk(url, script, 1, seconds, process)
@@ -188,8 +191,7 @@ def answers(shop: Path, items: int, seconds: float) -> dict[str, float]:
 
 def ingest(shop: Path, seconds: float) -> None:
     """Events in batches of 100 and one by one, all on disk before they are acknowledged."""
-    command = [sys.executable, "-m", "penchant", "serve", "--shop", str(shop), "--port", "PORT"]
-    with serving(command) as (url, process):
+    with serving(shop_server(shop)) as (url, process):
         for events, connections, target in ((100, 4, 20_000), (100, 8, 20_000), (1, 64, 5_000)):
             found = wrk(url, OBSERVE.replace("EVENTS", str(events)), connections, seconds, process)
             show(f"observe, {events} an event list, {connections} connections", found)
@@ -201,8 +203,7 @@ def ingest(shop: Path, seconds: float) -> None:
 
 def soak(shop: Path, minutes: float) -> None:
     """Events and answers side by side, and the memory meanwhile."""
-    command = [sys.executable, "-m", "penchant", "serve", "--shop", str(shop), "--port", "PORT"]
-    with serving(command) as (url, process):
+    with serving(shop_server(shop)) as (url, process):
         sizes = []
         end = time.monotonic() + 60 * minutes
         while time.monotonic() < end:
