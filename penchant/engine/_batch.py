@@ -24,15 +24,13 @@ from penchant.core import (
     TARGET_CODES,
     History,
     Progress,
-    Query,
     bucket_of,
     micros,
-    rng,
 )
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
 from penchant.engine._live import given_away, reasons
-from penchant.engine._offer import allowed, judged, offered, question
+from penchant.engine._offer import allowed, draw_from, judged, offered, question
 from penchant.engine._people import may, no_history, own_name
 from penchant.engine._recount import is_stale, recount
 from penchant.engine._scenarios import as_asked
@@ -282,32 +280,22 @@ def _answer(
     assert request.now is not None
     assert request.seed is not None
     now, seed = micros(request.now), request.seed
-    personal = request.purpose == "personalise"
-    blank = [History(h.subject, h.ts[:0], h.kind[:0], [], h.value[:0], []) for h in histories]
-    people = histories if personal else blank
+    if request.purpose != "personalise":
+        histories = [no_history(history.subject) for history in histories]
     target, by_value = question(shop, ranker, request)
     rule = ranker.answering[target].seen if request.seen == "auto" else request.seen
-    scores_BN = [None] * len(people) if ranker.searches else ranker.scores(people, target)
+    scores_BN = [None] * len(histories) if ranker.searches else ranker.scores(histories, target)
     shared_N = allowed(ranker, request)
     ids = ranker.items.ids
     columns: dict[str, list[object]] = {name: [] for name in ANSWER_SCHEMA.names}
-    for history, score_N in zip(people, scores_BN, strict=True):
+    for history, score_N in zip(histories, scores_BN, strict=True):
         allowed_N = shared_N.copy()
         verdict = judged(shop, ranker, request, history)
         if verdict is not None:
             allowed_N &= verdict.kept_N
         offer = offered(shop, ranker, request, history, allowed_N, rule, score_N, verdict)
         candidates = offer.candidates
-        query = Query(history.subject, now, offer.k, request.surface, request.purpose, seed)
-        drawn = ranker.exploration.choose(
-            candidates,
-            query,
-            rng(seed, history.subject),
-            allowed=request.explore == "auto",
-            by_value=by_value,
-            worth=offer.worth,
-            steer=offer.steer,
-        )
+        drawn = draw_from(ranker, request, history.subject, offer, now, seed, by_value)
         choice = drawn.choice
         chosen_K = candidates.item_N[choice.index_K]
         why = reasons(ranker, history, chosen_K, shop.config.serve.reasons)

@@ -19,13 +19,11 @@ from penchant.core import (
     Floats,
     History,
     PackedCandidates,
-    Query,
     Reason,
     Slate,
     SlateItem,
     Target,
     micros,
-    rng,
     subject_of,
 )
 from penchant.core.errors import InputError, NotFound, PenchantError
@@ -33,7 +31,7 @@ from penchant.data import check_event
 from penchant.engine import _requests as rq
 from penchant.engine._collect import keep_aside, named_columns, reason_of, take
 from penchant.engine._explore import Drawn, hash_of
-from penchant.engine._offer import NOBODY, Offer, allowed, judged, offered, question
+from penchant.engine._offer import NOBODY, Offer, allowed, draw_from, judged, offered, question
 from penchant.engine._pages import next_cursor, shown_before
 from penchant.engine._people import known_person, may, no_history, withheld
 from penchant.engine._refusal import refusal
@@ -242,16 +240,7 @@ def make_slate(
     seed = secrets.randbits(32) if request.seed is None else request.seed
     now = shop.clock() if request.now is None else micros(request.now)
     candidates = offer.candidates
-    query = Query(history.subject, now, offer.k, request.surface, request.purpose, seed)
-    drawn = ranker.exploration.choose(
-        candidates,
-        query,
-        rng(seed, history.subject),
-        allowed=request.explore == "auto",
-        by_value=by_value,
-        worth=offer.worth,
-        steer=offer.steer,
-    )
+    drawn = draw_from(ranker, request, history.subject, offer, now, seed, by_value)
     choice = drawn.choice
     chosen_K = candidates.item_N[choice.index_K]
     offers_K = ranker.guide.offers(offer.plans if drawn.explore else [], chosen_K)
@@ -282,7 +271,7 @@ def make_slate(
         items.insert(slot, given_away(ranker, number, target, score_N))
     slate = Slate(
         recommendation_id=secrets.token_hex(12),
-        ts=query.now,
+        ts=now,
         subject=history.subject,
         items=items,
         policy_id=drawn.policy_id,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penchant.core import Bools, Candidates, Floats, History, SeenRule, Target, micros
+from penchant.core import Bools, Candidates, Floats, History, Query, SeenRule, Target, micros, rng
 from penchant.engine import _requests as rq
+from penchant.engine._explore import Drawn
 from penchant.engine._guide import Plan, RerankSettings
 from penchant.engine._rules import Person, Verdict, Worth, people_fields
 from penchant.engine._serving import Ranker, seen_numbers
@@ -130,6 +131,27 @@ def _joined(some: Candidates, more: Candidates) -> Candidates:
     item_N, first_N = np.unique(np.r_[some.item_N, more.item_N], return_index=True)
     mean_N = np.r_[some.mean_N, more.mean_N][first_N]
     return Candidates(item_N, mean_N, np.zeros_like(mean_N), some.source)
+
+
+def draw_from(
+    ranker: Ranker,
+    request: rq.RecommendRequest,
+    subject: str,
+    offer: Offer,
+    now: int,
+    seed: int,
+    by_value: bool,
+) -> Drawn:
+    """Let the policy fill the slots that are drawn; the same seed and person, the same draw."""
+    return ranker.exploration.choose(
+        offer.candidates,
+        Query(subject, now, offer.k, request.surface, request.purpose, seed),
+        rng(seed, subject),
+        allowed=request.explore == "auto",
+        by_value=by_value,
+        worth=offer.worth,
+        steer=offer.steer,
+    )
 
 
 def _dials(shop: Shop, request: rq.RecommendRequest) -> RerankSettings:
