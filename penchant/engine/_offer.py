@@ -116,14 +116,13 @@ def offered(
             inside_N = allowed_N & ranker.guide.inside(plan)
             more = ranker.candidates(history, inside_N, ranker.guide.settings.candidates, *asked, score_N)
             best = _joined(best, more)
-    raised_N = None if verdict is None else verdict.raised_N
-    if raised_N is not None and len(best.item_N) >= limit and (raised_N & allowed_N).any():
+    worth = None if verdict is None else verdict.worth
+    if worth is not None and len(best.item_N) >= limit and (raised_N := worth.raised_N & allowed_N).any():
         # Of a large catalogue those that a rule lifts are candidates too, although the model would not name them.
-        more = ranker.candidates(history, allowed_N & raised_N, max(limit // 10, request.k), *asked, score_N)
+        more = ranker.candidates(history, raised_N, max(limit // 10, request.k), *asked, score_N)
         best = _joined(best, more)
     steer = ranker.guide.steer(history.subject, history, held_H, plans, best.item_N, _dials(shop, request))
-    worth = None if verdict is None else verdict.worth(best.item_N)
-    return Offer(best, worth, pins, request.k - len(pins), steer, plans)
+    return Offer(best, None if worth is None else worth.of(best.item_N), pins, request.k - len(pins), steer, plans)
 
 
 def _joined(some: Candidates, more: Candidates) -> Candidates:

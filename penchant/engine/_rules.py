@@ -170,11 +170,20 @@ def _nobody(name: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Worth:
-    """What rules say of candidates, for the draw."""
+    """What rules say of items, for the draw."""
 
     factor_N: Floats
     plus_N: Floats
     buried_N: Bools
+
+    def of(self, item_N: Ints) -> Worth:
+        """The same of some of them."""
+        return Worth(self.factor_N[item_N], self.plus_N[item_N], self.buried_N[item_N])
+
+    @property
+    def raised_N(self) -> Bools:
+        """Those that a rule lifts: they become candidates even where the model alone would not name them."""
+        return np.asarray((self.factor_N > 1) | (self.plus_N > 0))
 
     def applied(self, mean_N: Floats, std_N: Floats) -> tuple[Floats, Floats]:
         """Expectations after ``boost`` and ``add``. What is buried is worth less than all the rest."""
@@ -190,29 +199,9 @@ class Verdict:
     """What the rules of an answer say of one person's items."""
 
     kept_N: Bools
-    factor_N: Floats | None  # None: no rule changes what items are worth
-    plus_N: Floats | None
-    buried_N: Bools | None
+    worth: Worth | None  # of all items; None: no rule changes what items are worth
     pins: list[tuple[int, Bools]]  # slot from 0, and which items fit it
     spoken: list[tuple[str, int]]  # each rule, and how many items it concerns
-
-    @property
-    def moves(self) -> bool:
-        """Whether any rule changes what items are worth."""
-        return self.factor_N is not None
-
-    @property
-    def raised_N(self) -> Bools | None:
-        """Items that a rule lifts: they become candidates even where the model alone would not name them."""
-        if self.factor_N is None or self.plus_N is None:
-            return None
-        return np.asarray((self.factor_N > 1) | (self.plus_N > 0))
-
-    def worth(self, item_N: Ints) -> Worth | None:
-        """The same of some candidates."""
-        if self.factor_N is None or self.plus_N is None or self.buried_N is None:
-            return None
-        return Worth(self.factor_N[item_N], self.plus_N[item_N], self.buried_N[item_N])
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,9 +241,8 @@ class RuleBook:
     def judge(self, person: Person) -> Verdict:
         """Apply all rules for one person and moment."""
         kept_N = np.ones(self.rows, np.bool_)
-        moves = any(rule.op in ("boost", "add", "bury") for rule in self._rules)
-        factor_N, plus_N = np.ones(self.rows), np.zeros(self.rows)
-        buried_N = np.zeros(self.rows, np.bool_)
+        moved = self.rows if any(rule.op in ("boost", "add", "bury") for rule in self._rules) else 0
+        factor_N, plus_N, buried_N = np.ones(moved), np.zeros(moved), np.zeros(moved, np.bool_)
         pins: list[tuple[int, Bools]] = []
         spoken: list[tuple[str, int]] = []
         for rule in self._rules:
@@ -278,9 +266,7 @@ class RuleBook:
                     factor_N = np.where(known_N, factor_N * np.clip(amount_N, 0, 1e6), factor_N)
                 else:
                     plus_N = np.where(known_N, plus_N + amount_N, plus_N)
-        if not moves:
-            return Verdict(kept_N, None, None, None, pins, spoken)
-        return Verdict(kept_N, factor_N, plus_N, buried_N, pins, spoken)
+        return Verdict(kept_N, Worth(factor_N, plus_N, buried_N) if moved else None, pins, spoken)
 
 
 def _read(text: str, fields: TableFields, where: str) -> _Rule:

@@ -103,8 +103,8 @@ def search(shop: Shop, serving: Serving, request: rq.SearchRequest) -> rq.Search
     item_K, text_K = item_K.astype(np.int64), text_K.astype(np.float64)
     liked_K = _liking(ranker, history, item_K)
     total_K = text_K + request.personal * liked_K
-    if verdict is not None and (worth := verdict.worth(item_K)) is not None:
-        total_K = worth.applied(total_K, np.zeros(len(item_K)))[0]
+    if verdict is not None and verdict.worth is not None:
+        total_K = verdict.worth.of(item_K).applied(total_K, np.zeros(len(item_K)))[0]
     order = np.argsort(-total_K, kind="stable")[: asked.k]
     note = ranker.note
     if not len(order):
