@@ -9,6 +9,7 @@ import difflib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -90,6 +91,21 @@ def compile_number(node: Node, fields: Fields, where: str, text: str) -> Compile
     return made
 
 
+def combined(kind: Kind, node: Node, parts: Sequence[Compiled], join: Callable[..., Any]) -> Compiled:
+    """What joins the values of some parts; computed at once where none of them depends on the request."""
+
+    def run(context: Context) -> Any:
+        return join(*(part.run(context) for part in parts))
+
+    if all(part.constant for part in parts):
+        return _fixed(kind, run(_nothing), node)
+    return Compiled(kind, run, False, node)
+
+
+def _fixed(kind: Kind, value: Any, node: Node) -> Compiled:
+    return Compiled(kind, lambda _: value, True, node)
+
+
 def _shown(node: Node) -> str:
     return node.value if node.op in ("name", "number") else "it"
 
@@ -123,17 +139,6 @@ class _Compiler:
         made: Compiled = getattr(self, "_" + node.op)(node)
         return made
 
-    def _fixed(self, kind: Kind, value: Any, node: Node) -> Compiled:
-        return Compiled(kind, lambda _: value, True, node)
-
-    def _made(self, kind: Kind, node: Node, parts: Sequence[Compiled], join: Callable[..., Any]) -> Compiled:
-        def run(context: Context) -> Any:
-            return join(*(part.run(context) for part in parts))
-
-        if all(part.constant for part in parts):
-            return self._fixed(kind, run(_nothing), node)
-        return Compiled(kind, run, False, node)
-
     def _error(self, node: Node, message: str, hint: str) -> InputError:
         text = f"{message} at character {node.at + 1}"
         return InputError(text, value=self.text, hint=hint, path=self.where)
@@ -141,10 +146,10 @@ class _Compiler:
     # -- what is written -------------------------------------------------------------------------------
 
     def _number(self, node: Node) -> Compiled:
-        return self._fixed("number", float(node.value), node)
+        return _fixed("number", float(node.value), node)
 
     def _text(self, node: Node) -> Compiled:
-        return self._fixed("text", node.value, node)
+        return _fixed("text", node.value, node)
 
     def _name(self, node: Node) -> Compiled:
         made = self._field(node)
@@ -155,10 +160,10 @@ class _Compiler:
     def _field(self, node: Node) -> Compiled | None:
         name = node.value
         if name in ("true", "false"):
-            return self._fixed("truth", name == "true", node)
+            return _fixed("truth", name == "true", node)
         found = self.fields.column(name)
         if found is not None:
-            return self._fixed(found[0], found[1], node)
+            return _fixed(found[0], found[1], node)
         kind = self.fields.context(name)
         return None if kind is None else Compiled(kind, lambda context: context(name), False, node)
 
@@ -174,49 +179,42 @@ class _Compiler:
 
     # -- yes and no ------------------------------------------------------------------------------------
 
-    def _truths(self, node: Node) -> list[Compiled]:
+    def _parts(self, node: Node, kind: Kind, wrong: str, hint: str) -> list[Compiled]:
+        """The operands, all of one kind; ``wrong`` ends the sentence on one that is not."""
         made = [self.compile(part) for part in node.parts]
         for one in made:
-            if one.kind != "truth":
-                raise self._error(
-                    one.written,
-                    f"{one.written.value or 'this'} is a {one.kind}, not yes or no",
-                    "and, or, not join conditions, such as: price <= 2000",
-                )
+            if one.kind != kind:
+                raise self._error(one.written, f"{one.written.value or 'this'} is a {one.kind}{wrong}", hint)
         return made
 
+    def _truths(self, node: Node) -> list[Compiled]:
+        hint = "and, or, not join conditions, such as: price <= 2000"
+        return self._parts(node, "truth", ", not yes or no", hint)
+
     def _all_of(self, node: Node) -> Compiled:
-        return self._made("truth", node, self._truths(node), lambda *masks: _folded(np.logical_and, masks))
+        return combined("truth", node, self._truths(node), _all)
 
     def _any_of(self, node: Node) -> Compiled:
-        return self._made("truth", node, self._truths(node), lambda *masks: _folded(np.logical_or, masks))
+        return combined("truth", node, self._truths(node), _any)
 
     def _negate(self, node: Node) -> Compiled:
-        return self._made("truth", node, self._truths(node), np.logical_not)
+        return combined("truth", node, self._truths(node), np.logical_not)
 
     # -- numbers ---------------------------------------------------------------------------------------
 
     def _numbers(self, node: Node) -> list[Compiled]:
-        made = [self.compile(part) for part in node.parts]
-        for one in made:
-            if one.kind != "number":
-                raise self._error(
-                    one.written,
-                    f"{one.written.value or 'this'} is a {one.kind}: it cannot be computed with",
-                    "+ - * / take numbers",
-                )
-        return made
+        return self._parts(node, "number", ": it cannot be computed with", "+ - * / take numbers")
 
     def _opposite(self, node: Node) -> Compiled:
-        return self._made("number", node, self._numbers(node), operator.neg)
+        return combined("number", node, self._numbers(node), operator.neg)
 
     def _sum(self, node: Node) -> Compiled:
-        return self._made("number", node, self._numbers(node), _SUMS[node.op])
+        return combined("number", node, self._numbers(node), _SUMS[node.op])
 
     _plus = _minus = _times = _sum
 
     def _over(self, node: Node) -> Compiled:
-        return self._made("number", node, self._numbers(node), _quotient)
+        return combined("number", node, self._numbers(node), _quotient)
 
     # -- comparing -------------------------------------------------------------------------------------
 
@@ -225,15 +223,15 @@ class _Compiler:
 
     def _member(self, node: Node) -> Compiled:
         met = [self._compared(node, node.parts[0], "=", part) for part in node.parts[1:]]
-        return self._made("truth", node, met, lambda *masks: _folded(np.logical_or, masks))
+        return combined("truth", node, met, _any)
 
     def _outsider(self, node: Node) -> Compiled:
-        return self._made("truth", node, [self._member(node)], np.logical_not)
+        return combined("truth", node, [self._member(node)], np.logical_not)
 
     def _compared(self, node: Node, left_node: Node, sign: str, right_node: Node) -> Compiled:
         left, right = self._sides(left_node, right_node)
         if left.kind == "list" and right.kind == "text" and sign in ("=", "~=", "!="):
-            return self._made("truth", node, [left, right], lambda a, b: _has(a, b) ^ (sign == "!="))
+            return combined("truth", node, [left, right], lambda a, b: _has(a, b) ^ (sign == "!="))
         if left.kind != right.kind or left.kind == "list":
             raise self._error(
                 left_node,
@@ -241,13 +239,13 @@ class _Compiler:
                 f"compare a {left.kind} with a {'text' if left.kind == 'list' else left.kind}: {_FITS[left.kind]}",
             )
         if left.kind == "text" and sign in ("=", "!=", "^=", "~="):
-            return self._made("truth", node, [left, right], lambda a, b: _texts(a, sign, b))
+            return combined("truth", node, [left, right], lambda a, b: _texts(a, sign, b))
         if left.kind == "number" and sign in _ORDER:
-            return self._made("truth", node, [left, right], _quiet(_ORDER[sign]))
+            return combined("truth", node, [left, right], _quiet(_ORDER[sign]))
         if left.kind == "number" and sign == "!=":
-            return self._made("truth", node, [left, right], lambda a, b: ~np.equal(a, b))
+            return combined("truth", node, [left, right], lambda a, b: ~np.equal(a, b))
         if left.kind == "truth" and sign in ("=", "!="):
-            return self._made("truth", node, [left, right], operator.eq if sign == "=" else operator.ne)
+            return combined("truth", node, [left, right], operator.eq if sign == "=" else operator.ne)
         raise self._error(
             left_node, f"{sign} does not fit {_shown(left_node)}, a {left.kind}", f"use {_FITS[left.kind]}"
         )
@@ -260,7 +258,7 @@ class _Compiler:
         right = self._field(right_node) if right_node.op == "name" else self.compile(right_node)
         word = left.kind in ("text", "list") and right_node.op in ("name", "number")
         if word and (right is None or right.kind != "text"):
-            right = self._fixed("text", right_node.value, right_node)
+            right = _fixed("text", right_node.value, right_node)
         if right is None:
             raise self._unknown(right_node)
         return left, right
@@ -270,11 +268,12 @@ def _nothing(name: str) -> Any:
     raise AssertionError(f"{name} is not part of the table")
 
 
-def _folded(join: Any, masks: Sequence[Any]) -> Any:
-    found = masks[0]
-    for mask in masks[1:]:
-        found = join(found, mask)
-    return found
+def _all(*masks: Any) -> Any:
+    return reduce(np.logical_and, masks)
+
+
+def _any(*masks: Any) -> Any:
+    return reduce(np.logical_or, masks)
 
 
 def _quiet(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY, KIND_CODES, TARGET_CODES, Bools, Floats, History, Ints, Vocabulary
 from penchant.core.errors import InputError
-from penchant.engine._compile import Compiled, Kind, compile_number, compile_truth
+from penchant.engine._compile import Compiled, Kind, combined, compile_number, compile_truth
 from penchant.engine._expression import parse
 
 if TYPE_CHECKING:
@@ -286,13 +286,7 @@ def _read(text: str, fields: TableFields, where: str) -> _Rule:
         raise InputError("this is no slot", value=node.value, hint=hint, path=where)
     if len(node.parts) > 1:
         when = compile_truth(node.parts[1], fields, where, text)
-        inner, outer = condition, when
-        condition = Compiled(
-            "truth",
-            lambda context: np.logical_and(inner.run(context), outer.run(context)),
-            inner.constant and outer.constant,
-            node,
-        )
+        condition = combined("truth", node, [condition, when], np.logical_and)
     return _Rule("pin", text, condition, slot=int(node.value) - 1)
 
 
