@@ -122,7 +122,9 @@ def offered(
         more = ranker.candidates(history, raised_N, max(limit // 10, request.k), *asked, score_N)
         best = _joined(best, more)
     steer = ranker.guide.steer(history.subject, history, held_H, plans, best.item_N, _dials(shop, request))
-    return Offer(best, None if worth is None else worth.of(best.item_N), pins, request.k - len(pins), steer, plans)
+    return Offer(
+        best, None if worth is None else worth.of(best.item_N), pins, request.k - len(pins), steer, plans
+    )
 
 
 def _joined(some: Candidates, more: Candidates) -> Candidates:

@@ -48,6 +48,23 @@ _CONTEXT: Mapping[str, Kind] = {
 }
 
 
+class _Attributes:
+    """The ``attributes`` of a catalogue, read from their JSON when a field first asks for them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Those of each row."""
+        return [json.loads(raw) if raw else {} for raw in self._table["attributes"].to_pylist()]
+
+    @cached_property
+    def keys(self) -> set[str]:
+        """All names."""
+        return {key for one in self.rows for key in one}
+
+
 class TableFields:
     """The columns of a table as fields; of a catalogue also what follows from them, and keys of ``attributes``.
 
@@ -60,12 +77,21 @@ class TableFields:
         self.table, self.people = table, people
         self.rows = table.num_rows
         self._is_catalog = {"price", "availability", "attributes"} <= set(table.column_names)
+        self._attributes = _Attributes(table)
 
     def about(self, people: Mapping[str, Kind]) -> TableFields:
-        """The same with fields of a request."""
+        """The same, with what was read of it, and fields of a request."""
         found = copy.copy(self)
         found.people = people
         return found
+
+    def mask(self, filters: Sequence[str], where: str = "$.filters") -> Bools:
+        """Tell which rows meet every condition; see ``filter_mask``."""
+        mask = np.ones(self.rows, np.bool_)
+        for text in filters:
+            made = compile_truth(parse(text, where=where), self, where, text)
+            mask &= made.values(_nobody, self.rows).astype(np.bool_)
+        return mask
 
     def column(self, name: str) -> tuple[Kind, Any] | None:
         """Kind and values of a field; None where there is none."""
@@ -74,7 +100,7 @@ class TableFields:
         if name in self.table.column_names and name != "attributes":
             return _typed(self.table[name].combine_chunks())
         key = name.removeprefix("attributes.")
-        return self._attribute(key) if self._is_catalog and key in self._keys else None
+        return self._attribute(key) if self._is_catalog and key in self._attributes.keys else None
 
     def context(self, name: str) -> Kind | None:
         """Kind of a field that the request brings."""
@@ -88,22 +114,14 @@ class TableFields:
         """Names of all fields."""
         names = [name for name in self.table.column_names if name != "attributes"]
         if self._is_catalog:
-            names += [*_DERIVED, *sorted(self._keys)]
+            names += [*_DERIVED, *sorted(self._attributes.keys)]
         if self.people is not None:
             names += [*_CONTEXT, *(f"user.{name}" for name in self.people)]
         return names
 
-    @cached_property
-    def _attributes(self) -> list[dict[str, Any]]:
-        return [json.loads(raw) if raw else {} for raw in self.table["attributes"].to_pylist()]
-
-    @cached_property
-    def _keys(self) -> set[str]:
-        return {key for one in self._attributes for key in one}
-
     def _attribute(self, key: str) -> tuple[Kind, Any]:
         """Numbers where all values are numbers, else texts."""
-        found = [one.get(key) for one in self._attributes]
+        found = [one.get(key) for one in self._attributes.rows]
         if all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in found):
             return "number", np.array([np.nan if v is None else float(v) for v in found])
         texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in found]
@@ -121,7 +139,7 @@ class TableFields:
         return "truth", listed_N & ~out_N
 
     def _discount(self) -> tuple[Kind, Any]:
-        return "number", discounts(self.table, self._attributes)
+        return "number", discounts(self.table, self._attributes.rows)
 
 
 def discounts(table: pa.Table, attributes: Iterable[Mapping[str, Any]]) -> Floats:
@@ -156,12 +174,7 @@ def filter_mask(table: pa.Table, filters: Sequence[str], where: str = "$.filters
     Raises:
         InputError: A condition cannot be read, names an unknown field, or does not fit the field's kind.
     """
-    mask = np.ones(table.num_rows, np.bool_)
-    fields = TableFields(table)
-    for text in filters:
-        made = compile_truth(parse(text, where=where), fields, where, text)
-        mask &= made.values(_nobody, table.num_rows).astype(np.bool_)
-    return mask
+    return TableFields(table).mask(filters, where)
 
 
 def _nobody(name: str) -> Any:

@@ -44,7 +44,7 @@ from penchant.engine._guide import Guide
 from penchant.engine._index import index_note
 from penchant.engine._people import willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
-from penchant.engine._rules import RuleBook, TableFields, filter_mask
+from penchant.engine._rules import RuleBook, TableFields
 from penchant.engine._stock import same_but_for_stock
 from penchant.models import INDEX_ITEMS, best_of, expected_value
 from penchant.policy import Popularity
@@ -81,25 +81,23 @@ class Shelf:
         return self.table["category"].to_pylist()  # type: ignore[no-any-return]
 
     @cached_property
+    def _fields(self) -> TableFields:
+        return TableFields(self.table)
+
+    @cached_property
     def mask(self) -> Callable[[tuple[str, ...]], Bools]:
         """Which item numbers meet some filters; remembered, since surfaces repeat theirs."""
-
-        @lru_cache(maxsize=256)
-        def mask(filters: tuple[str, ...]) -> Bools:
-            return filter_mask(self.table, filters)
-
-        return mask
+        return lru_cache(maxsize=256)(self._fields.mask)
 
     @cached_property
     def rules(self) -> Callable[[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Kind], ...]], RuleBook]:
         """Filters and rules fitted to this catalogue, with the kinds of what is known of people; remembered."""
-        fields = TableFields(self.table)
 
         @lru_cache(maxsize=256)
         def rules(
             filters: tuple[str, ...], rules: tuple[str, ...], people: tuple[tuple[str, Kind], ...]
         ) -> RuleBook:
-            return RuleBook(fields.about(dict(people)), filters, rules)
+            return RuleBook(self._fields.about(dict(people)), filters, rules)
 
         return rules
 
