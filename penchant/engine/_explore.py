@@ -35,7 +35,8 @@ from penchant.core import (
     Slate,
     Vocabulary,
 )
-from penchant.models import company_vectors
+from penchant.engine._attention import BySlot, Cascade, Known
+from penchant.engine._facts import Facts
 from penchant.policy import (
     Best,
     FastCB,
@@ -57,11 +58,7 @@ if TYPE_CHECKING:
 Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
 BY_VALUE = f"value/1+{Best().id}"  # the policy where expected value ranks
 _OPEN = 20_000  # answers whose outcomes are waited for
-_MOST_PAIRS = 2_000_000  # pairs of person and item that item vectors are made from
-_WIDTH = 4  # of item vectors
 _TOO_DEAR = "off: exploring may cost"
-_SLOTS = 50  # whose attention is told apart; those below share the last
-_MOST_LABELS = 8  # of an item; the rarest stay
 
 
 class ExploreSettings(Noun, frozen=True):
@@ -92,6 +89,13 @@ class ExploreSettings(Noun, frozen=True):
     wait_minutes: Annotated[
         int, Meta(ge=1, description="an impression without an outcome by then is a no")
     ] = 60
+    attention: Annotated[
+        Literal["slots", "cascade"],
+        Meta(
+            description="how people look at an answer: each slot so often, whatever becomes of the others, or from the "
+            "top down and perhaps no further after a reward"
+        ),
+    ] = "slots"
     per_day: (
         Annotated[int, Meta(ge=0, description="answers a person and day that may explore; none given: all")]
         | None
@@ -134,18 +138,6 @@ class ExploreSettings(Noun, frozen=True):
         return rule(usual if self.scale is None else self.scale)
 
 
-@dataclass(frozen=True, eq=False)
-class Facts:
-    """What is known of items before any outcome: shared features, their priors, labels, who is fresh."""
-
-    feature_NF: Floats  # (N + 1, F); the last one is filled in for each request: the model's score
-    prior_F: Floats
-    spread_F: Floats
-    label_NL: Ints
-    fresh_N: Bools
-    category_N: list[str | None]
-
-
 @dataclass(eq=False)
 class _Open:
     """An answer whose outcomes may still come."""
@@ -157,34 +149,6 @@ class _Open:
     rewarded: set[str] = field(default_factory=set)
     shown: dict[str, int] = field(default_factory=dict)  # item id -> when
     denied: set[str] = field(default_factory=set)  # learned as a no
-
-
-class _Known:
-    """How likely a reward is known when a no is learned: slots that are looked at less, rewards that come late.
-
-    Both are ratios with as much behind the start, which says that nothing is missed, as twenty rewards would have.
-    """
-
-    def __init__(self) -> None:
-        self._reward_K, self._expected_K = np.full(_SLOTS, 20.0), np.full(_SLOTS, 20.0)
-        self._in_time, self._late = 20, 0
-
-    def seen(self, slot: int) -> float:
-        """Chance that a wanted item in this slot, 0 is the first, has been rewarded by the time of a no."""
-        ratio_K = self._reward_K / self._expected_K
-        looked_at = min(1.0, float(ratio_K[min(slot, _SLOTS - 1)] / ratio_K[0]))
-        return looked_at * self._in_time / (self._in_time + self._late)
-
-    def learned(self, slot: int, chance: float, *, reward: bool, again: bool) -> None:
-        """Compare what was expected in a slot with what came."""
-        at = min(slot, _SLOTS - 1)
-        self._reward_K[at] += reward
-        self._expected_K[at] += 0.0 if again else chance
-
-    def came(self, *, late: bool) -> None:
-        """A reward came, before or after the moment when it was taken for a no."""
-        self._in_time += not late
-        self._late += late
 
 
 class _Ledger:
@@ -238,13 +202,13 @@ class Exploration:
         outcome: Callable[[str, str, bool], None] | None = None,
     ) -> None:
         self.settings, self.items, self.facts = settings, items, facts
-        self.hybrid = Hybrid(facts.prior_F, facts.spread_F, facts.label_NL, facts.fresh_N)
+        self.learner = Hybrid(facts.prior_F, facts.spread_F, facts.label_NL, facts.fresh_N)
         self._outcome = outcome  # told what became of an offer: person, interest, whether it was taken
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
         self._spent: dict[str, tuple[int, int]] = {}  # subject -> (day, answers that explored)
         self._hashes: dict[str, str] = {}  # policy id -> of it with the settings
-        self._known = _Known()
+        self._known = Known(BySlot() if settings.attention == "slots" else Cascade())
         self._ledger = _Ledger()
         self._day: int | None = None  # up to which things have been forgotten
         self._lock = threading.Lock()
@@ -279,8 +243,8 @@ class Exploration:
             feature_NF = self._features(candidates.item_N, standing_N)
             asked = self.settings.rule()
             reach = asked.bonus if isinstance(asked, Best) and asked.bonus else 1.0
-            mean_N, std_N = self.hybrid.expect(query.subject, candidates.item_N, feature_NF, reach)
-            updates = self.hybrid.updates
+            mean_N, std_N = self.learner.expect(query.subject, candidates.item_N, feature_NF, reach)
+            updates = self.learner.updates
             if worth is not None:
                 mean_N, std_N = worth.applied(mean_N, std_N)
             rule, floor = self._exploring(asked, steer, candidates.item_N, mean_N, std_N)
@@ -317,7 +281,7 @@ class Exploration:
         floor, share = self.settings.floor * steer.level, self.settings.fresh_share * steer.level
         may_N = self._may(item_N)
         fresh_N = (
-            self.facts.fresh_N[item_N] & (self.hybrid.shown_N[item_N] < self.settings.fresh_until) & may_N
+            self.facts.fresh_N[item_N] & (self.learner.shown_N[item_N] < self.settings.fresh_until) & may_N
         )
         # Where nothing has a history nothing is fresh: the method itself explores.
         if share and fresh_N.any() and not self.facts.fresh_N[1:].all():
@@ -339,7 +303,7 @@ class Exploration:
         if most is None or not len(mean_N):
             return None
         free_N = np.ones(len(mean_N), np.bool_)
-        p_N = (1 - floor) * rule.begin(mean_N, std_N, self.hybrid.updates)(free_N) + floor / len(mean_N)
+        p_N = (1 - floor) * rule.begin(mean_N, std_N, self.learner.updates)(free_N) + floor / len(mean_N)
         if self._ledger.take(p_N, mean_N, std_N, most):
             return None
         return f"{_TOO_DEAR} {most:.2%} of expected rewards, and {self._ledger.share:.2%} are spent"
@@ -446,18 +410,19 @@ class Exploration:
     def _fade(self, day: int) -> None:
         """Forget for the days that have passed. Only what is observed moves time on, never a request's ``now``."""
         if self.settings.half_life_days is not None and self._day is not None and day > self._day:
-            self.hybrid.forget(0.5 ** ((day - self._day) / self.settings.half_life_days))
+            self.learner.forget(0.5 ** ((day - self._day) / self.settings.half_life_days))
         self._day = day if self._day is None else max(day, self._day)
 
     def _learn(self, answer: _Open, item_id: str, *, reward: bool) -> None:
         number = self.items.number(item_id)
         if number:
+            slot = answer.slot[item_id]
+            rewarded = {answer.slot[other] for other in answer.rewarded if other != item_id}
             feature_F = self._features(np.array([number]), np.array([answer.standing[item_id]]))[0]
-            chance = self.hybrid.learn(
-                answer.subject, number, feature_F, reward, self._known.seen(answer.slot[item_id])
-            )
+            seen = self._known.seen(slot, rewarded)
+            chance = self.learner.learn(answer.subject, number, feature_F, reward, seen)
             again = reward and item_id in answer.denied
-            self._known.learned(answer.slot[item_id], chance, reward=reward, again=again)
+            self._known.looked.learned(slot, rewarded, 0.0 if again else chance, reward)
         if self._outcome is not None and item_id in answer.offers:
             self._outcome(answer.subject, answer.offers[item_id], reward)
 
@@ -546,94 +511,4 @@ def standing_of(score_N: Floats, source: str) -> Floats:
     return np.asarray(np.arcsinh((score_N - score_N.mean()) / spread))
 
 
-def gather_facts(shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: bool) -> Facts:
-    """Read what is known of items: how often people turned to them, in whose company, and their labels.
-
-    Events that name an answer of ours are left out: what they say is learned as an outcome.
-    """
-    person_M, item_M = _pairs(shop, items)
-    rows = len(items) + 1
-    count_N = np.bincount(item_M, minlength=rows).astype(np.float64)
-    fresh_N = count_N == 0
-    columns, prior, spread = [np.ones(rows)], [-1.7], [0.5]
-    if vectors and len(item_M):
-        log_N = np.log1p(count_N)
-        z_N = np.where(fresh_N, 0, (log_N - log_N[~fresh_N].mean()) / max(float(log_N[~fresh_N].std()), 1e-9))
-        # Hermite polynomials: popularity may count for more or less than in proportion.
-        columns += [
-            z_N,
-            np.where(fresh_N, 0, z_N**2 - 1),
-            np.where(fresh_N, 0, z_N**3 - 3 * z_N),
-            fresh_N * 1.0,
-        ]
-        prior += [0.0] * 4
-        spread += [0.2, 0.2, 0.05, 0.5]
-        shape = int(person_M.max()) + 1, rows
-        vector_ND = company_vectors(person_M, item_M, shape, _WIDTH, np.random.default_rng(0), count_N)
-        if vector_ND.shape[1]:
-            vector_ND /= max(float(vector_ND[~fresh_N].std()), 1e-9)
-        columns += list(vector_ND.T)
-        prior += [0.0] * vector_ND.shape[1]
-        spread += [0.2] * vector_ND.shape[1]
-    columns.append(np.zeros(rows))
-    prior.append(0.4)
-    spread.append(0.2)
-    labels, categories = label_numbers(items, catalog), categories_of(items, catalog)
-    return Facts(np.stack(columns, 1), np.array(prior), np.array(spread), labels, fresh_N, categories)
-
-
-def _pairs(shop: Shop, items: Vocabulary) -> tuple[Ints, Ints]:
-    """Who turned to what, at most ``_MOST_PAIRS``: person numbers and item numbers, unattributed events only."""
-    kinds = pa.array(sorted(str(kind) for kind in TARGET_KINDS))
-    persons, found, base, total = [], [], 0, 0
-    for bucket in range(shop.store.num_buckets):
-        table = shop.store.scan(bucket=bucket, columns=["subject", "kind", "item_id", "recommendation_id"])
-        keep = pc.and_(pc.is_in(table["kind"], value_set=kinds), pc.is_null(table["recommendation_id"]))
-        table = table.filter(keep)
-        if not table.num_rows:
-            continue
-        place = pc.index_in(table["item_id"].combine_chunks(), value_set=items.array)
-        item_M = np.asarray(pc.fill_null(pc.add(place, 1), 0), np.int64)
-        subject = table["subject"].combine_chunks().dictionary_encode()
-        persons.append(np.asarray(subject.indices, np.int64)[item_M > 0] + base)
-        found.append(item_M[item_M > 0])
-        base += len(subject.dictionary)
-        total += len(found[-1])
-        if total >= _MOST_PAIRS:
-            break
-    none = np.zeros(0, np.int64)
-    return (np.concatenate(persons), np.concatenate(found)) if persons else (none, none)
-
-
-def categories_of(items: Vocabulary, catalog: pa.Table) -> list[str | None]:
-    """Category path of every item number: N + 1, None where there is none."""
-    found = dict(zip(catalog["id"].to_pylist(), catalog["category"].to_pylist(), strict=True))
-    return [None, *(found.get(item) for item in items.array.to_pylist())]
-
-
-def label_numbers(items: Vocabulary, catalog: pa.Table) -> Ints:
-    """Labels, brand and category of every item as numbers: (N + 1, L), 0 = none; the rarest of each item stay."""
-    texts: list[list[str]] = [[] for _ in range(len(items) + 1)]
-    rows = catalog.select(["id", "labels", "brand", "category"]).to_pylist() if catalog.num_rows else []
-    for row in rows:
-        number = items.number(row["id"])
-        if number:
-            texts[number] = [f"label {t}" for t in row["labels"] or ()]
-            texts[number] += [f"{n} {row[n]}" for n in ("brand", "category") if row[n]]
-    counts: dict[str, int] = {}
-    for mine in texts:
-        for text in set(mine):
-            counts[text] = counts.get(text, 0) + 1
-    shared = sorted(text for text, count in counts.items() if count > 1)
-    number_of = {text: number for number, text in enumerate(shared, 1)}
-    chosen = [
-        sorted({t for t in mine if t in number_of}, key=lambda t: (counts[t], t))[:_MOST_LABELS]
-        for mine in texts
-    ]
-    label_NL = np.zeros((len(texts), max((len(c) for c in chosen), default=0)), np.int64)
-    for number, mine in enumerate(chosen):
-        label_NL[number, : len(mine)] = [number_of[t] for t in mine]
-    return label_NL
-
-
-__all__: Sequence[str] = ["Drawn", "Exploration", "ExploreSettings", "gather_facts"]
+__all__: Sequence[str] = ["Drawn", "Exploration", "ExploreSettings"]

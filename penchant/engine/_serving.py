@@ -39,7 +39,8 @@ from penchant.core.errors import ArtifactError, InputError
 from penchant.data import item_values, live_sequences, sequence_batch
 from penchant.engine._canary import check_model
 from penchant.engine._compile import Kind
-from penchant.engine._explore import Exploration, gather_facts
+from penchant.engine._explore import Exploration
+from penchant.engine._facts import gather_facts
 from penchant.engine._guide import Guide
 from penchant.engine._index import index_note
 from penchant.engine._people import willing
