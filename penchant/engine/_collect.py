@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -13,6 +14,7 @@ from penchant.core import GUEST_PREFIX, WISH_KINDS, Event, Identified
 from penchant.core.errors import InputError, PenchantError
 from penchant.data import Message, read_message
 from penchant.engine import _collect_requests as cr
+from penchant.engine import _requests as rq
 from penchant.engine._people import known_person, own_name, unwanted, withheld
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 CONFLICT = "another event has this id"
 _IDS = ("user_id", "anonymous_id")
-_WITHHELD = "this person allows no purpose: nothing is kept"
-_ERASED = "this person was erased: their events are refused"
+Request = TypeVar("Request")
+Report = TypeVar("Report")
 
 
 def take(
@@ -96,7 +98,7 @@ def collect_all(
     try:
         results = _store(shop, serving, [message for messages in read for message in messages], None)
     except InputError:  # a message that cannot be stored: it fails its own request alone
-        return [_or_error(shop, serving, request) for request in requests]
+        return each_alone(partial(collect, shop, serving), requests)
     except PenchantError as error:
         return [error for _ in requests]
     found: list[cr.CollectReport | PenchantError] = []
@@ -106,11 +108,17 @@ def collect_all(
     return found
 
 
-def _or_error(shop: Shop, serving: Serving, request: cr.CollectRequest) -> cr.CollectReport | PenchantError:
-    try:
-        return collect(shop, serving, request)
-    except PenchantError as error:
-        return error
+def each_alone(
+    answer: Callable[[Request], Report], requests: Sequence[Request]
+) -> list[Report | PenchantError]:
+    """Answer requests one by one; an error stands in the place of its answer."""
+    found: list[Report | PenchantError] = []
+    for request in requests:
+        try:
+            found.append(answer(request))
+        except PenchantError as error:
+            found.append(error)
+    return found
 
 
 def _read(shop: Shop, request: cr.CollectRequest) -> list[Message]:
@@ -221,7 +229,7 @@ def _result(message: Message, words: Sequence[str], clashes: bool) -> cr.Collect
             message_id=message.id, status="conflict", events=counted["stored"], error=hint
         )
     if message.withheld:
-        return cr.CollectResult(message_id=message.id, status="withheld", error=_WITHHELD)
+        return cr.CollectResult(message_id=message.id, status="withheld", error=rq.NOT_STORED["withheld"])
     if message.identified is not None:
         return cr.CollectResult(message_id=message.id, status="identified")
     if message.left_out is not None:
@@ -233,7 +241,7 @@ def _result(message: Message, words: Sequence[str], clashes: bool) -> cr.Collect
             message_id=message.id, status="stored", events=counted["stored"], error=refused
         )
     if counted["erased"]:
-        return cr.CollectResult(message_id=message.id, status="erased", error=_ERASED)
+        return cr.CollectResult(message_id=message.id, status="erased", error=rq.NOT_STORED["erased"])
     if counted["duplicate"]:
         return cr.CollectResult(message_id=message.id, status="duplicate", error=refused)
     return cr.CollectResult(message_id=message.id, status="refused", error=refused)

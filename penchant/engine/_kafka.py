@@ -21,6 +21,7 @@ from penchant.core.errors import InputError, MissingExtra, PenchantError, Storag
 from penchant.engine import _collect_requests as cr
 from penchant.engine import _requests as rq
 from penchant.engine._collect import collect, keep_aside
+from penchant.engine._live import observe
 
 if TYPE_CHECKING:
     from penchant.engine._serving import Serving
@@ -165,10 +166,9 @@ class KafkaSource:
         if error is not None:
             log.error("a message was kept aside after %d tries: %s", _TRIES, type(error).__name__)
             (message,) = messages
-            place = {"props": {"topic": message.topic(), "offset": message.offset()}}
-            keep_aside(self._shop, [(f"it cannot be stored: {type(error).__name__}", place)])
+            self._aside(f"it cannot be stored: {type(error).__name__}", message)
             self._shop.store.append([], positions=_positions(messages))
-            self._count({"refused": 1})
+            self._count(["refused"])
         self.read += len(messages)
 
     def _tried(self, messages: Sequence[Any]) -> Exception | None:
@@ -193,25 +193,20 @@ class KafkaSource:
             value = _value(message)
             if value is None:
                 odd += 1
-                place = {"props": {"topic": message.topic(), "offset": message.offset()}}
-                keep_aside(self._shop, [("the message is not a JSON object", place)])
+                self._aside("the message is not a JSON object", message)
             else:
                 values.append(self._placed(value, message))
-        self._count({"refused": odd})
+        self._count(["refused"] * odd)
         positions = _positions(messages)
-        if self._settings.form != "canonical":
-            request = cr.CollectRequest(form=self._settings.form, messages=values)
-            report = collect(self._shop, self._serving, request, positions)
-            for result in report.results:
-                self._count({result.status: 1})
-            self.stored += report.stored
-            return
-        from penchant.engine._live import observe_at
-
-        observed = observe_at(self._shop, self._serving, rq.ObservedRequest(events=values), positions)
-        for told in observed.results:
-            self._count({told.status: 1})
-        self.stored += observed.stored
+        report: cr.CollectReport | rq.ObserveReport
+        if self._settings.form == "canonical":
+            request = rq.ObservedRequest(events=values)
+            report = observe(self._shop, self._serving, request, positions)
+        else:
+            asked = cr.CollectRequest(form=self._settings.form, messages=values)
+            report = collect(self._shop, self._serving, asked, positions)
+        self._count([result.status for result in report.results])
+        self.stored += report.stored
 
     def _placed(self, value: dict[str, Any], message: Any) -> dict[str, Any]:
         """A message with the id and the time that it lacks: where it lies in Kafka, and when it came there."""
@@ -226,10 +221,13 @@ class KafkaSource:
             value["ts"] = milliseconds * 1000
         return value
 
-    def _count(self, words: dict[str, int]) -> None:
-        for word, number in words.items():
-            if number:
-                self.results[word] = self.results.get(word, 0) + number
+    def _aside(self, why: str, message: Any) -> None:
+        place = {"props": {"topic": message.topic(), "offset": message.offset()}}
+        keep_aside(self._shop, [(why, place)])
+
+    def _count(self, words: Sequence[str]) -> None:
+        for word in words:
+            self.results[word] = self.results.get(word, 0) + 1
 
     def close(self) -> None:
         """Leave the brokers; the next step connects anew."""

@@ -29,7 +29,7 @@ from penchant.core import (
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
-from penchant.engine._collect import keep_aside, named_columns, reason_of, take
+from penchant.engine._collect import each_alone, keep_aside, named_columns, reason_of, take
 from penchant.engine._explore import Drawn, hash_of
 from penchant.engine._offer import NOBODY, Offer, allowed, draw_from, judged, offered, question
 from penchant.engine._pages import next_cursor, shown_before
@@ -55,16 +55,20 @@ _VERBS = {
 }
 
 
-def observe(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.ObserveReport:
-    """Check each event, store the good ones in one fsynced commit, and say what became of each."""
-    checked = _check(shop, request)
-    return _report(shop, checked, take(shop, serving, checked.good, said=checked.said))
-
-
-def observe_at(
-    shop: Shop, serving: Serving, request: rq.ObserveRequest, positions: Mapping[str, int]
+def observe(
+    shop: Shop,
+    serving: Serving,
+    request: rq.ObserveRequest,
+    positions: Mapping[str, int] | None = None,
 ) -> rq.ObserveReport:
-    """The same, and in the same commit how far the events' sources are read with them."""
+    """Check each event, store the good ones in one fsynced commit, and say what became of each.
+
+    Args:
+        shop: Where to.
+        serving: What learns of them.
+        request: The events.
+        positions: How far their source is read with them, stored in the same commit.
+    """
     checked = _check(shop, request)
     return _report(shop, checked, take(shop, serving, checked.good, said=checked.said, positions=positions))
 
@@ -78,7 +82,7 @@ def observe_all(
     try:
         words = take(shop, serving, good, said=[ts for one in checked for ts in one.said])
     except InputError:  # an event that cannot be stored: it fails its own request alone
-        return [_or_error(shop, serving, request) for request in requests]
+        return each_alone(partial(observe, shop, serving), requests)
     except PenchantError as error:
         return [error for _ in requests]
     found: list[rq.ObserveReport | PenchantError] = []
@@ -86,13 +90,6 @@ def observe_all(
         found.append(_report(shop, one, words[: len(one.good)]))
         words = words[len(one.good) :]
     return found
-
-
-def _or_error(shop: Shop, serving: Serving, request: rq.ObserveRequest) -> rq.ObserveReport | PenchantError:
-    try:
-        return observe(shop, serving, request)
-    except PenchantError as error:
-        return error
 
 
 class _Checked(NamedTuple):

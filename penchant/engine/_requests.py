@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-import msgspec
 from msgspec import Meta
 
 from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, Target, subject_of
@@ -13,9 +12,6 @@ from penchant.core.errors import InputError
 from penchant.engine._interest_requests import OwnInterests
 from penchant.engine._operation import POSITIONAL, InFile, OutFile
 from penchant.privacy import Choice
-
-if TYPE_CHECKING:
-    pass
 
 K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
 DEFAULT_K = 10
@@ -167,22 +163,25 @@ class ObservedRequest(ObserveRequest, frozen=True):
     events: Annotated[list[Any], Meta(max_length=_MOST_EVENTS)]
 
 
+EventStatus = Literal["stored", "duplicate", "conflict", "erased", "refused", "withheld"]
+NOT_STORED = {  # why, for the sender
+    "conflict": "another event has this event_id: send a new id",
+    "erased": "this person was erased: their events are refused",
+    "withheld": "this person allows no purpose: nothing is kept",
+}
+
+
 class EventResult(Noun, frozen=True):
     """What became of one event."""
 
     event_id: str | None
-    status: Literal["stored", "duplicate", "conflict", "erased", "refused", "withheld"]
+    status: EventStatus
     error: str | None = None
 
     @classmethod
     def of(cls, event_id: str | None, word: str) -> EventResult:
         """What the store's word about an event means to the sender."""
-        errors = {
-            "conflict": "another event has this event_id: send a new id",
-            "erased": "this person was erased: their events are refused",
-            "withheld": "this person allows no purpose: nothing is kept",
-        }
-        return msgspec.convert({"event_id": event_id, "status": word, "error": errors.get(word)}, cls)
+        return cls(event_id=event_id, status=cast("EventStatus", word), error=NOT_STORED.get(word))
 
 
 class ObserveReport(Noun, frozen=True):
