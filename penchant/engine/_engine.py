@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from penchant.engine._serving import Serving
     from penchant.engine._shop import Shop
     from penchant.engine._webhooks import Deliverer
+
+Answer = TypeVar("Answer")
 
 
 class Engine:
@@ -114,15 +116,10 @@ class Engine:
     def close(self) -> None:
         """Flush and release the shop."""
         with self._opening:
-            for thread in (self._feed, self._deliverer):
-                if thread is not None:
-                    thread.close()
-            if self._keeper is not None:
-                self._keeper.close()
-            if self._watch is not None:
-                self._watch.close()
-            if self._shop is not None:
-                self._shop.close()
+            # Those that write to the shop end before it does.
+            for one in (self._feed, self._deliverer, self._keeper, self._watch, self._shop):
+                if one is not None:
+                    one.close()
             self._shop = self._serving = self._watch = self._keeper = self._feed = self._deliverer = None
 
     def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
@@ -154,6 +151,13 @@ class Engine:
                 log_access(self.path, self.clock, row.name, outcome, time.perf_counter() - started)
 
     @property
+    def _folder(self) -> Path:
+        """The folder that is a shop, or is to become one."""
+        if self.path is None:
+            raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
+        return self.path
+
+    @property
     def shop_path(self) -> Path:
         """The shop's folder, for what needs no open store.
 
@@ -162,12 +166,10 @@ class Engine:
         """
         from penchant.engine._shop import CONFIG
 
-        if self.path is None:
-            raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
-        if not (self.path / CONFIG).exists():
+        if not (self._folder / CONFIG).exists():
             hint = f"run `penchant init {self.path}`"
             raise ShopError("this folder is not a shop", value=str(self.path), hint=hint)
-        return self.path
+        return self._folder
 
     @property
     def shop(self) -> Shop:
@@ -177,9 +179,7 @@ class Engine:
 
             with self._opening:
                 if self._shop is None:
-                    if self.path is None:
-                        raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
-                    self._shop = Shop.open(self.path, readonly=self.readonly, clock=self.clock)
+                    self._shop = Shop.open(self._folder, readonly=self.readonly, clock=self.clock)
         return self._shop
 
     @property
@@ -232,9 +232,7 @@ class Engine:
         """
         from penchant.engine._shop import create_shop
 
-        if self.path is None:
-            raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
-        return create_shop(self.path, request)
+        return create_shop(self._folder, request)
 
     @operation(scope="manage", job=True)
     def ingest(self, request: rq.IngestRequest) -> rq.IngestReport:
@@ -284,22 +282,20 @@ class Engine:
         """
         from penchant.engine._live import observe
 
-        report = observe(self.shop, self.serving, request)
-        self._count([report])
-        return report
+        return self._counted([observe(self.shop, self.serving, request)])[0]
 
     def observe_all(self, requests: Sequence[rq.ObserveRequest]) -> list[rq.ObserveReport | PenchantError]:
         """Answer several ``observe`` requests with one commit; an error stands in the place of its answer."""
         from penchant.engine._live import observe_all
 
-        reports = observe_all(self.shop, self.serving, requests)
-        self._count([report for report in reports if isinstance(report, rq.ObserveReport)])
-        return reports
+        return self._counted(observe_all(self.shop, self.serving, requests))
 
-    def _count(self, reports: Sequence[rq.ObserveReport | cr.CollectReport]) -> None:
-        """Keep count of what became of events."""
+    def _counted(self, answers: list[Answer]) -> list[Answer]:
+        """The same answers, after what became of their events was counted; errors have none."""
+        reports = [one for one in answers if isinstance(one, (rq.ObserveReport, cr.CollectReport))]
         with self._tallying:
             self.tally.update(result.status for report in reports for result in report.results)
+        return answers
 
     @operation(scope="write", reads=cr.CollectedRequest, together="collect_all")
     def collect(self, request: cr.CollectRequest) -> cr.CollectReport:
@@ -311,17 +307,13 @@ class Engine:
         """
         from penchant.engine._collect import collect
 
-        report = collect(self.shop, self.serving, request)
-        self._count([report])
-        return report
+        return self._counted([collect(self.shop, self.serving, request)])[0]
 
     def collect_all(self, requests: Sequence[cr.CollectRequest]) -> list[cr.CollectReport | PenchantError]:
         """Answer several ``collect`` requests with one commit; an error stands in the place of its answer."""
         from penchant.engine._collect import collect_all
 
-        reports = collect_all(self.shop, self.serving, requests)
-        self._count([report for report in reports if isinstance(report, cr.CollectReport)])
-        return reports
+        return self._counted(collect_all(self.shop, self.serving, requests))
 
     @operation(scope="manage", job=True)
     def consume(self, request: cr.ConsumeRequest) -> cr.ConsumeReport:
@@ -609,9 +601,7 @@ class Engine:
         """
         from penchant.engine._backup import restore
 
-        if self.path is None:
-            raise ShopError("this engine has no shop folder", hint="use Engine.open(path)")
-        return restore(self.path, request, self.clock, self.progress)
+        return restore(self._folder, request, self.clock, self.progress)
 
     @operation(scope="govern", job=True)
     def drill(self, request: gr.DrillRequest) -> gr.DrillReport:
