@@ -189,5 +189,5 @@ def predicted_tags(
     """What the tags model says of the person; empty where none is trained."""
     from penchant.engine._tags import predict_person
 
-    model = serving.tags
-    return [] if model is None else predict_person(shop, model, subject, events, k)
+    loaded = serving.tags
+    return [] if loaded is None else predict_person(shop, loaded.model, subject, events, k)

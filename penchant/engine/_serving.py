@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -257,7 +257,7 @@ class Serving:
         self._catalog: pa.Table | None = None
         self._companions: Ranker | None = None
         self._usual: tuple[Any, dict[str, float]] | None = None
-        self._tags: tuple[str, Any] | None = None  # artifact id, model
+        self._beside: dict[str, Any] = {}  # artifacts that serve beside the model, by what they are
         self.counts: tuple[Vocabulary, Counts] | None = None  # of the shelves
         self._meanings: tuple[Shelf, bool, Meanings | None] | None = None
         self.kept = False  # somebody else looks for what is new, so that no request waits for it
@@ -396,19 +396,6 @@ class Serving:
         exploration.replay(self.shop)
         return guide, exploration
 
-    @property
-    def interests(self) -> Any | None:
-        """The artifact of the map of interests that serves; None where there is none, or a damaged one."""
-        from penchant.training import load_artifact
-
-        pointer = read_pointer(self.shop.artifacts)
-        if pointer is None or pointer.interests is None:
-            return None
-        try:
-            return load_artifact(self.shop.artifacts, pointer.interests)
-        except ArtifactError:
-            return None
-
     def _load_companions(self, pointer: Pointer | None) -> Ranker | None:
         if pointer is None or pointer.companions is None:
             return None
@@ -438,18 +425,28 @@ class Serving:
 
     @property
     def tags(self) -> Any | None:
-        """The interest tags that serve, read once for each promotion; None where there are none, or damaged ones."""
+        """The artifact of the interest tags that serve; None where there are none, or damaged ones."""
+        return self._promoted_beside("tags")
+
+    @property
+    def interests(self) -> Any | None:
+        """The artifact of the map of interests that serves; None where there is none, or a damaged one."""
+        return self._promoted_beside("interests")
+
+    def _promoted_beside(self, name: Literal["tags", "interests"]) -> Any | None:
+        """What serves beside the ranking model, read once for each promotion."""
         from penchant.training import load_artifact
 
         pointer = read_pointer(self.shop.artifacts)
-        if pointer is None or pointer.tags is None:
+        artifact_id = None if pointer is None else getattr(pointer, name)
+        if artifact_id is None:
             return None
-        if self._tags is None or self._tags[0] != pointer.tags:
+        if name not in self._beside or self._beside[name].artifact.id != artifact_id:
             try:
-                self._tags = (pointer.tags, load_artifact(self.shop.artifacts, pointer.tags).model)
+                self._beside[name] = load_artifact(self.shop.artifacts, artifact_id)
             except ArtifactError:
                 return None
-        return self._tags[1]
+        return self._beside[name]
 
     def meanings(self, *, heavy: bool) -> Meanings | None:
         """The meanings of the catalogue's texts, read once for each version of it; None where there are none."""
