@@ -13,6 +13,7 @@ from penchant.core import Estimate, Event, EventKind, Floats, Progress, Snapshot
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.data import check_event, is_english
 from penchant.engine import _interest_requests as ir
+from penchant.engine._collect import take
 from penchant.engine._people import may, no_history, withheld
 from penchant.models import encoder_installed, load_encoder
 from penchant.training import save_artifact
@@ -164,11 +165,10 @@ def _keep_wishes(shop: Shop, serving: Serving, request: ir.PreferRequest, wishes
         props=wishes,
     )
     event = check_event(event, shop.config.data, shop.clock())
-    word = "withheld" if withheld(shop, event) else shop.store.append([event])[0]
+    word = "withheld" if withheld(shop, event) else take(shop, serving, [event])[0]
     if word != "stored":
         why = {"withheld": "this person allows nothing to be kept", "erased": "this person was erased"}
         raise InputError(f"the wish was not kept: {why.get(word, word)}", hint="see the operation `consent`")
-    serving.observed([event])
 
 
 def own_interests(shop: Shop, serving: Serving, subject: str) -> ir.OwnInterests | None:
