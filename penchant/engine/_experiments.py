@@ -20,6 +20,7 @@ from penchant.core import DAY, KINDS, Estimate, Floats
 from penchant.core.errors import InputError, NotFound, PenchantError, ShopError
 from penchant.engine import _experiment_requests as xr
 from penchant.engine._experiment_report import experiment_html, in_words
+from penchant.engine._people import NOBODY
 from penchant.evaluation import (
     Terms,
     arm_of,
@@ -299,7 +300,7 @@ class _People:
             new = events.filter(pc.greater_equal(events["ts"], experiment.start_ts))
             first = new.group_by("subject").aggregate([("ts", "min")])
             entered = dict(zip(first["subject"].to_pylist(), first["ts_min"].to_pylist(), strict=True))
-        entered.pop("anon:nobody", None)
+        entered.pop(NOBODY, None)
         people = sorted(entered)
         enter_U = np.array([entered[who] for who in people], np.int64)
         return cls(

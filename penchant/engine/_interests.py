@@ -14,7 +14,7 @@ from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.data import check_event, is_english
 from penchant.engine import _interest_requests as ir
 from penchant.engine._collect import take
-from penchant.engine._people import may, no_history, withheld
+from penchant.engine._people import NOBODY, history_of, may, withheld
 from penchant.models import encoder_installed, load_encoder
 from penchant.training import save_artifact
 
@@ -178,7 +178,7 @@ def own_interests(shop: Shop, serving: Serving, subject: str) -> ir.OwnInterests
     if guide.map is None and person == type(person)():
         return None
     allowed = may(shop, subject, "personalise")
-    history = shop.store.history(subject, shop.config.serve.max_history) if allowed else no_history(subject)
+    history = history_of(shop, subject if allowed else NOBODY)
     held_H = guide.held(history)
     names = () if guide.map is None else guide.map.names
     return ir.OwnInterests(

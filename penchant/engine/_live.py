@@ -24,16 +24,15 @@ from penchant.core import (
     SlateItem,
     Target,
     micros,
-    subject_of,
 )
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
 from penchant.engine._collect import each_alone, keep_aside, named_columns, reason_of, take
 from penchant.engine._explore import Drawn, hash_of
-from penchant.engine._offer import NOBODY, Offer, allowed, draw_from, judged, offered, question
+from penchant.engine._offer import Offer, allowed, draw_from, judged, offered, question
 from penchant.engine._pages import next_cursor, shown_before
-from penchant.engine._people import known_person, may, no_history, withheld
+from penchant.engine._people import asking, history_of, known_person, no_history, withheld
 from penchant.engine._refusal import refusal
 from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
@@ -168,14 +167,10 @@ def _own_id(given: Any) -> str | None:
 
 def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Slate:
     """Answer one person: score, filter, choose, explain, log."""
-    subject = NOBODY
-    if request.user_id or request.anonymous_id:
-        subject = subject_of(request.user_id, request.anonymous_id)
-        if not may(shop, subject, "personalise"):
-            subject = NOBODY
+    subject = asking(shop, request.user_id, request.anonymous_id)
     request = as_asked(shop, request)
     ranker = serving.ranker
-    history = _history(shop, subject, request)
+    history = history_of(shop, subject) if request.purpose == "personalise" else no_history(subject)
     target, by_value = question(shop, ranker, request)
     allowed_N = allowed(ranker, request)
     before = [] if request.cursor is None else shown_before(shop, subject, request.surface, request.cursor)
@@ -214,12 +209,6 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     shown = [*before, *slate.item_ids]
     cursor = next_cursor(shop, subject, request.surface, shown) if more else None
     return msgspec.structs.replace(slate, cursor=cursor, stages=stages)
-
-
-def _history(shop: Shop, subject: str, request: rq.RecommendRequest) -> History:
-    if request.purpose == "personalise" and subject != NOBODY:
-        return shop.store.history(subject, shop.config.serve.max_history)
-    return no_history(subject)
 
 
 def make_slate(

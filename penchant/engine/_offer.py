@@ -11,14 +11,13 @@ from penchant.core import Bools, Candidates, Floats, History, Query, SeenRule, T
 from penchant.engine import _requests as rq
 from penchant.engine._explore import Drawn
 from penchant.engine._guide import Plan, RerankSettings
+from penchant.engine._people import NOBODY
 from penchant.engine._rules import Person, Verdict, Worth, people_fields
 from penchant.engine._serving import Ranker, seen_numbers
 from penchant.policy import Steer
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
-
-NOBODY = "anon:nobody"
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from penchant.privacy import Pseudonyms
 
 Named = TypeVar("Named", bound=msgspec.Struct)
+NOBODY = "anon:nobody"
 _IDS = ("user_id", "anonymous_id")
 
 
@@ -74,6 +75,21 @@ def unwanted(shop: Shop) -> Callable[[str], bool] | None:
 def may(shop: Shop, subject: str, purpose: Purpose) -> bool:
     """Whether a person's data may serve a purpose."""
     return shop.consent.trivial or shop.consent.allows(subject, purpose)
+
+
+def asking(shop: Shop, user_id: str | None, anonymous_id: str | None) -> str:
+    """Whom an answer is for: ``NOBODY`` where nobody is named, or somebody who allows no personal answers."""
+    if not user_id and not anonymous_id:
+        return NOBODY
+    subject = subject_of(user_id, anonymous_id)
+    return subject if may(shop, subject, "personalise") else NOBODY
+
+
+def history_of(shop: Shop, subject: str) -> History:
+    """What models may read of a person; nothing of ``NOBODY``."""
+    if subject == NOBODY:
+        return no_history(subject)
+    return shop.store.history(subject, shop.config.serve.max_history)
 
 
 def no_history(subject: str) -> History:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from penchant.core import DAY
 from penchant.engine import _requests as rq
 from penchant.engine._interests import own_interests
-from penchant.engine._people import may
+from penchant.engine._people import NOBODY, may
 from penchant.engine._serving import Serving
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def profile(shop: Shop, serving: Serving, request: rq.ProfileRequest) -> rq.Prof
 
 def _nothing(shop: Shop) -> pa.Table:
     """The events of somebody who has none."""
-    return personal_events(shop, "anon:nobody").slice(0, 0)
+    return personal_events(shop, NOBODY).slice(0, 0)
 
 
 def personal_events(shop: Shop, subject: str) -> pa.Table:

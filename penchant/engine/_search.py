@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.stats import rankdata
 
-from penchant.core import Encoder, Floats, History, Ints, subject_of
+from penchant.core import Encoder, Floats, History, Ints
 from penchant.core.errors import InputError
 from penchant.data import ContentStore
 from penchant.engine import _requests as rq
 from penchant.engine._content import item_contents
-from penchant.engine._offer import NOBODY, allowed, judged
-from penchant.engine._people import may, no_history
+from penchant.engine._offer import allowed, judged
+from penchant.engine._people import asking, history_of
 from penchant.engine._scenarios import as_asked
 from penchant.engine._search_index import check_query
 from penchant.engine._serving import Ranker, Serving
@@ -72,17 +72,12 @@ def meanings(shop: Shop, table: pa.Table, *, heavy: bool) -> Meanings | None:
 def search(shop: Shop, serving: Serving, request: rq.SearchRequest) -> rq.SearchReport:
     """Find items by their texts, and put first what the person is likely to want."""
     words = check_query(request.query)
-    subject = NOBODY
-    if request.user_id or request.anonymous_id:
-        given = subject_of(request.user_id, request.anonymous_id)
-        subject = given if may(shop, given, "personalise") else NOBODY
+    subject = asking(shop, request.user_id, request.anonymous_id)
     ranker = serving.ranker
     asked = as_asked(
         shop, rq.RecommendRequest(filters=request.filters, scenario=request.scenario, k=request.k)
     )
-    history = no_history(subject)
-    if subject != NOBODY:
-        history = shop.store.history(subject, shop.config.serve.max_history)
+    history = history_of(shop, subject)
     allowed_N = allowed(ranker, asked)
     verdict = judged(shop, ranker, asked, history)
     if verdict is not None:

@@ -43,7 +43,7 @@ from penchant.engine._explore import Exploration
 from penchant.engine._facts import gather_facts
 from penchant.engine._guide import Guide
 from penchant.engine._index import index_note
-from penchant.engine._people import willing
+from penchant.engine._people import history_of, willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
 from penchant.engine._rules import RuleBook, TableFields
 from penchant.engine._stock import same_but_for_stock
@@ -363,7 +363,7 @@ class Serving:
         loaded = load_artifact(self.shop.artifacts, artifact_id)
         model, items = with_newcomers(self.shop, loaded, catalog)
         shelf = shelve(items, catalog, out_of_stock=config.serve.out_of_stock)
-        people = [self.shop.store.history(subject, config.serve.max_history) for subject in list(self.recent)]
+        people = [history_of(self.shop, subject) for subject in list(self.recent)]
         check_model(model, items, artifact_id, people, shelf.offered_N)
         guide, exploration = self._policy(items, catalog, vectors=True, serving=serving)
         return Ranker(
