@@ -8,7 +8,6 @@ shop, so it reads all partitions itself; consumer groups and their rebalancing a
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from penchant.engine import _collect_requests as cr
 from penchant.engine import _requests as rq
 from penchant.engine._collect import collect, keep_aside
 from penchant.engine._live import observe
+from penchant.engine._shop import named
 
 if TYPE_CHECKING:
     from penchant.engine._serving import Serving
@@ -67,7 +67,7 @@ class KafkaSource:
             )
         self._kafka = confluent_kafka
         self._shop, self._serving, self._settings = shop, serving, settings
-        self._options = {name: _secret(value) for name, value in settings.options.items()}
+        self._options = {name: _option(value) for name, value in settings.options.items()}
         self._consumer: Any = None
         self._ends: set[str] = set()
         self._partitions: set[str] = set()
@@ -249,11 +249,8 @@ def _positions(messages: Sequence[Any]) -> dict[str, int]:
     return {source_of(m.topic(), m.partition()): m.offset() + 1 for m in messages}
 
 
-def _secret(value: str) -> str:
-    """A setting, or what the environment variable holds that it names as ``$NAME``."""
-    if not value.startswith("$"):
-        return value
-    found = os.environ.get(value[1:])
+def _option(value: str) -> str:
+    found = named(value)
     if found is None:
         raise InputError("a variable named in [kafka.options] is not set", value=value, hint="export it")
     return found

@@ -75,15 +75,19 @@ class StoreSettings(Noun, frozen=True):
         return Servers(shop, _address("journal", self.journal), _address("live", self.live))
 
 
+def named(setting: str) -> str | None:
+    """A setting, or what the environment variable holds that it names as ``$NAME``; None where that is not set."""
+    return os.environ.get(setting[1:]) if setting.startswith("$") else setting
+
+
 def _address(key: str, given: str) -> str:
-    if not given.startswith("$"):
-        return given
-    if not (found := os.environ.get(given[1:])):
+    found = named(given)
+    if given and not found:
         hint = "set it before penchant starts"
         raise ShopError(
             f"[store] {key} names an environment variable that is not set", value=given[1:], hint=hint
         )
-    return found
+    return found or ""
 
 
 class TrainSettings(Noun, frozen=True):

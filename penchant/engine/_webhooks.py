@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import os
 import secrets
 import sqlite3
 import threading
@@ -26,6 +25,7 @@ import msgspec
 from penchant.core import iso
 from penchant.core.errors import InputError, StorageError
 from penchant.engine import _collect_requests as cr
+from penchant.engine._shop import named
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop, WebhookSettings
@@ -73,9 +73,7 @@ def secret_of(settings: WebhookSettings) -> str:
     Raises:
         InputError: The variable is not set.
     """
-    if not settings.secret.startswith("$"):
-        return settings.secret
-    found = os.environ.get(settings.secret[1:])
+    found = named(settings.secret)
     if not found:
         raise InputError(
             "the variable of a webhook's secret is not set", value=settings.secret, hint="export it"
