@@ -59,6 +59,18 @@ class Vocabulary:
         index: dict[str | None, int] = self._index  # type: ignore[assignment]
         return np.fromiter((index.get(k, 0) for k in keys), np.int64, count=len(keys))
 
+    def numbers_in(self, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        """The same of a column of a table, without making its ids Python's.
+
+        Example:
+            >>> Vocabulary(["a", "b"]).numbers_in(pa.chunked_array([["b", None], ["z"]])).tolist()
+            [2, 0, 0]
+        """
+        import pyarrow.compute as pc
+
+        place = pc.index_in(column.combine_chunks(), value_set=self.array)
+        return np.asarray(pc.fill_null(pc.add(place, 1), 0), np.int64)
+
     def renumbering(self, other: Vocabulary) -> npt.NDArray[np.int64]:
         """Number here of every number of another vocabulary, (its N + 1,); 0 where unknown.
 

@@ -78,8 +78,7 @@ def _pairs(shop: Shop, items: Vocabulary) -> tuple[Ints, Ints]:
         table = table.filter(keep)
         if not table.num_rows:
             continue
-        place = pc.index_in(table["item_id"].combine_chunks(), value_set=items.array)
-        item_M = np.asarray(pc.fill_null(pc.add(place, 1), 0), np.int64)
+        item_M = items.numbers_in(table["item_id"])
         subject = table["subject"].combine_chunks().dictionary_encode()
         persons.append(np.asarray(subject.indices, np.int64)[item_M > 0] + base)
         found.append(item_M[item_M > 0])

@@ -116,7 +116,7 @@ class Guide:
         self._inside: dict[int, Bools] = {}
         self._lock = threading.Lock()
         if drawn is not None and known is not None:
-            place = np.r_[0, known.numbers(items.ids)]
+            place = known.renumbering(items)
             self.member_NL: npt.NDArray[np.int32] = drawn.member_NL[place]
             self.vec_ND: npt.NDArray[np.float32] = drawn.vec_ND[place]
             self._number = {name: g for g, name in enumerate(drawn.names)}

@@ -59,8 +59,7 @@ def count(shop: Shop, items: Vocabulary, now: int) -> Counts:
         table = table.filter(pc.is_in(table["kind"], value_set=kinds))
         if not table.num_rows:
             continue
-        place = pc.index_in(table["item_id"].combine_chunks(), value_set=items.array)
-        item_M = np.asarray(pc.fill_null(pc.add(place, 1), 0), np.int64)
+        item_M = items.numbers_in(table["item_id"])
         ts_M = table["ts"].to_numpy()
         of_late_N += np.bincount(item_M[(ts_M > now - _WEEK) & (ts_M <= now)], minlength=size)
         earlier_M = (ts_M > now - _WEEK - _BEFORE) & (ts_M <= now - _WEEK)
@@ -156,7 +155,7 @@ def _alike(serving: Serving, ranker: Ranker, numbers: list[int]) -> Floats:
         return score_N
     related_N = other.model.related(np.array(theirs)).mean(axis=0)
     if other.items is not ranker.items:
-        place_N = np.r_[0, other.items.numbers(ranker.items.ids)]
+        place_N = other.items.renumbering(ranker.items)
         related_N = np.where(place_N > 0, related_N[place_N], 0.0)
     score_N = np.where(related_N > 0, related_N, -np.inf)
     score_N[numbers] = -np.inf
