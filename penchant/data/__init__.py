@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     )
     from penchant.data._health_view import render_health_html, render_health_text
     from penchant.data._ids import content_id
-    from penchant.data._labels import item_labels
+    from penchant.data._labels import item_labels, numbered_labels
     from penchant.data._live import check_event
     from penchant.data._mapping import Mapping, mappings_from
     from penchant.data._messages import MESSAGE_FORMS, Message, read_message
@@ -133,6 +133,7 @@ _LAZY = {
     "make_snapshot": "_snapshot",
     "mappings_from": "_mapping",
     "minor_units": "_settings",
+    "numbered_labels": "_labels",
     "open_snapshot": "_snapshot",
     "open_source": "_source",
     "parse_money": "_columns",
@@ -208,6 +209,7 @@ __all__ = [
     "minor_units",
     "model_value",
     "next_baskets",
+    "numbered_labels",
     "open_snapshot",
     "open_source",
     "parse_money",

@@ -30,15 +30,35 @@ def item_labels(snapshot: Snapshot, limit: int = 16) -> npt.NDArray[np.int64]:
         >>> item_labels(toy_snapshot([("u", "ale")], categories=paths)).tolist()
         [[0], [2], [0], [2], [1], [1]]
     """
-    item_P, text_P = _pairs(snapshot)
-    rows = snapshot.num_items + 1
+    count = snapshot.num_items
+    return numbered_labels(*_pairs(snapshot), count, limit=limit, most=max(_FEWEST, count // 2))
+
+
+def numbered_labels(
+    item_P: npt.NDArray[np.int64],
+    text_P: npt.NDArray[np.object_],
+    num_items: int,
+    *,
+    limit: int,
+    most: int,
+) -> npt.NDArray[np.int64]:
+    """Number the labels of every item: (N + 1, L) int64, 0 = none, L at most ``limit``, the rarest first.
+
+    Args:
+        item_P: Item numbers.
+        text_P: A label of each.
+        num_items: N.
+        limit: The most labels of one item.
+        most: Items that may share a label; one of more, or of a single item, is left out.
+    """
+    rows = num_items + 1
     if not len(item_P):
         return np.zeros((rows, 0), np.int64)
     names, code_P = np.unique(text_P, return_inverse=True)
     pair_P = np.unique(code_P.astype(np.int64) * rows + item_P)
     code_P, item_P = pair_P // rows, pair_P % rows
     count_K = np.bincount(code_P, minlength=len(names))
-    useful_K = (count_K >= _FEWEST) & (count_K <= max(_FEWEST, snapshot.num_items // 2))
+    useful_K = (count_K >= _FEWEST) & (count_K <= most)
     number_K = np.cumsum(useful_K) * useful_K
     code_P, item_P = code_P[useful_K[code_P]], item_P[useful_K[code_P]]
     order = np.lexsort((code_P, count_K[code_P], item_P))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import TARGET_KINDS, Bools, Floats, Ints, Vocabulary
+from penchant.data import numbered_labels
 from penchant.models import company_vectors
 
 if TYPE_CHECKING:
@@ -98,24 +99,16 @@ def categories_of(items: Vocabulary, catalog: pa.Table) -> list[str | None]:
 
 def label_numbers(items: Vocabulary, catalog: pa.Table) -> Ints:
     """Labels, brand and category of every item as numbers: (N + 1, L), 0 = none; the rarest of each item stay."""
-    texts: list[list[str]] = [[] for _ in range(len(items) + 1)]
     rows = catalog.select(["id", "labels", "brand", "category"]).to_pylist() if catalog.num_rows else []
-    for row in rows:
-        number = items.number(row["id"])
-        if number:
-            texts[number] = [f"label {t}" for t in row["labels"] or ()]
-            texts[number] += [f"{n} {row[n]}" for n in ("brand", "category") if row[n]]
-    counts: dict[str, int] = {}
-    for mine in texts:
-        for text in set(mine):
-            counts[text] = counts.get(text, 0) + 1
-    shared = sorted(text for text, count in counts.items() if count > 1)
-    number_of = {text: number for number, text in enumerate(shared, 1)}
-    chosen = [
-        sorted({t for t in mine if t in number_of}, key=lambda t: (counts[t], t))[:_MOST_LABELS]
-        for mine in texts
+    pairs = [
+        (number, text)
+        for row in rows
+        if (number := items.number(row["id"]))
+        for text in (
+            *(f"label {label}" for label in row["labels"] or ()),
+            *(f"{name} {row[name]}" for name in ("brand", "category") if row[name]),
+        )
     ]
-    label_NL = np.zeros((len(texts), max((len(c) for c in chosen), default=0)), np.int64)
-    for number, mine in enumerate(chosen):
-        label_NL[number, : len(mine)] = [number_of[t] for t in mine]
-    return label_NL
+    item_P = np.array([number for number, _ in pairs], np.int64)
+    text_P = np.array([text for _, text in pairs], object)
+    return numbered_labels(item_P, text_P, len(items), limit=_MOST_LABELS, most=len(items))
