@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from penchant.core import Bools, Floats
 from penchant.policy._rerank import Rerank
-from penchant.policy._rules import Chances, Rule
+from penchant.policy._rules import Chances, Rule, shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +51,7 @@ class Planned:
     def begin(self, mean_N: Floats, std_N: Floats, updates: int) -> Chances:
         """Mix the rule's chances with those of the best candidate of each planned interest."""
         inner = self.rule.begin(mean_N, std_N, updates)
-
-        def chances(free_N: Bools) -> Floats:
-            p_N = inner(free_N)
-            bound_MN = np.where(self.member_MN & free_N, self.bound_N, -np.inf)
-            best_M = bound_MN.argmax(1)
-            weight_M = np.where(np.isfinite(bound_MN.max(1)), self.weight_M, 0.0)
-            total = float(weight_M.sum())
-            if total > 0:
-                p_N = (1 - self.share) * p_N
-                np.add.at(p_N, best_M, self.share * weight_M / total)
-            return p_N
-
-        return chances
+        return shared(inner, self.share, self.member_MN, self.weight_M, self.bound_N)
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,17 +107,31 @@ class Reserved:
     def begin(self, mean_N: Floats, std_N: Floats, updates: int) -> Chances:
         """Mix the rule's chances with the reserved candidate's."""
         inner = self.rule.begin(mean_N, std_N, updates)
+        return shared(inner, self.share, np.isfinite(self.bound_N)[None], np.ones(1), self.bound_N)
 
-        def chances(free_N: Bools) -> Floats:
-            p_N = inner(free_N)
-            bound_N = np.where(free_N, self.bound_N, -np.inf)
-            best = int(np.argmax(bound_N))
-            if np.isfinite(bound_N[best]):
-                p_N = (1 - self.share) * p_N
-                p_N[best] += self.share
-            return p_N
 
-        return chances
+def shared(inner: Chances, share: float, member_MN: Bools, weight_M: Floats, bound_N: Floats) -> Chances:
+    """Chances of which a share is dealt out over groups of candidates: to the best free one of each, by its weight.
+
+    A group of which none is free gives its part to the others; with none left the slot is ``inner``'s alone.
+    """
+
+    bound_MN = np.where(member_MN, bound_N, -np.inf)
+    rows_M = np.arange(len(bound_MN))
+
+    def chances(free_N: Bools) -> Floats:
+        p_N = inner(free_N)
+        free_MN = np.where(free_N, bound_MN, -np.inf)
+        best_M = free_MN.argmax(1)
+        left_M = np.where(np.isfinite(free_MN[rows_M, best_M]), weight_M, 0.0)
+        total = float(left_M.sum())
+        if total > 0:
+            p_N = (1 - share) * p_N
+            for best, part in zip(best_M.tolist(), (share * left_M / total).tolist(), strict=True):
+                p_N[best] += part
+        return p_N
+
+    return chances
 
 
 @dataclass(frozen=True, eq=False)
