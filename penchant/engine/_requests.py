@@ -17,6 +17,9 @@ K = Annotated[int, Meta(ge=1, le=1000, description="how many items")]
 DEFAULT_K = 10
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="seed; same seed, same bits")]
 ItemIds = list[Id]
+Filters = Annotated[
+    list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
+]
 Objective = Literal["interest", "value"]
 ShelfName = Literal[
     "personal", "similar", "bought_together", "buy_again", "trending", "on_sale", "new", "complete_cart"
@@ -218,9 +221,7 @@ class RecommendRequest(Noun, frozen=True):
     ] = []
     allow: Annotated[ItemIds, Meta(description="only these items")] | None = None
     deny: Annotated[ItemIds, Meta(description="none of these items")] = []
-    filters: Annotated[
-        list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
-    ] = []
+    filters: Filters = []
     rules: Annotated[
         list[str], Meta(description="rules of this answer, such as: boost 1.5 when brand = National")
     ] = []
@@ -325,9 +326,7 @@ class SimilarRequest(Noun, frozen=True):
 
     item_id: Annotated[Id, Meta(description="the item", examples=["shoe-7"], extra=POSITIONAL)]
     k: K = 10
-    filters: Annotated[
-        list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
-    ] = []
+    filters: Filters = []
 
 
 class SimilarItem(Noun, frozen=True):
@@ -366,9 +365,7 @@ class SearchRequest(Noun, frozen=True):
         | None
     ) = None
     k: Annotated[K, Meta(description="how many items; none: as the scenario says, else 10")] | None = None
-    filters: Annotated[
-        list[str], Meta(description="conditions on catalogue fields, all must hold, such as: price <= 2000")
-    ] = []
+    filters: Filters = []
     personal: Annotated[
         float, Meta(ge=0, le=10, description="weight of the person's interests beside the text's 1; 0: none")
     ] = 0.3

@@ -15,6 +15,11 @@ from penchant.engine._requests import Seed
 if TYPE_CHECKING:
     from penchant.evaluation import Reliability
 
+Device = Annotated[str, Meta(description="cpu, cuda or auto")]
+SeenAsked = Annotated[
+    SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")
+]
+
 
 class TrainRequest(Noun, frozen=True):
     """Learn from everything stored, choose on a held-out time window, and promote the best."""
@@ -26,10 +31,8 @@ class TrainRequest(Noun, frozen=True):
         "auto"
     )
     seed: Seed = 0
-    device: Annotated[str, Meta(description="cpu, cuda or auto")] = "auto"
-    seen: Annotated[
-        SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")
-    ] = "auto"
+    device: Device = "auto"
+    seen: SeenAsked = "auto"
     promote: Annotated[
         bool, Meta(description="let the best model serve at once, unless the newest events call it worse")
     ] = True
@@ -149,10 +152,8 @@ class TuneRequest(Noun, frozen=True):
     ) = None
     size: Annotated[str, Meta(description="size dial to start from; auto chooses from the data")] = "auto"
     seed: Seed = 0
-    device: Annotated[str, Meta(description="cpu, cuda or auto")] = "auto"
-    seen: Annotated[
-        SeenRule, Meta(description="may answers repeat items the person had? auto asks the data")
-    ] = "auto"
+    device: Device = "auto"
+    seen: SeenAsked = "auto"
     apply: Annotated[
         bool, Meta(description="write the settings found to shop.toml, for every later training")
     ] = False
