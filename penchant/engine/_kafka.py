@@ -8,7 +8,6 @@ shop, so it reads all partitions itself; consumer groups and their rebalancing a
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from penchant.engine import _requests as rq
 from penchant.engine._collect import collect, keep_aside
 from penchant.engine._live import observe
 from penchant.engine._shop import named
+from penchant.engine._worker import Worker
 
 if TYPE_CHECKING:
     from penchant.engine._serving import Serving
@@ -269,14 +269,12 @@ def consume(shop: Shop, serving: Serving, progress: Progress = no_progress) -> c
     )
 
 
-class Feed:
+class Feed(Worker):
     """A thread that reads from Kafka for as long as a server runs; what refuses is tried again, ever less often."""
 
     def __init__(self, shop: Shop, serving: Serving) -> None:
         self.source = KafkaSource(shop, serving)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="penchant-kafka", daemon=True)
-        self._thread.start()
+        super().__init__("kafka")
 
     def _run(self) -> None:
         wait = 0.5
@@ -290,8 +288,3 @@ class Feed:
                 self._stop.wait(wait)
                 wait = min(wait * 2, _LONGEST)
         self.source.close()
-
-    def close(self) -> None:
-        """End the thread after the commit it is at."""
-        self._stop.set()
-        self._thread.join()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from penchant.core.errors import PenchantError
+from penchant.engine._worker import Worker
 
 if TYPE_CHECKING:
     from penchant.engine._serving import Serving
@@ -21,7 +21,7 @@ COMPACT_EVENTS = 20_000  # events in the journal from which it is moved at such 
 COMPACT_AFTER = 3600.0  # seconds after which any events are moved
 
 
-class Keeper:
+class Keeper(Worker):
     """A thread beside a server's requests: none of them waits for a model to load or for the journal to move.
 
     Args:
@@ -31,11 +31,9 @@ class Keeper:
 
     def __init__(self, shop: Shop, serving: Serving) -> None:
         self._shop, self._serving = shop, serving
-        self._stop = threading.Event()
         self._moved = self._looked = time.monotonic()
         serving.kept = True
-        self._thread = threading.Thread(target=self._run, name="penchant-keeper", daemon=True)
-        self._thread.start()
+        super().__init__("keeper")
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK):
@@ -58,6 +56,5 @@ class Keeper:
 
     def close(self) -> None:
         """End the thread after what it is doing."""
-        self._stop.set()
-        self._thread.join()
+        super().close()
         self._serving.kept = False

@@ -14,7 +14,6 @@ import hmac
 import logging
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from penchant.core import iso
 from penchant.core.errors import InputError, StorageError
 from penchant.engine import _collect_requests as cr
 from penchant.engine._shop import named
+from penchant.engine._worker import Worker
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop, WebhookSettings
@@ -171,7 +171,7 @@ def _data(kind: str, response: Any) -> Mapping[str, Any]:
     return plain if isinstance(plain, dict) else {"answer": plain}
 
 
-class Deliverer:
+class Deliverer(Worker):
     """A thread of a server that sends what is in the outbox."""
 
     def __init__(self, shop: Shop) -> None:
@@ -179,9 +179,7 @@ class Deliverer:
 
         self._httpx = httpx
         self._shop, self._outbox = shop, Outbox(shop.path)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="penchant-webhooks", daemon=True)
-        self._thread.start()
+        super().__init__("webhooks")
 
     def _run(self) -> None:
         while not self._stop.wait(_LOOK):
@@ -223,11 +221,6 @@ class Deliverer:
         except (self._httpx.HTTPError, self._httpx.InvalidURL, InputError, ValueError) as error:
             return False, error.message if isinstance(error, InputError) else type(error).__name__
         return (None if answer.status_code == 410 else answer.is_success), f"HTTP {answer.status_code}"
-
-    def close(self) -> None:
-        """End the thread after the message it is at."""
-        self._stop.set()
-        self._thread.join()
 
 
 def webhooks(shop: Shop, request: cr.WebhooksRequest) -> cr.WebhooksReport:
