@@ -5,7 +5,9 @@
     │   ├── UnknownColumns    the file's columns need a mapping                (HTTP 422, exit 2)
     │   ├── UnreadableFile    the file is damaged, empty or of no known form   (HTTP 422, exit 2)
     │   ├── NotFound          the thing named does not exist                   (HTTP 404, exit 2)
-    │   └── InvalidCursor     a cursor that was not made for this request      (HTTP 400, exit 2)
+    │   ├── InvalidCursor     a cursor that was not made for this request      (HTTP 400, exit 2)
+    │   ├── Malformed         what was sent cannot be read at all              (HTTP 400, exit 2)
+    │   └── TooLarge          more was sent than one request may hold          (HTTP 413, exit 2)
     ├── ShopError             the shop folder cannot be used as it is          (HTTP 409, exit 3)
     │   └── ShopBusy          another writer holds it                          (HTTP 409, exit 3)
     ├── StorageError          the disk refused: full, read-only, damaged       (HTTP 507, exit 4)
@@ -98,6 +100,20 @@ class InvalidCursor(InputError):
 
     code = "invalid_cursor"
     status = 400
+
+
+class Malformed(InputError):
+    """What was sent cannot be read at all: it is no JSON, or JSON with two meanings."""
+
+    code = "malformed"
+    status = 400
+
+
+class TooLarge(InputError):
+    """More was sent than one request may hold; in parts it is welcome."""
+
+    code = "too_large"
+    status = 413
 
 
 class ShopError(PenchantError):

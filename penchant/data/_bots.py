@@ -1,4 +1,4 @@
-"""People who are none: rates that no human has."""
+"""People who are none: rates that no human has, and crowds that came for nothing but to praise one product."""
 
 from __future__ import annotations
 
@@ -73,9 +73,63 @@ def bot_subjects(store: Store, settings: Settings) -> frozenset[str]:
     Memory stays flat: one bucket of people at a time.
     """
     found: set[str] = set()
-    for table in buckets(store, ["subject", "ts", "kind"]):
+    bursts = ReviewBursts(settings)
+    for bucket in range(store.num_buckets):
+        table = store.scan(bucket=bucket, columns=["subject", "ts", "kind"])
         found.update(bots_in(table, settings))
-    return frozenset(found)
+        if pc.any(pc.equal(table["kind"], "review")).as_py():
+            bursts.add(store.scan(bucket=bucket, columns=["subject", "ts", "kind", "item_id"]))
+    return frozenset(found | bursts.found().keys())
+
+
+class ReviewBursts:
+    """Finds reviews by accounts made for them: people who bought nothing and turned to nothing but the one item that
+    they reviewed, many of them within an hour.
+
+    Args:
+        settings: How many are a burst.
+
+    Example:
+        >>> people = [f"u{n}" for n in range(20)]
+        >>> log = pa.table({"subject": people, "ts": range(20), "kind": ["review"] * 20, "item_id": ["pushed"] * 20})
+        >>> bursts = ReviewBursts(Settings())
+        >>> bursts.add(log)
+        >>> len(bursts.found()), bursts.found()["u7"]
+        (20, 'one of 20 reviews of pushed within an hour, by people who did nothing else')
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._least = settings.burst_reviews
+        self._first: dict[str, dict[str, int]] = {}  # item -> reviewer -> moment of the first review
+
+    def add(self, events: pa.Table) -> None:
+        """Take note of some people; ``events`` are all of theirs: subject, ts, kind and item_id."""
+        reviews = events.filter(pc.equal(events["kind"], "review"))
+        if not reviews.num_rows:
+            return
+        theirs = events.filter(pc.is_in(events["subject"], value_set=pc.unique(reviews["subject"])))
+        theirs = theirs.append_column("bought", pc.equal(theirs["kind"], "purchase"))
+        people = theirs.group_by("subject").aggregate([("item_id", "count_distinct"), ("bought", "any")])
+        lone = pc.and_(pc.equal(people["item_id_count_distinct"], 1), pc.invert(people["bought_any"]))
+        lone_people = people.filter(lone)["subject"].combine_chunks()
+        for row in reviews.filter(pc.is_in(reviews["subject"], value_set=lone_people)).to_pylist():
+            first = self._first.setdefault(row["item_id"], {})
+            first[row["subject"]] = min(row["ts"], first.get(row["subject"], row["ts"]))
+
+    def found(self) -> dict[str, str]:
+        """Who wrote in a burst, and why it is one: subject -> reason."""
+        told: dict[str, str] = {}
+        for item, first in self._first.items():
+            people = sorted(first, key=first.__getitem__)
+            ts_R = np.sort(np.fromiter(first.values(), np.int64))
+            crowd_R = np.searchsorted(ts_R, ts_R + HOUR, side="right") - np.arange(len(ts_R))
+            done = 0
+            for start in np.flatnonzero(crowd_R >= self._least).tolist():
+                end = start + int(crowd_R[start])
+                why = f"one of {end - start} reviews of {item} within an hour, by people who did nothing else"
+                told |= dict.fromkeys(people[max(start, done) : end], why)
+                done = end
+        return told
 
 
 def buckets(store: Store, columns: list[str]) -> Iterator[pa.Table]:

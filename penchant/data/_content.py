@@ -174,7 +174,8 @@ def _content(content: Content | None) -> str | bytes:
     if not isinstance(content, Path):
         return content or ""
     try:
-        return content.read_bytes() if content.stat().st_size <= _MOST_BYTES else b""
+        regular = content.is_file()  # a device may have no end
+        return content.read_bytes() if regular and content.stat().st_size <= _MOST_BYTES else b""
     except (OSError, ValueError):
         return b""
 

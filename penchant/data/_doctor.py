@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penchant.core import DAY, GUEST_PREFIX, KINDS, TARGET_KINDS, Store, iso
-from penchant.data._bots import HOUR, bots_in, buckets
+from penchant.data._bots import HOUR, ReviewBursts, bots_in, buckets
 from penchant.data._columns import Notes, note_damage
 from penchant.data._doctor_examples import MOST, Examples, refusal_examples
 from penchant.data._doctor_findings import Finding, FunnelStep, Health, finding, hidden
@@ -69,7 +69,7 @@ def diagnose(
         now: Microseconds.
         refusal: Why training would refuse these data; None = it would not.
     """
-    seen = _Seen(now)
+    seen = _Seen(now, settings)
     for table in buckets(store, _COLUMNS):
         seen.add(table, settings)
     seen.counts["late"] = seen.arrivals.late(store)
@@ -110,7 +110,7 @@ def diagnose(
 class _Seen:
     """Everything counted while passing over the buckets."""
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, settings: Settings) -> None:
         self.now = now
         self.events = self.people = self.guests = self.singles = 0
         self.first: int | None = None
@@ -124,6 +124,7 @@ class _Seen:
         self.counts: Counter[str] = Counter()
         self.bots: dict[str, str] = {}
         self.bot_events = 0
+        self.bursts = ReviewBursts(settings)
         self.targets = self.first_times = 0
         self.notes = Notes()
         self.arrivals = _Arrivals()
@@ -151,6 +152,7 @@ class _Seen:
         if bots:
             self.bots.update(bots)
             self.bot_events += pc.sum(pc.is_in(table["subject"], pa.array(list(bots)))).as_py()
+        self.bursts.add(table)
 
     def _people(self, table: pa.Table) -> npt.NDArray[np.int64]:
         encoded = pc.dictionary_encode(table["subject"].combine_chunks())
@@ -299,6 +301,9 @@ def _of_events(seen: _Seen, settings: Settings) -> list[Finding]:
         told = [f"{hidden(s)}: {why}" for s, why in worst]
         told.append(f"all of them: {seen.bot_events:,} events, {seen.bot_events / n:.1%} of the log")
         found.append(finding("bots", len(seen.bots), seen.people, of="people", examples=told))
+    if bursts := seen.bursts.found():
+        told = [f"{why.removeprefix('one of ')}" for why in sorted(set(bursts.values()))[:5]]
+        found.append(finding("review_bursts", len(bursts), seen.people, of="people", examples=told))
     found += _of_times(seen)
     currencies = set(seen.currencies) | ({settings.currency} if settings.currency else set())
     if len(currencies) > 1:

@@ -97,6 +97,12 @@ WORDS: dict[str, Words] = {
         "data.leave_out_bots is true",
         "look at them by their rates; set data.bot_events_per_minute and _per_day to fit your shop",
     ),
+    "review_bursts": Words(
+        "warning",
+        "reviews by people who bought nothing and did nothing else, many of one product within an hour",
+        "accounts made to push a product; they are left out of learning when data.leave_out_bots is true",
+        "look at the products and their reviews; set data.burst_reviews to fit your shop",
+    ),
     "future": Words(
         "warning",
         "events later than now, though within the tolerance",

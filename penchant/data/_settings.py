@@ -69,7 +69,10 @@ class Settings(Noun, frozen=True, dict=True):
     bot_events_per_minute: Annotated[int, Meta(ge=1)] = 120  # browsing events of one person in one minute
     bot_events_per_day: Annotated[int, Meta(ge=1)] = 5000
     bot_hours_per_day: Annotated[int, Meta(ge=1, le=25)] = 23  # hours of one day with events; 25 = never
-    leave_out_bots: bool = True  # flagged bots stay in the log but out of what models learn from
+    burst_reviews: Annotated[int, Meta(ge=2)] = (
+        20  # reviews of an item in an hour by people who did nothing else
+    )
+    leave_out_bots: bool = True  # flagged bots and bursts stay in the log but out of what models learn from
 
     def __post_init__(self) -> None:
         if self.earliest.year < 1 or self.earliest.year > 2200:

@@ -19,6 +19,7 @@ from penchant.data._source_text import TextFile
 BLOCK = 16 << 20
 _MAX_RECORD = 64 << 20
 _MAX_LINES = 200  # a quoted cell that runs over more lines than this is taken for a lost quote
+csv.field_size_limit(_MAX_RECORD)  # of every reader in the process: a cell may fill its record
 _NULLS = ["", "NULL", "null", "\\N", "None"]
 _DATA = re.compile(r"^[-+]?\d|^$|^(true|false|null)$", re.IGNORECASE)
 

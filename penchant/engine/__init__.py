@@ -13,6 +13,7 @@ from penchant.engine._govern_requests import *  # noqa: F403
 from penchant.engine._govern_requests import __all__ as _govern_all
 from penchant.engine._interest_requests import *  # noqa: F403
 from penchant.engine._interest_requests import __all__ as _interests_all
+from penchant.engine._json import check_number, strict_json
 from penchant.engine._operation import OPERATIONS, QUICK, Operation, Scope
 from penchant.engine._replay_requests import *  # noqa: F403
 from penchant.engine._replay_requests import __all__ as _replay_all
@@ -74,6 +75,7 @@ __all__ = [
     "ShopConfig",
     "alternatives",
     "built_in_settings",
+    "check_number",
     "decode_response",
     "error_classes",
     "error_of",
@@ -82,6 +84,7 @@ __all__ = [
     "render_health_text",
     "renamed",
     "renamed_problem",
+    "strict_json",
     "trace_of",
     *_collect_all,
     *_experiments_all,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from penchant.core import Noun
+from penchant.engine._json import check_number
 
 MessageForm = Literal["segment", "ga4", "ga4-measurement", "google-retail", "shopify"]
 MOST_MESSAGES = 10_000  # in one request
@@ -37,7 +38,15 @@ class CollectRequest(Noun, frozen=True):
 class CollectedRequest(CollectRequest, frozen=True):
     """The same request before anybody looked at its messages."""
 
-    messages: Annotated[list[Any], Meta(max_length=MOST_MESSAGES)]
+    messages: list[Any]
+
+    def check(self) -> None:
+        """Refuse more messages than one request may hold.
+
+        Raises:
+            TooLarge: There are more.
+        """
+        check_number(len(self.messages), MOST_MESSAGES, "messages")
 
 
 class CollectResult(Noun, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from penchant.core.errors import InputError
+from penchant.engine._json import strict_json
 from penchant.engine._refusal import refusal
 
 Scope = Literal["write", "serve", "manage", "govern"]
@@ -56,21 +56,14 @@ class Operation:
         """Read a JSON request strictly; an error names the field.
 
         Raises:
-            InputError: The body is not JSON, or a field is unknown, missing or of the wrong type.
+            Malformed: The body is no JSON of one meaning.
+            InputError: A field is unknown, missing or of the wrong type, or a number cannot be kept.
         """
+        given = strict_json(body or b"{}", wide=True)
         try:
-            return _checked(msgspec.json.decode(body or b"{}", type=self.reads or self.request))
+            return _checked(msgspec.convert(given, self.reads or self.request))
         except msgspec.ValidationError as error:
-            given = None
-            with contextlib.suppress(
-                msgspec.DecodeError, RecursionError, UnicodeDecodeError
-            ):  # it may break off
-                given = msgspec.json.decode(body)
             raise refusal(self.name, self.request, error, given) from None
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise InputError(
-                "the request is not valid JSON", value=str(error)[:200], hint="send one JSON object"
-            ) from None
 
     def build(self, **fields: Any) -> msgspec.Struct:
         """Make a request from keyword arguments, converting strictly.

@@ -10,6 +10,7 @@ from msgspec import Meta
 from penchant.core import Estimate, Event, Id, Micros, Noun, Purpose, SeenRule, Slate, Target, subject_of
 from penchant.core.errors import InputError
 from penchant.engine._interest_requests import OwnInterests
+from penchant.engine._json import check_number
 from penchant.engine._operation import POSITIONAL, InFile, OutFile
 from penchant.privacy import Choice
 
@@ -163,7 +164,15 @@ class ObserveRequest(Noun, frozen=True):
 class ObservedRequest(ObserveRequest, frozen=True):
     """The same request before anybody looked at its events."""
 
-    events: Annotated[list[Any], Meta(max_length=_MOST_EVENTS)]
+    events: list[Any]
+
+    def check(self) -> None:
+        """Refuse more events than one request may hold.
+
+        Raises:
+            TooLarge: There are more.
+        """
+        check_number(len(self.events), _MOST_EVENTS, "events")
 
 
 EventStatus = Literal["stored", "duplicate", "conflict", "erased", "refused", "withheld"]

@@ -17,6 +17,13 @@ from penchant.models._encoders import encoder_id, package_folder
 _SIDE = 224  # pixels
 _IMAGES = 16  # read at once
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+)  # of what shops photograph; others run programs or hold scripts
 _MOST_PIXELS = 50_000_000  # a larger picture is no product photo
 
 
@@ -74,11 +81,11 @@ def _pixels(content: bytes) -> npt.NDArray[np.float32] | None:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
                 return None
             flat = image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
     white = Image.new("RGBA", flat.size, "white")
     shown = Image.alpha_composite(white, flat).convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)

@@ -13,7 +13,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive, Scope
 
-from penchant.core.errors import InputError
+from penchant.core.errors import InputError, Malformed, TooLarge
 
 MEGABYTE = 1_000_000
 REQUEST_PART = "request"
@@ -41,7 +41,7 @@ class Limits:
 
 
 class RefusedError(Exception):
-    """A request that HTTP itself forbids: too large, too slow, of the wrong kind."""
+    """A request that HTTP itself forbids: too slow, of the wrong kind."""
 
     def __init__(self, status: int, error: InputError) -> None:
         super().__init__(str(error))
@@ -61,7 +61,8 @@ async def chunks(scope: Scope, receive: Receive, most: int, seconds: float) -> A
     """The body piece by piece, never more than ``most`` bytes of it.
 
     Raises:
-        RefusedError: It is too large (413), or the client pauses too long (408).
+        TooLarge: It is.
+        RefusedError: The client pauses too long (408).
     """
     announced = header(scope, b"content-length")
     if announced.isdigit() and int(announced) > most:
@@ -92,12 +93,9 @@ async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     return b"".join([chunk async for chunk in chunks(scope, receive, limits.body, limits.seconds)])
 
 
-def _too_large(most: int) -> RefusedError:
-    return RefusedError(
-        413,
-        InputError(
-            "the request is too large", value=f"more than {most:,} bytes", hint="send it in smaller parts"
-        ),
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(
+        "the request is too large", value=f"more than {most:,} bytes", hint="send it in smaller parts"
     )
 
 
@@ -206,8 +204,10 @@ async def read_parts(
         pool: Threads that write.
 
     Raises:
-        InputError: It is not well-formed multipart, or a part has an unknown name.
-        RefusedError: It is too large or too slow.
+        Malformed: It is not well-formed multipart.
+        InputError: A part has an unknown name.
+        TooLarge: It is.
+        RefusedError: It is too slow.
     """
     _, options = parse_options_header(header(scope, b"content-type"))
     boundary = options.get(b"boundary", b"")
@@ -219,7 +219,7 @@ async def read_parts(
             await loop.run_in_executor(pool, parser.write, chunk)
         parser.finalize()
     except MultipartParseError as error:
-        raise InputError(
+        raise Malformed(
             "the request is not well-formed multipart/form-data", value=str(error)[:100], hint="use a library"
         ) from None
     finally:

@@ -7,17 +7,23 @@ Basic authentication; GA4's Measurement Protocol speaks ``/mp/collect``. What th
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
-from collections import Counter
 from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from penchant.core.errors import InputError, PenchantError
-from penchant.engine import CollectReport, CollectRequest, Engine, MessageForm, trace_of
+from penchant.core.errors import InputError, Malformed, PenchantError, TooLarge
+from penchant.engine import (
+    CollectReport,
+    CollectRequest,
+    Engine,
+    MessageForm,
+    check_number,
+    strict_json,
+    trace_of,
+)
 from penchant.surfaces._body import Limits, RefusedError, header, read_body
 from penchant.surfaces._endpoints import Server
 from penchant.surfaces._gate import require
@@ -94,8 +100,7 @@ class CollectEndpoint:
             raise InputError(
                 "a batch needs its messages", path="$.batch", hint="send a list, it may be empty"
             )
-        if len(found) > _MOST:
-            raise _too_many(len(found), _MOST)
+        check_number(len(found), _MOST, "messages")
         around = {name: body[name] for name in ("sentAt", "context") if body.get(name) is not None}
         return [{**around, **message} if isinstance(message, dict) else message for message in found]
 
@@ -104,8 +109,7 @@ class CollectEndpoint:
         events = body.get("events")
         if not isinstance(events, list):
             raise InputError("a request needs its events", path="$.events", hint="send a list of at most 25")
-        if len(events) > _MOST_GA4:
-            raise _too_many(len(events), _MOST_GA4)
+        check_number(len(events), _MOST_GA4, "events")
         if not any(
             isinstance(body.get(n), str) and body[n] for n in ("client_id", "app_instance_id", "user_id")
         ):
@@ -151,7 +155,10 @@ class CollectEndpoint:
         elif encoding not in {"", "identity"}:
             error = InputError("this encoding is not known", value=encoding[:50], hint="use gzip, or none")
             raise RefusedError(415, error)
-        return strict_json(body), len(body)
+        read = strict_json(body)
+        if not isinstance(read, dict):
+            raise Malformed("the request is not a JSON object", value=type(read).__name__)
+        return read, len(body)
 
 
 class _Collected(msgspec.Struct):
@@ -162,19 +169,12 @@ class _Collected(msgspec.Struct):
     results: list[Any]
 
 
-def _too_many(count: int, most: int) -> RefusedError:
-    error = InputError(
-        "too many messages in one request", value=count, hint=f"send at most {most:,} at a time"
-    )
-    return RefusedError(413, error)
-
-
 def gunzip(body: bytes, limits: Limits) -> bytes:
     """Unpack a gzip body that stays within the limits when unpacked.
 
     Raises:
-        RefusedError: It grows beyond them (413).
-        InputError: It is not gzip, cut off, or more than one.
+        TooLarge: It grows beyond them.
+        Malformed: It is not gzip, cut off, or more than one.
     """
     unpack = zlib.decompressobj(wbits=31)
     try:
@@ -182,72 +182,10 @@ def gunzip(body: bytes, limits: Limits) -> bytes:
     except zlib.error:
         plain = b""
     if len(plain) > limits.body:
-        error = InputError("the request is too large unpacked", value=f"more than {limits.body:,} bytes")
-        raise RefusedError(413, error)
+        raise TooLarge("the request is too large unpacked", value=f"more than {limits.body:,} bytes")
     if not unpack.eof or unpack.unused_data:  # a second part would be passed over without a word
-        raise RefusedError(400, InputError("the body is not whole gzip", hint="send it again"))
+        raise Malformed("the body is not whole gzip", hint="send it again")
     return plain
-
-
-def strict_json(body: bytes) -> dict[str, Any]:
-    """Read a JSON object in which every name comes once, every number fits and every text is Unicode.
-
-    Raises:
-        RefusedError: It is not such an object: 400, or 422 for a number that cannot be kept.
-
-    Example:
-        >>> strict_json(b'{"a": [1, 2.5]}')
-        {'a': [1, 2.5]}
-    """
-    try:
-        value = json.loads(
-            body.decode(),
-            object_pairs_hook=_once,
-            parse_constant=_no_number,
-            parse_int=_whole,
-            parse_float=_number,
-        )
-        if b"\\ud" in body or b"\\uD" in body:  # half a surrogate pair: a text that no file can hold
-            msgspec.json.encode(value)
-    except RecursionError:
-        raise RefusedError(
-            400, InputError("the request is nested too deeply", hint="send a flat object")
-        ) from None
-    except (UnicodeError, ValueError) as error:
-        message = str(error).partition(": line")[0][:200] if isinstance(error, json.JSONDecodeError) else None
-        shown = InputError(
-            "the request is not valid JSON", value=message, hint="send one JSON object in UTF-8"
-        )
-        raise RefusedError(400, shown) from None
-    if not isinstance(value, dict):
-        raise RefusedError(400, InputError("the request is not a JSON object", value=type(value).__name__))
-    return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        error = InputError("a name comes twice in one object", value=twice[:100], hint="send each once")
-        raise RefusedError(400, error)
-    return found
-
-
-def _no_number(text: str) -> Any:
-    raise RefusedError(422, InputError("a number must be finite", value=text, hint="leave it out"))
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20 or not -(1 << 63) <= (value := int(text)) < 1 << 64:
-        raise RefusedError(
-            422, InputError("a whole number is too large", value=text[:30], hint="send it as text")
-        )
-    return value
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    return value if abs(value) != float("inf") else _no_number(text[:30])
 
 
 def may_send(engine: Engine, origin: str) -> bool:

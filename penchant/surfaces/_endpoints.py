@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from penchant.core.errors import InputError, NotFound, PenchantError
+from penchant.core.errors import InputError, Malformed, NotFound, PenchantError
 from penchant.engine import (
     CALLER,
     OPERATIONS,
@@ -35,6 +35,7 @@ from penchant.engine import (
     problem_of,
     renamed,
     renamed_problem,
+    strict_json,
     trace_of,
 )
 from penchant.surfaces._body import Limits, Parts, RefusedError, header, read_body, read_parts, safe_name
@@ -178,14 +179,9 @@ class OperationEndpoint:
 
     def _build(self, parts: Parts) -> msgspec.Struct:
         """The request of the JSON part, with the paths of the received files in its file fields."""
-        try:
-            fields = msgspec.json.decode(parts.request or b"{}", type=dict[str, Any])
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise InputError(
-                "the part named request is not a JSON object",
-                value=str(error)[:200],
-                hint="send one JSON object",
-            ) from None
+        fields = strict_json(parts.request or b"{}")
+        if not isinstance(fields, dict):
+            raise Malformed("the part named request is not a JSON object", value=type(fields).__name__)
         for name, words in self.inputs.items():
             given = fields.pop(name, None)
             paths = [str(path) for path in parts.files.get(name, [])]

@@ -99,6 +99,24 @@ def test_bots_are_flagged_by_rates_no_human_has(shop):
     assert "tireless" not in text
 
 
+def test_25_a_burst_of_reviews_by_accounts_made_for_it(shop):
+    store, quarantine = shop
+    fakes = [event(f"fake{n}", START + n * MINUTE, kind="review", item="pushed", value=5) for n in range(30)]
+    buyers = [event(f"buyer{n}", START + n, kind="review", item="loved", value=5) for n in range(30)]
+    buyers += [event(f"buyer{n}", START - DAY, kind="purchase", item="loved") for n in range(15)]
+    buyers += [event(f"buyer{n}", START - DAY, item="other") for n in range(15, 30)]
+    slow = [
+        event(f"slow{n}", START + n * 10 * MINUTE, kind="review", item="slow", value=5) for n in range(30)
+    ]
+    load(store, fakes + buyers + slow)
+    assert bot_subjects(store, Settings()) == {f"fake{n}" for n in range(30)}
+    assert bot_subjects(store, Settings(burst_reviews=31)) == set()
+    assert len(bot_subjects(store, Settings(burst_reviews=7))) == 60  # slow ones come seven in an hour
+    (burst,) = [f for f in diagnose(store, Settings(), quarantine, NOW).findings if f.code == "review_bursts"]
+    assert burst.count == 30
+    assert "30 reviews of pushed within an hour" in burst.examples[0]
+
+
 def test_what_stands_out_is_counted(shop):
     store, quarantine = shop
     noon = START + 12 * 3_600_000_000

@@ -297,3 +297,38 @@ def test_pictures_and_what_is_none() -> None:
     np.testing.assert_allclose(vector_ND[0], vector_ND[2])
     assert vector_ND[0].any()
     assert not vector_ND[[1, 3, 4]].any()
+
+
+def test_31_pictures_that_are_none_or_too_large(tmp_path: Path) -> None:
+    """A bomb, a script, a program and a file that is far too large are no pictures: no vector, and no crash."""
+    from PIL import Image
+
+    from penchant.data._content import _MOST_BYTES, _content
+    from penchant.models._encode_image import _pixels
+
+    def bomb(side: int) -> bytes:
+        data = io.BytesIO()
+        Image.new("1", (side, side)).save(data, "PNG")
+        return data.getvalue()
+
+    good = io.BytesIO()
+    Image.new("RGB", (30, 20), "green").save(good, "JPEG")
+    assert _pixels(good.getvalue()) is not None
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(/tmp/x) (w) file\n%%EOF\n"
+    for wrong in (
+        bomb(8_000),
+        bomb(11_000),
+        bomb(20_000),
+        svg,
+        eps,
+        b"GIF89a" + good.getvalue(),
+        b"\x89PNG\r\n\x1a\n",
+    ):
+        assert _pixels(wrong) is None
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.write(good.getvalue())
+        file.truncate(_MOST_BYTES + 1)
+    assert _content(large) == b""
+    assert _content(Path("/dev/zero")) == b""  # no file that ends

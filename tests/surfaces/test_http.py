@@ -49,33 +49,36 @@ def test_an_operation_answers(toy_client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "path", "word"),
+    ("body", "code", "path", "word"),
     [
-        (b'{"left": -1}', "$.left", ">= 0"),
-        (b'{"left": "2"}', "$.left", "int"),
-        (b'{"right": 2}', None, "left"),
-        (b'{"left": 2, "more": 1}', None, "more"),
-        (b"{", None, "JSON"),
-        (b"\xff\xfe", None, "JSON"),
-        (b"[" * 100_000, None, "object"),
-        (b'{"left": ' + b"[" * 200_000, "$.left", "int"),
-        (b'{"left": 1, "anything": ' + b"[" * 200_000, None, "JSON"),
-        (b'{"left": 1, "anything": ' + b'{"a":' * 200_000, None, "JSON"),
-        (b'{"left": 1, "anything": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", None, "JSON"),
-        (b'{"left": NaN}', None, "JSON"),
-        (b"", None, "left"),
+        (b'{"left": -1}', "invalid_input", "$.left", ">= 0"),
+        (b'{"left": "2"}', "invalid_input", "$.left", "int"),
+        (b'{"right": 2}', "invalid_input", None, "left"),
+        (b'{"left": 2, "more": 1}', "invalid_input", None, "more"),
+        (b'{"left": NaN}', "invalid_input", None, "finite"),
+        (b"", "invalid_input", None, "left"),
+        (b"[]", "invalid_input", None, "object"),
+        (b"{", "malformed", None, "JSON"),
+        (b"\xff\xfe", "malformed", None, "JSON"),
+        (b'{"left": 1, "left": 1}', "malformed", None, "twice"),
+        (b"[" * 100_000, "malformed", None, "nested"),
+        (b'{"left": ' + b"[" * 200_000, "malformed", None, "nested"),
+        (b'{"left": 1, "anything": ' + b"[" * 200_000, "malformed", None, "nested"),
+        (b'{"left": 1, "anything": ' + b'{"a":' * 200_000, "malformed", None, "nested"),
+        (b'{"left": 1, "anything": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "malformed", None, "nested"),
     ],
 )
 def test_bad_requests_are_problems(
-    toy_client: httpx.Client, body: bytes, path: str | None, word: str
+    toy_client: httpx.Client, body: bytes, code: str, path: str | None, word: str
 ) -> None:
+    status = {"invalid_input": 422, "malformed": 400}[code]
     answer = toy_client.post("/v1/add", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
+    assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert problem["code"] == "invalid_input"
-    assert problem["type"] == "/docs#error-invalid_input"
-    assert problem["status"] == 422
+    assert problem["code"] == code
+    assert problem["type"] == f"/docs#error-{code}"
+    assert problem["status"] == status
     assert problem.get("path") == path
     assert word in problem["detail"]
     assert problem["hint"]
@@ -186,13 +189,13 @@ def test_no_request_names_a_file_of_the_server(toy: Any, toy_client: httpx.Clien
 def test_bad_multipart_is_refused(toy: Any, toy_client: httpx.Client) -> None:
     for content_type in ("multipart/form-data", "multipart/form-data; boundary=abc"):
         answer = toy_client.post("/v1/copy", content=b"nonsense", headers={"Content-Type": content_type})
-        assert answer.status_code == 422, answer.text
+        assert answer.status_code == 400, answer.text
     two = upload(toy_client, "copy", {}, ("files", "a", b"1"), ("note", "n", b"1"), ("note", "m", b"1"))
     assert two.json()["path"] == "$.note"
     many = upload(toy_client, "copy", {}, *[("files", str(n), b"1") for n in range(1001)])
     assert "too many parts" in many.json()["title"]
     text = toy_client.post("/v1/copy", files=[("request", (None, "[1]")), ("files", ("a", b"1"))])
-    assert text.status_code == 422
+    assert text.status_code == 400
     assert upload(toy_client, "add", {}, ("files", "a", b"1")).status_code == 415
     assert left_behind(toy) == []
 
