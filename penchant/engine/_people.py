@@ -59,7 +59,8 @@ def withheld(shop: Shop, event: Event) -> bool:
         moment = min(
             event.ts, shop.clock()
         )  # a clock that is ahead must not outlast what is chosen meanwhile
-        shop.consent.state_of(subject, event.consent, ts=moment, source="event")
+        lifts = event.user_id is None  # the id of a device is a secret, a user's may be guessed
+        shop.consent.state_of(subject, event.consent, ts=moment, source="event", lifts=lifts)
     return not shop.consent.allowed(subject)
 
 

@@ -10,6 +10,7 @@ import hmac
 import os
 import secrets
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -31,7 +32,9 @@ CREATE INDEX choices_person ON choices (person, ts);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 Rule = Literal["opt_out", "opt_in"]
-_Chosen = dict[str, tuple[bool, Micros]]  # by purpose: whether it is granted, and since when
+_Chosen = dict[
+    str, tuple[bool, Micros, str]
+]  # by purpose: whether it is granted, since when, and who said so
 
 
 class Choice(Noun, frozen=True):
@@ -126,17 +129,32 @@ class ConsentBook:
                 self._refresh()
                 return
             chosen = dict(self._state.get(person, {}))
-            chosen |= {p: (granted, ts) for p in purposes if p not in chosen or chosen[p][1] <= ts}
+            chosen |= {p: (granted, ts, source) for p in purposes if p not in chosen or chosen[p][1] <= ts}
             self._state[person] = chosen
             self._mark = self._stamp()
 
-    def state_of(self, subject: str, purposes: Collection[Purpose], *, ts: Micros, source: str) -> None:
-        """Note what a person allowed in all at some time, where that is news: other than what holds, and later."""
+    def state_of(
+        self, subject: str, purposes: Collection[Purpose], *, ts: Micros, source: str, lifts: bool = False
+    ) -> None:
+        """Note what a person allowed in all at some time, where that is news: other than what holds, and later.
+
+        Whoever speaks this way may speak for anybody, as a page's key does. So a no is taken, and a yes where the
+        person never said no.
+
+        Args:
+            subject: The person.
+            purposes: All that is allowed; the others are not.
+            ts: When.
+            source: Who says so.
+            lifts: Whether a yes also ends a no of the same source: where nobody else can know the person's id.
+        """
         chosen = self._chosen(subject)
-        late = {purpose for purpose, (_, since) in chosen.items() if since >= ts}
+        open_to_yes = {p for p in PURPOSES if p not in chosen or (lifts and chosen[p][2] == source)}
+        late = {purpose for purpose, (_, since, _) in chosen.items() if since >= ts}
         for granted in (True, False):
             news = {p for p in PURPOSES if (p in purposes) == granted and self._holds(chosen, p) != granted}
-            self.choose(subject, news - late, granted=granted, ts=ts, source=source)
+            told = news & open_to_yes if granted else news
+            self.choose(subject, told - late, granted=granted, ts=ts, source=source)
 
     def forget(self, subject: str) -> int:
         """Remove a person's choices for good; returns how many there were."""
@@ -207,8 +225,8 @@ class ConsentBook:
             state: dict[bytes, _Chosen] = {}
             if mark is not None:
                 with self._open() as db:
-                    for person, purpose, granted, ts in db.execute(
-                        "SELECT person, purpose, granted, ts FROM choices ORDER BY ts, number"
+                    for person, purpose, granted, ts, source in db.execute(
+                        "SELECT person, purpose, granted, ts, source FROM choices ORDER BY ts, number"
                     ):
-                        state.setdefault(person, {})[purpose] = (bool(granted), ts)
+                        state.setdefault(person, {})[purpose] = (bool(granted), ts, sys.intern(source))
             self._state, self._mark = state, mark

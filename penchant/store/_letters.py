@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from penchant.store._journal import Journal
 MOST_LETTERS = 10_000
 _ENCODE = msgspec.json.Encoder().encode
 _WHOLE = 16_384  # bytes of a letter that is kept whole
+_TELLING = 4  # bytes of an id that does not turn up by chance
 
 
 class _Letter(msgspec.Struct, frozen=True):
@@ -102,6 +103,23 @@ class Letters:
             return letter.reason, {}
         event: dict[str, Any] = msgspec.json.decode(plain)
         return letter.reason, event
+
+    def forget_mentions(self, ids: Collection[str]) -> int:
+        """Remove letters of others that name a person anywhere, as in the id of an event; returns how many.
+
+        Ids of less than four bytes turn up by chance and are passed over.
+        """
+        wanted = [_ENCODE(one)[1:-1] for one in ids if len(one.encode()) >= _TELLING]
+        letters = self._journal.query("SELECT number, body FROM letters") if wanted else []
+        found = [
+            (number,)
+            for number, body in letters
+            if any(one in text for text in (body, _ENCODE(self._opened(body))) for one in wanted)
+        ]
+        if found:
+            with self._journal.transaction("cannot remove refused events") as db:
+                db.executemany("DELETE FROM letters WHERE number = ?", found)
+        return len(found)
 
     def count(self) -> int:
         """How many are kept."""

@@ -529,7 +529,8 @@ class ShopStore:
         with self._table_lock:
             names = [*self.guests(subject), subject]  # guests first: their links fall with them
             for name in names:
-                removed.update(self._erase_one(self._eraser.target(name), ts))
+                mentions = self._letters.forget_mentions(Needle(name).ids)  # before the files are cleared
+                removed.update(self._erase_one(self._eraser.target(name), ts), letters=mentions)
             for name in names:
                 size, held = self._search(name)
                 searched, remaining = max(searched, size), remaining | set(held)

@@ -47,9 +47,10 @@ def test_nothing_is_kept_of_who_allows_nothing(tmp_path: Path) -> None:
         assert statuses(engine, view("u3", 1, consent=[])) == ["withheld"]  # an event may say so itself
         assert engine.consent(user_id="u3").allows == []
         assert engine.consent(user_id="u3").history[0].source == "event"
-        assert statuses(engine, view("u3", 3, consent=["analytics"])) == ["stored"]
-        assert engine.consent(user_id="u3").allows == ["analytics"]
-        assert engine.tally["withheld"] == 2
+        assert statuses(engine, view("u3", 3, consent=["analytics"])) == ["withheld"]  # a page's key says so
+        assert engine.consent(user_id="u3", grant=["analytics"]).allows == ["analytics"]
+        assert statuses(engine, view("u3", 3)) == ["stored"]
+        assert engine.tally["withheld"] == 3
         export = engine.export_user(user_id="u1")
         assert len(export.events) == 1
         assert [choice.purpose for choice in export.consent] == ["analytics", "personalise"]
@@ -315,3 +316,21 @@ def test_an_id_with_the_mark_of_guests_is_a_pseudonym_too(tmp_path: Path) -> Non
         assert {event["event_id"] for event in events} == {"e1", "e2"}
         assert "ann" not in str([event["anonymous_id"] for event in events])
         assert "bob" not in str(engine.dead_letters().letters)
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_refused_events_that_name_the_erased_in_another_place_go_too(
+    tmp_path: Path, encrypt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id of an event is often made of that of its person, and what is refused may have no person at all."""
+    monkeypatch.setenv("PENCHANT_KEK", base64.b64encode(b"k" * 32).decode())
+    path = make(tmp_path / "shop", encrypt=encrypt)
+    with Engine.open(path) as engine:
+        nobody = {"kind": "view", "item_id": "tea", "event_id": "ann@example.com-17"}
+        engine.observe(events=[nobody, {**nobody, "user_id": "bob", "kind": "dance"}])
+        other = {"kind": "dance", "user_id": "bob", "event_id": "bob-3"}
+        engine.observe(events=[other, view("ann@example.com", 1)])
+        receipt = engine.erase_user(user_id="ann@example.com")
+        assert (receipt.removed["letters"], receipt.remaining) == (2, [])
+        assert [letter.event["event_id"] for letter in engine.dead_letters().letters] == ["bob-3"]
+        assert b"ann@example.com" not in everything_in(path)

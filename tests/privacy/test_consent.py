@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from penchant.core import Purpose
 from penchant.core.errors import ShopError, StorageError
 from penchant.privacy import ConsentBook
 
@@ -49,8 +51,33 @@ def test_what_events_say_is_noted_when_it_is_news(book: ConsentBook) -> None:
     assert len(book.history("u1")) == 1
     book.state_of("u1", ["personalise", "analytics"], ts=9, source="event")  # older: no news
     assert book.allowed("u1") == ["analytics"]
-    book.state_of("u1", ["personalise", "analytics"], ts=20, source="event")
+    book.state_of("u1", ["personalise", "analytics"], ts=20, source="event", lifts=True)
     assert book.allowed("u1") == ["personalise", "analytics"]
+
+
+@pytest.mark.parametrize("rule", ["opt_out", "opt_in"])
+@pytest.mark.parametrize("reread", [False, True])
+def test_an_event_says_no_for_anybody_and_yes_only_where_nobody_said_no(
+    tmp_path: Path, rule: Literal["opt_out", "opt_in"], reread: bool
+) -> None:
+    book = ConsentBook(tmp_path / "consent.db", rule)
+    both: list[Purpose] = ["personalise", "analytics"]
+
+    def say(subject: str, purposes: list[Purpose], ts: int, *, lifts: bool) -> list[Purpose]:
+        nonlocal book
+        book.state_of(subject, purposes, ts=ts, source="event", lifts=lifts)
+        book = ConsentBook(tmp_path / "consent.db", rule) if reread else book
+        return book.allowed(subject)
+
+    assert say("new", both, 1, lifts=False) == both  # the first word may be a yes
+    assert say("new", ["analytics"], 2, lifts=False) == ["analytics"]
+    assert say("new", both, 3, lifts=False) == ["analytics"]  # whoever has the key of a page says so
+    assert say("anon:new", [], 2, lifts=True) == []
+    assert say("anon:new", both, 3, lifts=True) == both  # the banner of that device
+    book.choose("anon:new", both, granted=False, ts=4, source="letter")
+    assert say("anon:new", both, 5, lifts=True) == []
+    book.choose("anon:new", both, granted=True, ts=6, source="letter")
+    assert say("anon:new", both, 7, lifts=True) == both
 
 
 def test_others_see_it_within_a_second(book: ConsentBook) -> None:
