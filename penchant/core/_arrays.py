@@ -57,7 +57,7 @@ class Vocabulary:
     def numbers(self, keys: Sequence[str | None]) -> npt.NDArray[np.int64]:
         """Numbers of ids, (len(keys),) int64; 0 where unknown."""
         index: dict[str | None, int] = self._index  # type: ignore[assignment]
-        return np.fromiter((index.get(k, 0) for k in keys), np.int64, count=len(keys))
+        return np.array([index.get(k, 0) for k in keys], np.int64)
 
     def numbers_in(self, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """The same of a column of a table, without making its ids Python's.

@@ -48,4 +48,5 @@ def rng(seed: int, *names: str) -> np.random.Generator:
         >>> int(rng(0, "user", "u1").integers(1000)) == int(rng(0, "user", "u1").integers(1000))
         True
     """
-    return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
+    words = [seed, *(zlib.crc32(name.encode()) for name in names)]
+    return np.random.default_rng(np.array(words, np.uint32) if seed < 1 << 32 else words)  # the same, sooner

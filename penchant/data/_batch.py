@@ -99,14 +99,21 @@ def live_sequences(histories: Sequence[History], items: Vocabulary, features: Fl
     histories = [_with_shown(history) for history in histories]
     ptr = np.zeros(len(histories) + 1, np.int64)
     np.cumsum([len(history.ts) for history in histories], out=ptr[1:])
-    ids = [item for history in histories for item in history.item]
-    none = [np.zeros(0)]
+    if len(histories) == 1:
+        (history,) = histories
+        ids, kind, ts, value = history.item, history.kind, history.ts, history.value
+    else:
+        ids = [item for history in histories for item in history.item]
+        none = [np.zeros(0)]
+        kind = np.concatenate([h.kind for h in histories] or none)
+        ts = np.concatenate([h.ts for h in histories] or none)
+        value = np.concatenate([h.value for h in histories] or none)
     return LiveSequences(
         ptr=ptr,
         item=items.numbers(ids).astype(np.int32),
-        kind=np.concatenate([h.kind for h in histories] or none).astype(np.uint8),
-        ts=np.concatenate([h.ts for h in histories] or none).astype(np.int64),
-        value=np.concatenate([h.value for h in histories] or none).astype(np.float32),
+        kind=kind.astype(np.uint8, copy=False),
+        ts=ts.astype(np.int64, copy=False),
+        value=value.astype(np.float32, copy=False),
         features=np.ascontiguousarray(features, np.float32),
     )
 
@@ -168,7 +175,8 @@ def model_value(value: Floats) -> npt.NDArray[np.float32]:
         >>> model_value(np.array([0.0, np.nan, -100.0], np.float32)).round(3).tolist()
         [0.0, 0.0, -4.614999771118164]
     """
-    known = np.nan_to_num(np.asarray(value, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    value = np.asarray(value, np.float32)
+    known = np.where(np.isfinite(value), value, np.float32(0))
     return np.copysign(np.log1p(np.abs(known)), known)
 
 
@@ -195,7 +203,8 @@ _kept_of: WeakKeyDictionary[Sequences, _Kept] = WeakKeyDictionary()
 
 def _kept(sequences: Sequences) -> _Kept:
     """Find the kept events once per object: a batch must not look at all M events."""
-    found = _kept_of.get(sequences)
+    live = isinstance(sequences, LiveSequences)  # a request's arrays are read once
+    found = None if live else _kept_of.get(sequences)
     if found is None:
         keep = _IN_SEQUENCE[sequences.kind] & (sequences.item > 0)
         if keep.all():
@@ -204,7 +213,7 @@ def _kept(sequences: Sequences) -> _Kept:
             index = np.flatnonzero(keep)
             small = index.astype(np.int32) if len(keep) < 2**31 else index
             found = _Kept(small, np.searchsorted(small, sequences.ptr).astype(np.int64))
-        if not isinstance(sequences, LiveSequences):  # a request's arrays are read once
+        if not live:
             _kept_of[sequences] = found
     return found
 
@@ -226,7 +235,8 @@ def _shown(sequences: Sequences) -> _Shown | None:
 
     What is newer is told by time alone: in which order events of one moment arrived is not known of live histories.
     """
-    if sequences in _shown_of:
+    live = isinstance(sequences, LiveSequences)
+    if not live and sequences in _shown_of:
         return _shown_of[sequences]
     index = np.flatnonzero((sequences.kind == _IMPRESSION) & (sequences.item > 0))
     found = None
@@ -238,7 +248,7 @@ def _shown(sequences: Sequences) -> _Shown | None:
         newer = np.flatnonzero(other_M1)
         end = newer[np.searchsorted(newer, index, side="right")]
         found = _Shown(index, np.searchsorted(index, sequences.ptr), _kept(sequences).place(end))
-    if not isinstance(sequences, LiveSequences):
+    if not live:
         _shown_of[sequences] = found
     return found
 

@@ -202,6 +202,7 @@ class Exploration:
         outcome: Callable[[str, str, bool], None] | None = None,
     ) -> None:
         self.settings, self.items, self.facts = settings, items, facts
+        self._rule = settings.rule()
         self.learner = Hybrid(facts.prior_F, facts.spread_F, facts.label_NL, facts.fresh_N)
         self._outcome = outcome  # told what became of an offer: person, interest, whether it was taken
         self._open: OrderedDict[str, _Open] = OrderedDict()
@@ -241,7 +242,7 @@ class Exploration:
             self._settle(query.now)
             standing_N = standing_of(candidates.mean_N, candidates.source)
             feature_NF = self._features(candidates.item_N, standing_N)
-            asked = self.settings.rule()
+            asked = self._rule
             reach = asked.bonus if isinstance(asked, Best) and asked.bonus else 1.0
             mean_N, std_N = self.learner.expect(query.subject, candidates.item_N, feature_NF, reach)
             updates = self.learner.updates
@@ -327,7 +328,7 @@ class Exploration:
         return found
 
     def _features(self, item_N: Ints, standing_N: Floats) -> Floats:
-        feature_NF = self.facts.feature_NF[item_N]  # a copy
+        feature_NF = self.facts.feature_NF.take(item_N, axis=0)  # a copy
         feature_NF[:, -1] = standing_N
         return feature_NF
 
@@ -502,13 +503,19 @@ def standing_of(score_N: Floats, source: str) -> Floats:
     """
     score_N = np.log1p(score_N) if source == "popularity" else score_N
     finite_N = np.isfinite(score_N)
-    if not finite_N.any():
-        return np.zeros(len(score_N))
-    score_N = np.where(finite_N, score_N, score_N[finite_N].min()).astype(np.float64)
-    spread = float(score_N.std())
+    if not finite_N.all():
+        if not finite_N.any():
+            return np.zeros(len(score_N))
+        score_N = np.where(finite_N, score_N, score_N[finite_N].min())
+    elif not len(score_N):
+        return np.zeros(0)
+    apart_N = score_N.astype(np.float64)
+    apart_N -= np.add.reduce(apart_N) / len(apart_N)
+    spread = float(np.sqrt(np.add.reduce(apart_N * apart_N) / len(apart_N)))
     if spread <= 1e-12:
         return np.zeros(len(score_N))
-    return np.asarray(np.arcsinh((score_N - score_N.mean()) / spread))
+    apart_N /= spread
+    return np.asarray(np.arcsinh(apart_N, out=apart_N))
 
 
 __all__: Sequence[str] = ["Drawn", "Exploration", "ExploreSettings"]

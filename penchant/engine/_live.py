@@ -296,7 +296,7 @@ def given_away(ranker: Ranker, number: int, target: Target, score_N: Floats | No
 
 def ids_of(ranker: Ranker, candidates: Candidates) -> list[str]:
     """The ids of candidates."""
-    return ranker.ids_N[candidates.item_N].tolist()  # type: ignore[no-any-return]
+    return ranker.ids_N.take(candidates.item_N).tolist()  # type: ignore[no-any-return]
 
 
 def packed(ranker: Ranker, candidates: Candidates, drawn: Drawn) -> PackedCandidates:
@@ -316,24 +316,30 @@ def reasons(
 ) -> list[list[Reason]]:
     """Why each chosen item is there: the own history items that speak most for it, else its popularity."""
     popular = [Reason(text="popular in this shop", kind="popular")]
-    numbers = ranker.items.numbers(history.item)
-    places = np.flatnonzero(numbers > 0)
     if limit == 0:
         return [[] for _ in chosen_K]
-    if ranker.model is None or not len(places) or not len(chosen_K):
+    numbers = ranker.items.numbers(history.item).tolist()
+    newest = {number: place for place, number in enumerate(numbers) if number}
+    if ranker.model is None or not newest or not len(chosen_K):
         return [popular for _ in chosen_K]
     # The newest event of each item carries its verb. The newest 50 items and the chosen ones explain a slate.
-    _, first = np.unique(numbers[places][::-1], return_index=True)
-    places = np.sort(places[::-1][first])
-    places = np.union1d(places[-50:], places[np.isin(numbers[places], chosen_K)])
-    weight_TK = ranker.model.affinity(numbers[places], chosen_K)
+    known, chosen = sorted(newest.values()), set(chosen_K.tolist())
+    places = [place for place in known[:-50] if numbers[place] in chosen] + known[-50:]
+    weight_TK = ranker.model.affinity(np.array([numbers[place] for place in places]), chosen_K)
     found: list[list[Reason]] = []
-    best_KL = np.argsort(-weight_TK, axis=0, kind="stable")[:limit].T.tolist()
-    for column in range(len(chosen_K)):
+    best_LK = (
+        weight_TK.argmax(axis=0)[None]
+        if limit == 1
+        else np.argsort(-weight_TK, axis=0, kind="stable")[:limit]
+    )
+    amounts_LK = np.take_along_axis(weight_TK, best_LK, axis=0)
+    for number, best, amounts in zip(
+        chosen_K.tolist(), best_LK.T.tolist(), amounts_LK.T.tolist(), strict=True
+    ):
         own = [
-            _because(ranker, history, int(places[t]), weight, int(chosen_K[column]))
-            for t in best_KL[column]
-            if (weight := float(weight_TK[t, column])) > 0
+            _because(ranker, history, places[t], weight, number)
+            for t, weight in zip(best, amounts, strict=True)
+            if weight > 0
         ]
         found.append(own or popular)
     return found

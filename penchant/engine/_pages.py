@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import zlib
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 500  # items of all pages together
 MAX_CURSOR = 16_000  # characters
 _SIGNATURE = 16  # bytes
+_PLAIN = 500  # bytes that are not worth packing
 _MOST_BYTES = 200_000  # of what a cursor says, unpacked
 
 
@@ -31,7 +31,8 @@ def next_cursor(shop: Shop, subject: str, surface: str, shown: list[str]) -> str
     """A cursor behind everything shown so far; None where there may be no further page, or none can be signed yet."""
     if len(shown) > MOST_SHOWN:
         return None
-    packed = zlib.compress(msgspec.json.encode(shown), 1)
+    said = msgspec.json.encode(shown)
+    packed = said if len(said) <= _PLAIN else zlib.compress(said, 1)  # which never begins like a list
     try:
         signature = _sign(shop, subject, surface, packed)
     except OSError:  # the first one makes a key: on a full disk this page is answered, and is the last
@@ -51,7 +52,9 @@ def shown_before(shop: Shop, subject: str, surface: str, cursor: str) -> list[st
         signature, packed = raw[:_SIGNATURE], raw[_SIGNATURE:]
         if not hmac.compare_digest(signature, _sign(shop, subject, surface, packed)):
             raise ValueError
-        return msgspec.json.decode(zlib.decompressobj().decompress(packed, _MOST_BYTES), type=list[str])
+        if not packed.startswith(b"["):
+            packed = zlib.decompressobj().decompress(packed, _MOST_BYTES)
+        return msgspec.json.decode(packed, type=list[str])
     except (ValueError, binascii.Error, zlib.error, msgspec.DecodeError):
         raise InvalidCursor(
             "this cursor was not made for this request",
@@ -64,4 +67,4 @@ def _sign(shop: Shop, subject: str, surface: str, packed: bytes) -> bytes:
     key = own_secret(shop.path / "cursor.key") if shop.cursor_key is None else shop.cursor_key
     shop.cursor_key = key
     bound = msgspec.json.encode([subject, surface])
-    return hmac.new(key, bound + b"\0" + packed, hashlib.sha256).digest()[:_SIGNATURE]
+    return hmac.digest(key, bound + b"\0" + packed, "sha256")[:_SIGNATURE]

@@ -47,7 +47,7 @@ from penchant.engine._people import history_of, willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
 from penchant.engine._rules import RuleBook, TableFields
 from penchant.engine._stock import same_but_for_stock
-from penchant.models import INDEX_ITEMS, best_of, expected_value
+from penchant.models import INDEX_ITEMS, best_allowed, best_of, expected_value
 from penchant.policy import Popularity
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Ranker:
     @property
     def searches(self) -> bool:
         """Whether one person's best items are found without a score for each item: worth it where there are many."""
-        return isinstance(self.model, Searcher) and len(self.items) >= INDEX_ITEMS
+        return len(self.items) >= INDEX_ITEMS and isinstance(self.model, Searcher)
 
     def candidates(
         self,
@@ -195,30 +195,38 @@ class Ranker:
         added, below all others where they did not reach them: exploring could not show them otherwise.
         """
         unmet_N = self._unmet_N & allowed_N
+        meets = bool(unmet_N.any())
         if score_N is None and self.searches:
             assert isinstance(self.model, Searcher)
             batch = self._batch([history], target)
             item_K, mean_K = self.model.best(batch, allowed_N, limit)
-            if unmet_N.any():
+            if meets:
                 new_K, new_mean_K = self.model.best(batch, unmet_N, _UNMET)
                 item_K, first_K = np.unique(np.r_[item_K, new_K], return_index=True)
                 mean_K = np.r_[mean_K, new_mean_K][first_K]
         else:
             score_N = self.scores([history], target)[0] if score_N is None else score_N
+            if not (meets or by_value):
+                return self._proposed(*best_allowed(score_N, allowed_N, limit))
             item_K = np.flatnonzero(allowed_N & np.isfinite(score_N))
             mean_K = score_N[item_K].astype(np.float32)
         if by_value:
             assert self.value_N is not None, "check_prices() first"
             mean_K = expected_value(mean_K, self.value_N[item_K], self.answering[target].chance)
         best_K, best_mean_K = best_of(item_K, mean_K, limit)
-        left = unmet_N[item_K] & ~np.isin(item_K, best_K)
-        if left.any() and (missing := _UNMET - int(unmet_N[best_K].sum())) > 0:
+        met = int(unmet_N[best_K].sum())
+        unmet_N[best_K] = False
+        left = unmet_N[item_K]
+        if left.any() and (missing := _UNMET - met) > 0:
             new_K, new_mean_K = best_of(item_K[left], mean_K[left], missing)
             bar = np.nextafter(best_mean_K.min(), np.float32(-np.inf))
             new_mean_K = np.minimum(new_mean_K + (bar - new_mean_K.max()), bar)  # their order stays
             order = np.argsort(np.r_[best_K, new_K])
             best_K, best_mean_K = np.r_[best_K, new_K][order], np.r_[best_mean_K, new_mean_K][order]
-        return Candidates(best_K, best_mean_K, np.zeros_like(best_mean_K), self.model_id)
+        return self._proposed(best_K, best_mean_K)
+
+    def _proposed(self, item_K: npt.NDArray[np.int64], mean_K: npt.NDArray[np.float32]) -> Candidates:
+        return Candidates(item_K, mean_K, np.zeros_like(mean_K), self.model_id)
 
     @cached_property
     def _unmet_N(self) -> npt.NDArray[np.bool_]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ExactIndex,
         IndexReport,
         QuantizedIndex,
+        best_allowed,
         best_of,
         choose_index,
     )
@@ -73,6 +74,7 @@ _LAZY = {
     "INDEX_ITEMS": "_index",
     "IndexReport": "_index",
     "QuantizedIndex": "_index",
+    "best_allowed": "_index",
     "best_of": "_index",
     "company_vectors": "_factors",
     "choose_index": "_index",
@@ -162,6 +164,7 @@ __all__ = [
     "Transitions",
     "TransitionsConfig",
     "beginnings",
+    "best_allowed",
     "best_of",
     "choose_index",
     "company_vectors",

@@ -43,7 +43,30 @@ def best_of(item_K: Ints, score_K: Floats, limit: int) -> _Found:
         level = np.flatnonzero(score_K == bar)
         above[level[: limit - np.count_nonzero(above)]] = True
         item_K, score_K = item_K[above], score_K[above]
-    return item_K.astype(np.int64), score_K.astype(np.float32)
+    return item_K.astype(np.int64, copy=False), score_K.astype(np.float32, copy=False)
+
+
+def best_allowed(score_N: npt.NDArray[np.float32], allowed_N: Bools, limit: int) -> _Found:
+    """The same of the allowed items by the scores of all, (N + 1,); scores that are not finite never come.
+
+    Most items are never sorted: the scores of one in eight say which bar about as many as are wanted reach.
+
+    Example:
+        >>> score_N, allowed_N = np.float32([9, 1, np.nan, 3, 1]), np.array([False, True, True, True, True])
+        >>> best_allowed(score_N, allowed_N, 2)[0].tolist()
+        [1, 3]
+    """
+    score_N = score_N.astype(np.float32, copy=False)
+    sample, among = score_N[::8], int(np.count_nonzero(allowed_N))
+    rank = len(sample) * (limit + limit // 4) // max(among, 1) + 16
+    if rank < len(sample):
+        bar = np.partition(sample, len(sample) - rank)[len(sample) - rank]
+        item_K = np.flatnonzero((score_N >= bar) & allowed_N)
+        score_K = score_N[item_K]
+        if len(item_K) >= limit and -np.inf < score_K.min() and score_K.max() < np.inf:
+            return best_of(item_K, score_K, limit)
+    item_K = np.flatnonzero(allowed_N & np.isfinite(score_N))
+    return best_of(item_K, score_N[item_K], limit)
 
 
 def distinct(*parts: Ints) -> npt.NDArray[np.int64]:
@@ -72,12 +95,7 @@ class ExactIndex:
         if count <= _WORTH_SCANNING * len(allowed_N):
             item_K = np.flatnonzero(allowed_N)
             return best_of(item_K, self.scores(item_K, query_RD), k)
-        score_N = scores_of(self.vec_ND, query_RD, self.bias_N)
-        score_N[~allowed_N] = -np.inf
-        if k >= count:
-            item_K = np.flatnonzero(allowed_N)
-            return item_K, score_N[item_K]
-        return best_of(*_not_below(score_N, k), k)
+        return best_allowed(scores_of(self.vec_ND, query_RD, self.bias_N), allowed_N, k)
 
     def scores(self, item_K: Ints, query_RD: Floats) -> npt.NDArray[np.float32]:
         """Scores of some items: (K,)."""
@@ -99,14 +117,6 @@ def scores_of(vec_KD: _Vectors, query_RD: Floats, bias_K: _Vectors | None = None
     if bias_K is not None:
         score_K += bias_K
     return score_K
-
-
-def _not_below(score_N: npt.NDArray[np.float32], k: int) -> _Found:
-    """A superset of the k best, without a look at each: whatever reaches the k-th best of one item in eight."""
-    sample = score_N[::8]
-    bar = np.partition(sample, len(sample) - k)[len(sample) - k] if k <= len(sample) else -np.inf
-    item_K = np.flatnonzero(score_N >= bar if bar > -np.inf else score_N > bar)
-    return item_K, score_N[item_K]
 
 
 class QuantizedIndex:

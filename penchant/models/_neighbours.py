@@ -199,13 +199,16 @@ class NeighbourModel:
         history_T = np.asarray(history_T, np.int64)
         items_K = np.asarray(items_K, np.int64)
         weight_T = age_weights(history_T[None] > 0, self.config.decay)[0]
-        asked_U, place_K = np.unique(items_K, return_inverse=True)
+        asked_U = np.sort(items_K)
+        place_K = asked_U.searchsorted(
+            items_K
+        )  # of an item asked twice the first place, where its amounts go
         out_TU = np.zeros((len(history_T), len(asked_U)), np.float32)
         if len(asked_U):
             cell_E, amount_E = self._entries(history_T, weight_T)
             length_T = np.where(weight_T != 0, self.indptr[history_T + 1] - self.indptr[history_T], 0)
             time_E = np.repeat(np.arange(len(history_T)), length_T)
-            place_E = np.minimum(np.searchsorted(asked_U, cell_E), len(asked_U) - 1)
+            place_E = np.minimum(asked_U.searchsorted(cell_E), len(asked_U) - 1)
             hit_E = asked_U[place_E] == cell_E
             out_TU[time_E[hit_E], place_E[hit_E]] = amount_E[hit_E]
         return out_TU[:, place_K]
@@ -221,10 +224,13 @@ class NeighbourModel:
         width = self.num_items + 1
         item_BT = np.asarray(item_BT, np.int64)
         out = np.empty((len(item_BT), width), np.float32)
-        pairs_B = np.where(weight_BT != 0, self.indptr[item_BT + 1] - self.indptr[item_BT], 0).sum(axis=1)
-        cost_B = np.maximum(pairs_B / CHUNK_PAIRS, width / CHUNK_CELLS)
-        for start, end in item_blocks(cost_B, 1.0):
-            out[start:end] = self._block(item_BT[start:end], weight_BT[start:end])
+        if len(item_BT) == 1:
+            out[:] = self._block(item_BT, weight_BT)
+        else:
+            pairs_B = np.where(weight_BT != 0, self.indptr[item_BT + 1] - self.indptr[item_BT], 0).sum(axis=1)
+            cost_B = np.maximum(pairs_B / CHUNK_PAIRS, width / CHUNK_CELLS)
+            for start, end in item_blocks(cost_B, 1.0):
+                out[start:end] = self._block(item_BT[start:end], weight_BT[start:end])
         if prior is not None:
             out += prior
         out[:, 0] = -np.inf
@@ -257,7 +263,8 @@ class NeighbourModel:
         row_P, position_P = np.nonzero(weight_BT)
         item_P = item_BT[row_P, position_P]
         cell_E, amount_E = self._entries(item_P, weight_BT[row_P, position_P])
-        cell_E = cell_E + np.repeat(row_P * width, self.indptr[item_P + 1] - self.indptr[item_P])
+        if len(item_BT) > 1:
+            cell_E = cell_E + np.repeat(row_P * width, self.indptr[item_P + 1] - self.indptr[item_P])
         flat = np.bincount(cell_E, amount_E, minlength=len(item_BT) * width)
         return flat.reshape(len(item_BT), width).astype(np.float64, copy=False)
 

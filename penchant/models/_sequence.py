@@ -133,15 +133,16 @@ class Sequence:
         for r in range(1, mean_BRD.shape[1]):
             np.maximum(out_BN, mean_BRD[:, r] @ self.item_ND.T, out=out_BN)
         silent_B = batch.length_B == 0
-        out_BN[silent_B] = self.prior_N
+        if silent_B.any():
+            out_BN[silent_B] = self.prior_N
         for target, code in ASKED_CODES.items() if self.config.counts else ():
-            blend, rows = self.config.blend(target), batch.rows_asked(code)
-            if not len(rows) or not blend.counts_weight:
+            rows = batch.rows_asked(code)
+            if not len(rows) or not (blend := self.config.blend(target)).counts_weight:
                 continue
             whole = len(rows) == len(out_BN)
             counted_BN = self.counted(batch if whole else batch.take(rows), blend)
             if len(out_BN) == 1:  # most of one person's row is zero and adds nothing
-                item_J = np.flatnonzero(counted_BN[0])
+                item_J = np.flatnonzero(counted_BN[0] != 0)
                 amount_J = counted_BN[0, item_J] * np.float32(1.0 / blend.counts_floor)
                 out_BN[0, item_J] += np.log1p(amount_J) * np.float32(blend.counts_weight)
                 continue
@@ -496,6 +497,12 @@ def _last_events(batch: SequenceBatch, length: int) -> SequenceBatch:
     width = batch.item_BT.shape[1]
     if width <= length:
         return batch
+    if batch.mask_BT[:, -1].all():  # rows of one length, such as a single one: their ends are columns
+        gap_BT = batch.gap_BT[:, -length:].copy()
+        gap_BT[:, 0] = 0.0
+        names = ("item_BT", "kind_BT", "value_BT", "mask_BT")
+        ends = {name: np.ascontiguousarray(getattr(batch, name)[:, -length:]) for name in names}
+        return SequenceBatch(gap_BT=gap_BT, user_BF=batch.user_BF, asked_B=batch.asked_B, **ends)
     start_B = np.maximum(batch.length_B - length, 0)
     column_BT = np.minimum(start_B[:, None] + np.arange(length), width - 1)
     mask_BT = start_B[:, None] + np.arange(length) < batch.length_B[:, None]

@@ -62,11 +62,11 @@ def draw_slate(
         p_N = slots.chances(floor)
         if begun_N is None:
             begun_N = p_N
-        sum_N = np.cumsum(p_N)
-        chosen = int(np.searchsorted(sum_N, rng.random() * sum_N[-1], side="right"))
+        sum_N = p_N.cumsum()
+        chosen = int(sum_N.searchsorted(rng.random() * sum_N[-1], side="right"))
         # Rounding can point behind the last candidate, or at one without chance.
-        chosen = chosen if chosen < len(p_N) and p_N[chosen] > 0 else int(np.argmax(p_N))
-        best = int(np.argmax(np.where(free_N, slots.value_N, -np.inf)))
+        chosen = chosen if chosen < len(p_N) and p_N[chosen] > 0 else int(p_N.argmax())
+        best = int(slots.left_N.argmax())
         index_K[slot], odds_K[slot], explored_K[slot] = chosen, min(p_N[chosen], 1.0), chosen != best
         slots.place(chosen)
     return Choice(index_K, odds_K, explored_K, begun_N)
@@ -106,20 +106,26 @@ class _Slots:
         lowest = mean_N[self.free_N].min() if self.free_N.any() else 0.0
         self._values = Values(np.where(self.free_N, mean_N, lowest), rerank)
         self._rule, self._updates = rule, updates
-        self.value_N = self._values.next(None)
-        self._chances: Chances = rule.begin(self.value_N, self._std_N, updates)
+        value_N = self._values.next(None)
+        self.left_N = np.where(self.free_N, value_N, -np.inf)  # what those are worth that are free
+        self._chances: Chances = rule.begin(value_N, self._std_N, updates)
 
     def chances(self, floor: float) -> Floats:
         """The chance of every candidate in the next slot."""
         p_N = self._chances(self.free_N)
-        return (1 - floor) * p_N + np.where(self.free_N, floor / self.free_N.sum(), 0.0) if floor else p_N
+        if floor:
+            p_N = p_N * (1 - floor)
+            p_N += self.free_N * (floor / np.count_nonzero(self.free_N))
+        return p_N
 
     def place(self, at: int) -> None:
         """Fill the slot; where the stages move the others, the rule begins anew with their values."""
         self.free_N[at] = False
+        self.left_N[at] = -np.inf
         if self._values.move and self.free_N.any():
-            self.value_N = self._values.next(at)
-            self._chances = self._rule.begin(self.value_N, self._std_N, self._updates)
+            value_N = self._values.next(at)
+            self.left_N = np.where(self.free_N, value_N, -np.inf)
+            self._chances = self._rule.begin(value_N, self._std_N, self._updates)
 
 
 class Explorer:

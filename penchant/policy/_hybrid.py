@@ -78,6 +78,8 @@ class Hybrid:
         self.label_NL = label_NL
         num_labels_N = np.maximum((label_NL > 0).sum(1), 1)
         self.share_N = 1 / np.sqrt(num_labels_N)
+        # How much all tastes together may move an item for somebody of whom none is known.
+        self._any_taste_N = ((label_NL > 0) * self.spread.taste**2).sum(1) * self.share_N**2
         self.item_N = np.zeros(len(label_NL))
         self.var_N = np.where(fresh_N, self.spread.fresh**2, self.spread.item**2)
         self.shown_N = np.zeros(len(label_NL), np.int64)
@@ -106,34 +108,35 @@ class Hybrid:
         """
         mean_N, var_N, _ = self._sums(person, item_N, feature_NF)
         # One scale for all: how little is known of an item moves the bonus of a rule, never what is expected.
-        scale = float(np.sqrt(1 + var_N.mean())) if len(var_N) else 1.0
+        scale = float(np.sqrt(1 + np.add.reduce(var_N) / len(var_N))) if len(var_N) else 1.0
         z_N = mean_N / scale
         chance_N = ndtr(z_N)
-        return chance_N, (ndtr(z_N + reach * np.sqrt(self.var_N[item_N]) / scale) - chance_N) / reach
+        return chance_N, (ndtr(z_N + reach * np.sqrt(self.var_N.take(item_N)) / scale) - chance_N) / reach
 
     def _sums(self, person: str, item_N: Ints, feature_NF: Floats) -> tuple[Floats, Floats, Floats]:
         """Mean and variance of the sum under the probit, and the shared covariance times the features."""
         covered_NF = feature_NF @ self.cov_FF
-        mean_N = feature_NF @ self.weight_F + self.item_N[item_N]
-        var_N = np.einsum("nf,nf->n", covered_NF, feature_NF) + self.var_N[item_N]
+        mean_N = feature_NF @ self.weight_F + self.item_N.take(item_N)
+        var_N = np.einsum("nf,nf->n", covered_NF, feature_NF) + self.var_N.take(item_N)
         known = self._known(person)
         level = known.level if known is not None else (0.0, self.spread.person**2)
         mean_N += level[0]
         var_N += level[1]
         if not self.spread.taste or not self.label_NL.shape[1]:
             return mean_N, var_N, covered_NF
-        label_NL = self.label_NL[item_N]
+        if known is None or not known.taste:
+            var_N += self._any_taste_N.take(item_N)
+            return mean_N, var_N, covered_NF
+        label_NL = self.label_NL.take(item_N, axis=0)
         given_NL = label_NL > 0
-        taste_NL, taste_var_NL = np.zeros(label_NL.shape), np.where(given_NL, self.spread.taste**2, 0.0)
-        if known is not None and known.taste:
-            ids = np.fromiter(known.taste, np.int64)
-            both = np.array(list(known.taste.values()))
-            order = np.argsort(ids)
-            place_NL = np.minimum(np.searchsorted(ids[order], label_NL), len(ids) - 1)
-            hit_NL = given_NL & (ids[order][place_NL] == label_NL)
-            taste_NL = np.where(hit_NL, both[order, 0][place_NL], 0.0)
-            taste_var_NL = np.where(hit_NL, both[order, 1][place_NL], taste_var_NL)
-        share_N = self.share_N[item_N]
+        ids = np.fromiter(known.taste, np.int64)
+        both = np.array(list(known.taste.values()))
+        order = np.argsort(ids)
+        place_NL = np.minimum(np.searchsorted(ids[order], label_NL), len(ids) - 1)
+        hit_NL = given_NL & (ids[order][place_NL] == label_NL)
+        taste_NL = np.where(hit_NL, both[order, 0][place_NL], 0.0)
+        taste_var_NL = np.where(hit_NL, both[order, 1][place_NL], given_NL * self.spread.taste**2)
+        share_N = self.share_N.take(item_N)
         mean_N += taste_NL.sum(1) * share_N
         var_N += taste_var_NL.sum(1) * share_N**2
         return mean_N, var_N, covered_NF

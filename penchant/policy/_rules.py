@@ -67,11 +67,13 @@ class Best:
 
         def chances(free_N: Bools) -> Floats:
             left_N = np.where(free_N, bound_N, -np.inf)
-            if self.bonus:
-                p_N = (left_N == left_N.max()).astype(np.float64)
-                return np.asarray(p_N / p_N.sum())
             p_N = np.zeros(len(bound_N))
-            p_N[np.argmax(left_N)] = 1.0
+            best = left_N.argmax()
+            level_N = left_N == left_N[best]
+            if self.bonus and (level := np.count_nonzero(level_N)) > 1:
+                p_N[level_N] = 1.0 / level
+            else:
+                p_N[best] = 1.0
             return p_N
 
         return chances

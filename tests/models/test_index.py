@@ -224,3 +224,17 @@ def test_an_artifact_keeps_its_index_and_serves_without_faiss(snapshot, model, t
     assert bare.index.kind == "exact"
     batch, allowed_N = sequence_batch(snapshot, np.array([0]), 10), np.arange(401) > 0
     assert bare.best(batch, allowed_N, 20)[0].tolist() == again.best(batch, allowed_N, 20)[0].tolist()
+
+
+def test_best_of_all_scores_is_the_best_of_the_allowed_ones() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        size, limit = int(rng.integers(1, 6000)), int(rng.integers(1, 700))
+        score_N = rng.integers(0, int(rng.integers(2, 2000)), size).astype(np.float32)  # many ties
+        score_N[rng.random(size) < rng.random() * 0.2] = rng.choice([np.nan, np.inf, -np.inf])
+        allowed_N = rng.random(size) < rng.random() ** 2
+        allowed_K = np.flatnonzero(allowed_N & np.isfinite(score_N))
+        plain_K, plain_score_K = _index.best_of(allowed_K, score_N[allowed_K], limit)
+        item_K, score_K = _index.best_allowed(score_N, allowed_N, limit)
+        np.testing.assert_array_equal(item_K, plain_K)
+        np.testing.assert_array_equal(score_K, plain_score_K)
