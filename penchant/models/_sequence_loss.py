@@ -14,7 +14,7 @@ from torch import Tensor
 
 from penchant.models._precision import fast_matmuls
 
-_CHUNK = 2_000_000  # logits alive at once on a CPU: 8 MB stay in its cache between the passes over them
+_CHUNK = 3_000_000  # logits alive at once on a CPU: 12 MB stay in its cache between the passes over them
 _CHUNK_GPU = 64_000_000  # a GPU is only busy with large pieces
 _ROWS = 32  # targets of a chunk are a multiple of it: oneDNN compiles a kernel for every shape it meets
 
@@ -50,8 +50,12 @@ class _FusedSoftmax(torch.autograd.Function):
                 mean_CRD, target_C1 = mean_MRD[part].to(low), target_M[part, None]
                 room_CN = room_CN.resize_(len(mean_CRD), len(item_ND))
                 logits_CN, winner_CN = _best_interest(mean_CRD, item_low_ND, room_CN)
-                part_loss, slope_CN = _softmax_minus_target(logits_CN, target_C1)
-                loss += part_loss
+                chance_CN, right_C1 = _softmax(logits_CN, target_C1)
+                rare_C = (right_C1 < torch.finfo(right_C1.dtype).tiny)[:, 0]
+                loss -= right_C1[~rare_C].log().sum()
+                if rare_C.any():  # chances that float32 cannot hold; their slope is -1 all the same
+                    loss += softmax_loss(mean_MRD[part][rare_C], item_ND, target_M[part][rare_C])
+                slope_CN = chance_CN.scatter_(1, target_C1, right_C1 - 1)
                 for r in range(mean_MRD.shape[1]):
                     slope_r_CN = (slope_CN if winner_CN is None else slope_CN * (winner_CN == r)).to(low)
                     grad_mean_MRD[part, r] = slope_r_CN @ item_low_ND
@@ -100,15 +104,11 @@ def _best_interest(mean_CRD: Tensor, item_ND: Tensor, room_CN: Tensor) -> tuple[
     return best.values, best.indices
 
 
-def _softmax_minus_target(logits_CN: Tensor, target_C1: Tensor) -> tuple[Tensor, Tensor]:
-    """The summed loss, and d loss / d logits (C, N); overwrites the logits where they are float32."""
+def _softmax(logits_CN: Tensor, target_C1: Tensor) -> tuple[Tensor, Tensor]:
+    """Chances of all items (C, N), which overwrite the logits where they are float32, and of the targets (C, 1)."""
     logits_CN = _exact(logits_CN)
-    top_C1, hit_C1 = logits_CN.amax(1, keepdim=True), logits_CN.gather(1, target_C1)
     chance_CN = torch.softmax(logits_CN, 1, out=logits_CN)
-    peak_C1 = chance_CN.amax(1, keepdim=True)  # the chance of the best item: 1 / the sum of exponentials
-    loss = (top_C1 - peak_C1.log() - hit_C1).sum()
-    chance_CN.scatter_add_(1, target_C1, torch.full_like(hit_C1, -1.0))
-    return loss, chance_CN
+    return chance_CN, chance_CN.gather(1, target_C1)
 
 
 def sampled_softmax_loss(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from penchant.core import SequenceBatch
 from penchant.models._dropout import Dropout
 from penchant.models._interest import Negatives
+from penchant.models._linear import Linear
 from penchant.models._sequence_config import KIND_ROWS, NUM_GAPS, SequenceConfig, Size
 from penchant.models._sequence_loss import fused_softmax_loss, sampled_softmax_loss
 
@@ -60,7 +61,7 @@ class SequenceTransformer(nn.Module):
         self.dropout = Dropout(config.dropout_or_default)
         self.blocks = nn.ModuleList(Block(size, config.dropout_or_default) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width)
-        self.heads = nn.Linear(size.width, config.interests * size.width, bias=False)
+        self.heads = Linear(size.width, config.interests * size.width)
         self.asked: nn.Parameter | None = None
         if config.asked:
             self.asked = nn.Parameter(torch.zeros(KIND_ROWS, 2, size.width))
@@ -201,10 +202,10 @@ class Block(nn.Module):
         width, hidden = size.width, size.feedforward
         self.num_heads = size.heads
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.up = nn.Linear(width, 2 * hidden, bias=False)  # half of it is the gate (SwiGLU, Shazeer 2020)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
+        self.up = Linear(width, 2 * hidden)  # half of it is the gate (SwiGLU, Shazeer 2020)
+        self.down = Linear(hidden, width)
         self.dropout = Dropout(dropout)
         self.distance_HT = nn.Parameter(
             -0.1 * torch.arange(size.length).float().expand(size.heads, -1).clone()

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from penchant.models import _precision  # noqa: E402
 from penchant.models._dropout import Dropout  # noqa: E402
+from penchant.models._linear import Linear  # noqa: E402
 from penchant.models._sequence_loss import (  # noqa: E402
     _chunks,
     fused_softmax_loss,
@@ -30,6 +31,29 @@ def test_dropout_draws_elements_apart():
     kept = (Dropout(0.5)(torch.ones(10_000, 64)) > 0).float()
     correlation = torch.corrcoef(kept.T) - torch.eye(64)
     assert correlation.abs().max() < 0.06
+
+
+@pytest.mark.parametrize("shape", [(5,), (128,), (3, 128), (7, 43)])
+def test_a_linear_layer_by_rows_is_the_usual_one(monkeypatch, shape):
+    monkeypatch.setattr("penchant.models._linear.matmul_precision", lambda device: "medium")
+    torch.manual_seed(0)
+    layer, x = Linear(6, 4).double(), torch.randn(*shape, 6, dtype=torch.float64, requires_grad=True)
+    slope = torch.randn(*shape, 4, dtype=torch.float64)
+    by_rows = layer(x)
+    usual = torch.nn.functional.linear(x, layer.weight)
+    assert by_rows.grad_fn.name() != usual.grad_fn.name()
+    torch.testing.assert_close(by_rows, usual)
+    both = [torch.autograd.grad(out, (x, layer.weight), slope) for out in (by_rows, usual)]
+    torch.testing.assert_close(*both)
+    assert layer.eval()(x).grad_fn.name() == usual.grad_fn.name()
+
+
+def test_the_loss_of_a_target_whose_chance_is_no_float():
+    mean = torch.tensor([[[1.0]], [[1.0]]], requires_grad=True)
+    item, target = torch.tensor([[300.0], [0.0], [299.0]]), torch.tensor([1, 0])
+    found, exact = (loss(mean, item, target) for loss in (fused_softmax_loss, softmax_loss))
+    assert found.item() == pytest.approx(exact.item()) == pytest.approx(300.627, abs=1e-3)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, mean) for loss in (found, exact)))
 
 
 def test_chunks_cover_every_row_once():
