@@ -7,7 +7,6 @@ Basic authentication; GA4's Measurement Protocol speaks ``/mp/collect``. What th
 
 from __future__ import annotations
 
-import logging
 import zlib
 from typing import Any
 
@@ -22,14 +21,11 @@ from penchant.engine import (
     MessageForm,
     check_number,
     strict_json,
-    trace_of,
 )
 from penchant.surfaces._body import Limits, RefusedError, header, read_body
-from penchant.surfaces._endpoints import Server
+from penchant.surfaces._endpoints import Server, answered
 from penchant.surfaces._gate import require
 from penchant.surfaces._send import send_json, send_problem
-
-log = logging.getLogger("penchant.http")
 
 SEGMENT_CALLS = ("track", "identify", "page", "screen", "group", "alias")
 COLLECT_PATHS = frozenset(
@@ -51,17 +47,7 @@ class CollectEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        try:
-            await self._respond(scope, receive, send)
-        except ConnectionResetError:
-            return
-        except RefusedError as refused:
-            await send_problem(send, refused.error, status=refused.status)
-        except PenchantError as error:
-            await send_problem(send, error)
-        except Exception as error:  # an answer without a trace; the log gets it without data
-            log.error("collecting failed unexpectedly\n%s", trace_of(error))
-            await send_problem(send, error)
+        await answered(self._respond, "collecting", scope, receive, send)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         engine = self.server.engine

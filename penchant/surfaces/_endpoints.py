@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penchant.core.errors import InputError, Malformed, NotFound, PenchantError
 from penchant.engine import (
@@ -32,7 +32,6 @@ from penchant.engine import (
     JobStatus,
     Operation,
     error_of,
-    problem_of,
     renamed,
     renamed_problem,
     strict_json,
@@ -42,7 +41,7 @@ from penchant.surfaces._body import Limits, Parts, RefusedError, header, read_bo
 from penchant.surfaces._gate import require
 from penchant.surfaces._line import Line
 from penchant.surfaces._metrics import Metrics
-from penchant.surfaces._send import HEADERS, JSON, PROBLEM, send_json, send_problem
+from penchant.surfaces._send import HEADERS, JSON, problem_response, send_json, send_problem
 
 log = logging.getLogger("penchant.http")
 T = TypeVar("T")
@@ -85,6 +84,26 @@ class Server:
         self.engine.close()
 
 
+async def answered(respond: ASGIApp, what: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one request; what goes wrong is told as problem details.
+
+    Args:
+        respond: Answers it, or raises.
+        what: It is called in the log.
+    """
+    try:
+        await respond(scope, receive, send)
+    except ConnectionResetError:
+        return  # nobody is there to be told
+    except RefusedError as refused:
+        await send_problem(send, refused.error, status=refused.status)
+    except PenchantError as error:
+        await send_problem(send, error)
+    except Exception as error:  # an answer without a trace; the log gets it without data
+        log.error("%s failed unexpectedly\n%s", what, trace_of(error))
+        await send_problem(send, error)
+
+
 class OperationEndpoint:
     """One operation over HTTP."""
 
@@ -102,17 +121,7 @@ class OperationEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        try:
-            await self._respond(scope, receive, send)
-        except ConnectionResetError:
-            return  # nobody is there to be told
-        except RefusedError as refused:
-            await send_problem(send, refused.error, status=refused.status)
-        except PenchantError as error:
-            await send_problem(send, error)
-        except Exception as error:  # an answer without a trace; the log gets it without data
-            log.error("%s failed unexpectedly\n%s", self.operation.name, trace_of(error))
-            await send_problem(send, error)
+        await answered(self._respond, self.operation.name, scope, receive, send)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         require(self.server.engine, self.operation.scope, self.operation.name)
@@ -316,8 +325,7 @@ class JobEndpoints:
         try:
             return await in_thread(self.server.slow, make)
         except PenchantError as error:
-            problem = problem_of(error)
-            return Response(msgspec.json.encode(problem), problem.status, media_type=PROBLEM)
+            return problem_response(error)
 
 
 def _may_see(status: JobStatus) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import msgspec
+from starlette.responses import Response
 from starlette.types import Send
 
 from penchant.core.errors import Overloaded, TooManyRequests, Unauthorized
@@ -27,6 +28,12 @@ async def send_json(
     own = ((b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": [*own, *HEADERS, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+def problem_response(error: BaseException, *, status: int | None = None) -> Response:
+    """An error as problem details, for routes that give back their answer."""
+    problem = problem_of(error, status=status)
+    return Response(msgspec.json.encode(problem), problem.status, media_type=PROBLEM)
 
 
 async def send_problem(send: Send, error: BaseException, *, status: int | None = None) -> None:

@@ -21,7 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from penchant.core.errors import InputError, NotFound, PenchantError
-from penchant.engine import OPERATIONS, Engine, Keyring, problem_of
+from penchant.engine import OPERATIONS, Engine, Keyring
 from penchant.surfaces._body import Limits
 from penchant.surfaces._collect import COLLECT_PATHS, CollectEndpoint
 from penchant.surfaces._endpoints import (
@@ -35,7 +35,7 @@ from penchant.surfaces._gate import Gate, Tenant, require
 from penchant.surfaces._logs import LogKind, configure
 from penchant.surfaces._openapi import openapi
 from penchant.surfaces._page import PAGE_POLICY, reference_html
-from penchant.surfaces._send import PROBLEM
+from penchant.surfaces._send import problem_response
 from penchant.surfaces._snippet import snippet
 from penchant.surfaces._traces import Traces, traces_from_environment
 
@@ -115,7 +115,7 @@ def _metrics(server: Server) -> Callable[[Request], Awaitable[Response]]:
         try:
             require(server.engine, "govern", "metrics")
         except PenchantError as error:
-            return _problem(error, error.status)
+            return problem_response(error)
         page = await in_thread(server.slow, server.metrics.page)
         return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -151,7 +151,7 @@ def _ready(servers: Sequence[Server]) -> Callable[[Request], Awaitable[Response]
         try:
             rankers = [await in_thread(one.slow, _serving, one.engine) for one in servers]
         except PenchantError as error:
-            return _problem(error, 503)
+            return problem_response(error, status=503)
         state: dict[str, Any] = {"status": "ready", "degraded": any(ranker.degraded for ranker in rankers)}
         state |= {"model_id": rankers[0].model_id} if len(rankers) == 1 else {"shops": len(rankers)}
         return Response(msgspec.json.encode(state), media_type="application/json")
@@ -170,18 +170,15 @@ def _serving(engine: Engine) -> Any:
     return engine.serving.ranker
 
 
-def _problem(error: PenchantError, status: int) -> Response:
-    return Response(msgspec.json.encode(problem_of(error, status=status)), status, media_type=PROBLEM)
-
-
 def _http_problem(request: Request, error: Exception) -> Response:
     """What routing itself refuses: an unknown path or a wrong method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     path = request.url.path[:100]
     if status == 404:
-        return _problem(NotFound("there is nothing at this path", value=path, hint="see /docs"), 404)
+        return problem_response(NotFound("there is nothing at this path", value=path, hint="see /docs"))
     hint = "operations are called with POST; see /docs"
-    answer = _problem(InputError(f"{request.method} is not possible here", value=path, hint=hint), status)
+    refusal = InputError(f"{request.method} is not possible here", value=path, hint=hint)
+    answer = problem_response(refusal, status=status)
     answer.headers.update(getattr(error, "headers", None) or {})  # the methods that are
     return answer
 
