@@ -14,7 +14,7 @@ from penchant.core._arrays import (
     Snapshot,
     Vocabulary,
 )
-from penchant.core._clock import DAY, SECOND, Clock, iso, micros, now, rng
+from penchant.core._clock import DAY, HOUR, SECOND, Clock, iso, micros, now, rng
 from penchant.core._kinds import (
     ASKED_CODES,
     KIND_CODES,
@@ -87,6 +87,7 @@ __all__ = [
     "GUEST_PREFIX",
     "HISTORY_EVENTS",
     "HISTORY_SHOWN",
+    "HOUR",
     "INTEREST_LABEL",
     "KINDS",
     "KIND_CODES",

@@ -11,7 +11,8 @@ import numpy as np
 
 Clock = Callable[[], int]
 SECOND = 1_000_000
-DAY = 86_400 * SECOND
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
 
 
 def now() -> int:

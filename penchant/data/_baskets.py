@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from penchant.core import SECOND, Bools, EventKind, Ints, Snapshot, iso
+from penchant.core import HOUR, Bools, EventKind, Ints, Snapshot, iso
 from penchant.core.errors import InputError
 from penchant.data._batch import is_target
 from penchant.data._ragged import offsets
 from penchant.data._splits import Cases
 
-VISIT = 3600 * SECOND  # a pause of so many microseconds ends a visit
+VISIT = HOUR  # a pause so long ends a visit
 
 
 def basket_size(snapshot: Snapshot) -> float:

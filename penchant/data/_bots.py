@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import DAY, SECOND, Store
+from penchant.core import DAY, HOUR, SECOND, Store
 from penchant.data._settings import Settings
 
 # What a person does by hand, one at a time. A whole basket is bought, and a whole list is shown, in one moment.
@@ -25,7 +25,7 @@ BROWSING = (
     "cart_view",
     "promo_click",
 )
-MINUTE, HOUR = 60 * SECOND, 3600 * SECOND
+MINUTE = 60 * SECOND
 _SLEEPLESS_EVENTS = 200  # so many in a day, besides being awake all of it
 
 

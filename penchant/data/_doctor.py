@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import DAY, GUEST_PREFIX, KINDS, TARGET_KINDS, Store, iso
-from penchant.data._bots import HOUR, ReviewBursts, bots_in, buckets
+from penchant.core import DAY, GUEST_PREFIX, HOUR, KINDS, TARGET_KINDS, Store, iso
+from penchant.data._bots import ReviewBursts, bots_in, buckets
 from penchant.data._columns import Notes, note_damage
 from penchant.data._doctor_examples import MOST, Examples, refusal_examples
 from penchant.data._doctor_findings import Finding, FunnelStep, Health, finding, hidden

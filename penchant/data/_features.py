@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Meta
 
-from penchant.core import DAY, INTEREST_LABEL, KIND_CODES, TARGET_CODES, USER_KEY, Ints, Noun, Snapshot
+from penchant.core import DAY, HOUR, INTEREST_LABEL, KIND_CODES, TARGET_CODES, USER_KEY, Ints, Noun, Snapshot
 from penchant.data._batch import is_target
 from penchant.data._ragged import user_blocks
 from penchant.data._transform import FeatureTransform
@@ -33,7 +33,6 @@ from penchant.data._transform import FeatureTransform
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-HOUR = DAY // 24
 WEEK = 7 * DAY
 CENTS = 100  # `amount` in hundredths, so that sums are exact
 EVENT_BLOCK = 2_000_000  # events handed to the backend at a time

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from penchant.core import iso
+from penchant.core import DAY, iso
 from penchant.data._doctor_findings import Finding, Health
 from penchant.data._report import Refused
 
@@ -101,7 +101,7 @@ def _percent(share: float) -> str:
 def _days(health: Health) -> int | None:
     if health.first_ts is None or health.last_ts is None:
         return None
-    return int((health.last_ts - health.first_ts) // 86_400_000_000) + 1
+    return int((health.last_ts - health.first_ts) // DAY) + 1
 
 
 def _steps(health: Health) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from penchant.core import Clock, Micros, Noun
+from penchant.core import DAY, HOUR, Clock, Micros, Noun
 from penchant.core.errors import Forbidden, InputError, NotFound, ShopError
 from penchant.engine._access import CALLER
 from penchant.engine._govern_requests import Key, KeysReport, KeysRequest
@@ -29,7 +29,6 @@ from penchant.store import atomic_write
 
 KEY_PATTERN = re.compile(r"pk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _FILE, _PEPPER_FILE, _PEPPER = "keys.json", "keys.pepper", "PENCHANT_PEPPER"
-_HOUR, _DAY = 3_600_000_000, 86_400_000_000  # microseconds
 
 
 class Stored(Noun, frozen=True):
@@ -191,12 +190,12 @@ class Keyring:
             rate=rate,
             created=now,
             digest=self._digest(token),
-            expires=None if days is None else now + int(days * _DAY),
+            expires=None if days is None else now + int(days * DAY),
         )
         with self._change() as keys:
             if instead_of is not None:
                 old = _known(keys, instead_of)
-                end = now + int(grace * _HOUR)
+                end = now + int(grace * HOUR)
                 end = end if old.expires is None else min(end, old.expires)
                 keys[old.id] = msgspec.structs.replace(old, expires=end, replaced_by=key_id)
             keys[key_id] = made
@@ -213,7 +212,7 @@ class Keyring:
         now = self._clock()
         if old.state(now) != "active":
             raise InputError(f"this key is {old.state(now)}", value=key_id, hint="create a new one")
-        days = None if old.expires is None else (old.expires - old.created) / _DAY
+        days = None if old.expires is None else (old.expires - old.created) / DAY
         return self.create(old.name, old.scopes, rate=old.rate, days=days, instead_of=key_id, grace=grace)
 
     def revoke(self, key_id: str) -> None:

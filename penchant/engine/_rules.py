@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penchant.core import DAY, KIND_CODES, TARGET_CODES, Bools, Floats, History, Ints, Vocabulary
+from penchant.core import DAY, HOUR, KIND_CODES, TARGET_CODES, Bools, Floats, History, Ints, Vocabulary
 from penchant.core.errors import InputError
 from penchant.engine._compile import Compiled, Kind, combined, compile_number, compile_truth
 from penchant.engine._expression import parse
@@ -28,7 +28,6 @@ from penchant.engine._expression import parse
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
-HOUR = DAY // 24
 MOST_RULES = 100  # of one answer
 MAX_SLOT = 1000
 _DERIVED = ("margin", "in_stock", "discount")
