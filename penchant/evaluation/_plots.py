@@ -212,13 +212,18 @@ def plot_chances(board: Leaderboard) -> bytes | None:
     if not shown:
         return None
     ends = [min(shown) / 1.5, min(1.0, max(shown) * 1.5)]
-    axes.plot(ends, ends, color=PALE, lw=2, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    _promised(axes, ends)
+    return _png(figure)
+
+
+def _promised(axes: Axes, ends: Sequence[float]) -> None:
+    """The words of a reliability plot, and the line on which everything comes true as often as it is said."""
+    axes.plot(ends, ends, color=PALE, lw=2, zorder=0)
     axes.set_xlabel("probability given")
     axes.set_ylabel("share that came true")
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
 
 
 def plot_calibration(tags: Mapping[str, Classification]) -> bytes | None:
@@ -226,7 +231,6 @@ def plot_calibration(tags: Mapping[str, Classification]) -> bytes | None:
     if "tags" not in tags:
         return None
     figure, axes = _figure(4.6, 4.4)
-    axes.plot([0, 1], [0, 1], color=PALE, lw=2, zorder=0)
     for name, colour, marker in (("base rate", WARM, "s"), ("tags", ACCENT, "o")):
         bins = tags[name].bins if name in tags else []
         if not bins:
@@ -235,9 +239,7 @@ def plot_calibration(tags: Mapping[str, Classification]) -> bytes | None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    axes.set_xlabel("probability given")
-    axes.set_ylabel("share that came true")
-    axes.legend(frameon=False, fontsize=9)
+    _promised(axes, [0, 1])
     return _png(figure)
 
 
