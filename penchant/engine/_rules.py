@@ -138,23 +138,20 @@ class TableFields:
         return "truth", listed_N & ~out_N
 
     def _discount(self) -> tuple[Kind, Any]:
-        return "number", discounts(self.table, self._attributes.rows)
+        """Share of the price that each item is reduced by, 0 where it is not: from Google's ``sale_price``."""
+        from penchant.data import minor_units, parse_money
 
-
-def discounts(table: pa.Table, attributes: Iterable[Mapping[str, Any]]) -> Floats:
-    """Share of the price that each item is reduced by, 0 where it is not: from Google's ``sale_price``, (N,)."""
-    from penchant.data import minor_units, parse_money
-
-    price_N = _typed(table["price"].combine_chunks())[1]
-    sale_N = np.full(table.num_rows, np.nan)
-    for row, (one, currency) in enumerate(zip(attributes, table["currency"].to_pylist(), strict=True)):
-        given = one.get("sale_price")
-        if given is not None and not isinstance(given, bool):
-            amount = float(given) if isinstance(given, int | float) else parse_money(str(given))[0]
-            sale_N[row] = np.nan if amount is None else amount * minor_units(currency)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share_N = 1 - sale_N / price_N
-    return np.where((sale_N >= 0) & (share_N > 0), share_N, 0.0)
+        price_N = _typed(self.table["price"].combine_chunks())[1]
+        sale_N = np.full(self.rows, np.nan)
+        currencies = self.table["currency"].to_pylist()
+        for row, (one, currency) in enumerate(zip(self._attributes.rows, currencies, strict=True)):
+            given = one.get("sale_price")
+            if given is not None and not isinstance(given, bool):
+                amount = float(given) if isinstance(given, int | float) else parse_money(str(given))[0]
+                sale_N[row] = np.nan if amount is None else amount * minor_units(currency)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share_N = 1 - sale_N / price_N
+        return "number", np.where((sale_N >= 0) & (share_N > 0), share_N, 0.0)
 
 
 def _typed(array: pa.Array) -> tuple[Kind, Any]:
