@@ -216,6 +216,8 @@ class Candidates:
     mean_N: Floats
     std_N: Floats
     source: str  # which retriever or model proposed them
+    subject: str = ""  # whom they are for, where a policy learns about people
+    feature_NF: Floats | None = None  # what a policy that learns sees of each
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,8 @@ class PackedCandidates(Noun, frozen=True):
     std: bytes
     score: bytes
     odds: bytes = b""
+    seen: bytes = b""
+    space: str = ""
 
     def unpack(self) -> CandidateSet:
         """The same with lists of numbers, seven digits each: more are not there in 32 bits."""
@@ -111,6 +113,8 @@ class PackedCandidates(Noun, frozen=True):
             std=_digits(self.std),
             score=_digits(self.score),
             odds=_digits(self.odds),
+            seen=_digits(self.seen),
+            space=self.space,
         )
 
 
@@ -130,6 +134,8 @@ class CandidateSet(Noun, frozen=True):
     std: list[float] = []  # how unsure it was of each; empty: the policy does not say
     score: list[float] = []  # the model's score of each, which the policy began from; empty: it is the mean
     odds: list[float] = []  # chance of each to be first; empty: the best comes first for certain
+    seen: list[float] = []  # what the policy saw of the person; empty: nothing beyond the scores
+    space: str = ""  # what these numbers mean: those of another network or map cannot be compared
 
 
 class Stage(Noun, frozen=True):

@@ -37,10 +37,10 @@ from penchant.core import (
 )
 from penchant.engine._attention import BySlot, Cascade, Known
 from penchant.engine._facts import Facts
+from penchant.engine._sight import LearnerKind, OfItems, Seen, Sight, learner_of
 from penchant.policy import (
     Best,
     FastCB,
-    Hybrid,
     Limited,
     Reserved,
     Rule,
@@ -49,6 +49,8 @@ from penchant.policy import (
     Steer,
     Thompson,
     draw_slate,
+    reach_of,
+    sampled,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +77,14 @@ class ExploreSettings(Noun, frozen=True):
     fresh_until: Annotated[int, Meta(ge=1, description="outcomes after which an item is fresh no longer")] = (
         60
     )
+    learner: Annotated[
+        LearnerKind,
+        Meta(
+            description="who learns what is expected: hybrid of items, people and labels, linear of shared features; "
+            "neural_linear and bootstrap also of the network's last layer, by a posterior or by heads; diag_linucb is "
+            "hybrid, and clusters of people for items without history"
+        ),
+    ] = "hybrid"
     scale: (
         Annotated[
             float,
@@ -146,6 +156,7 @@ class _Open:
     standing: dict[str, float]  # item id -> how the model's score stood among the candidates
     slot: dict[str, int]  # item id -> its place, 0 is the first
     offers: dict[str, str]  # item id -> the new interest that it was to offer
+    seen: Seen | None = None  # of the person when it was made
     rewarded: set[str] = field(default_factory=set)
     shown: dict[str, int] = field(default_factory=dict)  # item id -> when
     denied: set[str] = field(default_factory=set)  # learned as a no
@@ -189,6 +200,8 @@ class Drawn:
     explore: bool
     reason: str
     standing_N: Floats | None = None  # how the model's scores stood; None where nothing is to be learned
+    seen: Seen | None = None  # what the learner saw of the person
+    space: str = ""  # what that means
 
 
 class Exploration:
@@ -200,10 +213,12 @@ class Exploration:
         items: Vocabulary,
         facts: Facts,
         outcome: Callable[[str, str, bool], None] | None = None,
+        sight: tuple[LearnerKind, Sight] | None = None,
     ) -> None:
         self.settings, self.items, self.facts = settings, items, facts
         self._rule = settings.rule()
-        self.learner = Hybrid(facts.prior_F, facts.spread_F, facts.label_NL, facts.fresh_N)
+        self.kind, self.sight = sight or ("hybrid", OfItems(facts))
+        self.learner = learner_of(self.kind, facts, self.sight)
         self._outcome = outcome  # told what became of an offer: person, interest, whether it was taken
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
@@ -224,6 +239,7 @@ class Exploration:
         by_value: bool = False,
         worth: Worth | None = None,
         steer: Steer = Steer(),  # noqa: B008 (immutable)
+        seen: Seen | None = None,
     ) -> Drawn:
         """Draw a slate; with exploring refused, the best by expectation.
 
@@ -235,21 +251,24 @@ class Exploration:
             by_value: The means are what items bring: the best of them, for certain.
             worth: What the shop's rules say of the candidates.
             steer: New interests, reranking and how much exploring the person wants.
+            seen: What the learner's sight shows of the person.
         """
         if by_value:
             return _dearest(candidates, query, rng, worth, steer)
         with self._lock:
             self._settle(query.now)
             standing_N = standing_of(candidates.mean_N, candidates.source)
-            feature_NF = self._features(candidates.item_N, standing_N)
+            feature_NF = self.sight.features(candidates.item_N, standing_N, seen)
             asked = self._rule
-            reach = asked.bonus if isinstance(asked, Best) and asked.bonus else 1.0
-            mean_N, std_N = self.learner.expect(query.subject, candidates.item_N, feature_NF, reach)
+            about = query.subject, candidates.item_N, feature_NF
+            mean_N, std_N = self.learner.expect(*about, reach_of(asked))
             updates = self.learner.updates
             if worth is not None:
                 mean_N, std_N = worth.applied(mean_N, std_N)
-            rule, floor = self._exploring(asked, steer, candidates.item_N, mean_N, std_N)
             factor_N = 1.0 if steer.factor_N is None else steer.factor_N
+            weighed_N = factor_N if worth is None else factor_N * worth.factor_N
+            sampled_rule = sampled(asked, self.learner, *about, weighed_N)
+            rule, floor = self._exploring(sampled_rule, steer, candidates.item_N, mean_N, std_N)
             expected = Candidates(candidates.item_N, mean_N * factor_N, std_N * factor_N, candidates.source)
             reason = self._refusal(query, allowed, steer.level) or self._too_dear(rule, floor, expected)
         explore = reason is None
@@ -263,7 +282,7 @@ class Exploration:
             std_N=std_N,
             policy_id="+".join(
                 [
-                    f"hybrid/1+{rule.id}",
+                    f"{self.kind}/1+{rule.id}",
                     *([f"floor{floor:g}"] if floor else []),
                     *(stage.id for stage in steer.rerank),
                     *(["rules"] if worth else []),
@@ -271,8 +290,21 @@ class Exploration:
             ),
             updates=updates,
             explore=explore,
-            reason=reason or f"on: {self.settings.method}" + (", a little" if steer.level < 1 else ""),
+            reason=reason or self._told(steer.level),
             standing_N=standing_N,
+            seen=seen,
+            space=self.sight.space,
+        )
+
+    def _told(self, level: float) -> str:
+        """What an answer that explores says of how."""
+        missing = f", hybrid: nothing is trained for {self.settings.learner}"
+        return "".join(
+            [
+                f"on: {self.settings.method}",
+                missing if self.kind != self.settings.learner else "",
+                ", a little" if level < 1 else "",
+            ]
         )
 
     def _exploring(
@@ -327,11 +359,6 @@ class Exploration:
             found = self._hashes[policy_id] = hash_of([policy_id, str(self.settings)])
         return found
 
-    def _features(self, item_N: Ints, standing_N: Floats) -> Floats:
-        feature_NF = self.facts.feature_NF.take(item_N, axis=0)  # a copy
-        feature_NF[:, -1] = standing_N
-        return feature_NF
-
     def _refusal(self, query: Query, allowed: bool, level: float) -> str | None:
         """Why this answer may not explore; None when it may, and then it is counted."""
         if not self.settings.on:
@@ -350,12 +377,16 @@ class Exploration:
             self._spent[query.subject] = (query.now // DAY, spent + 1)
         return None
 
-    def answered(self, slate: Slate, standing: dict[str, float] | None = None) -> None:
+    def answered(
+        self, slate: Slate, standing: dict[str, float] | None = None, seen: Seen | None = None
+    ) -> None:
         """Wait for the outcomes of a logged answer.
 
         Args:
             slate: The answer.
-            standing: How the model's score of each of its items stood; None to take it from the slate's candidates.
+            standing: How the model's score of each of its items stood; None to take it, and what was seen of the
+                person, from the slate's candidates.
+            seen: What was seen of the person.
         """
         if slate.policy_id == BY_VALUE:
             return  # what an item brings does not say how the model's score stood
@@ -365,12 +396,15 @@ class Exploration:
             standing_N = standing_of(np.array(slate.candidates.score), slate.model_id)
             among = dict(zip(slate.candidates.item_ids, standing_N.tolist(), strict=True))
             standing = {item.item_id: among[item.item_id] for item in slate.items if not item.pinned}
+            if slate.candidates.seen and slate.candidates.space == self.sight.space:
+                seen = np.array(slate.candidates.seen, np.float32)
         with self._lock:
             self._open[slate.recommendation_id] = _Open(
                 slate.subject,
                 standing,
                 {item.item_id: place for place, item in enumerate(slate.items)},
                 {i.item_id: r.interest for i in slate.items for r in i.reasons if r.interest is not None},
+                seen,
             )
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)
@@ -419,9 +453,10 @@ class Exploration:
         if number:
             slot = answer.slot[item_id]
             rewarded = {answer.slot[other] for other in answer.rewarded if other != item_id}
-            feature_F = self._features(np.array([number]), np.array([answer.standing[item_id]]))[0]
-            seen = self._known.seen(slot, rewarded)
-            chance = self.learner.learn(answer.subject, number, feature_F, reward, seen)
+            standing_N = np.array([answer.standing[item_id]])
+            feature_NF = self.sight.features(np.array([number]), standing_N, answer.seen)
+            known = self._known.seen(slot, rewarded)
+            chance = self.learner.learn(answer.subject, number, feature_NF[0], reward, known)
             again = reward and item_id in answer.denied
             self._known.looked.learned(slot, rewarded, 0.0 if again else chance, reward)
         if self._outcome is not None and item_id in answer.offers:

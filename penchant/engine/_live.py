@@ -198,7 +198,7 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     if logged and own_N is None and drawn.standing_N is not None:
         standing_K = drawn.standing_N[drawn.choice.index_K].tolist()
         chosen = [item.item_id for item in slate.items if not item.pinned]
-        ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)))
+        ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)), drawn.seen)
     if not logged:
         slate = msgspec.structs.replace(slate, degraded=True, note=_NOT_LOGGED)
     stages = None
@@ -308,6 +308,8 @@ def packed(ranker: Ranker, candidates: Candidates, drawn: Drawn) -> PackedCandid
         std=drawn.std_N.astype("<f4").tobytes(),
         score=candidates.mean_N.astype("<f4").tobytes(),
         odds=b"" if not drawn.explore or first_N is None else first_N.astype("<f4").tobytes(),
+        seen=b"" if drawn.seen is None else drawn.seen.astype("<f4").tobytes(),
+        space=drawn.space,
     )
 
 

@@ -14,6 +14,7 @@ from penchant.engine._guide import Plan, RerankSettings
 from penchant.engine._people import NOBODY
 from penchant.engine._rules import Person, Verdict, Worth, people_fields
 from penchant.engine._serving import Ranker, seen_numbers
+from penchant.engine._sight import Seen
 from penchant.policy import Steer
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Offer:
     k: int  # slots that are drawn
     steer: Steer
     plans: list[Plan]  # new interests to offer
+    seen: Seen | None  # of the person, for the learner
 
 
 def question(shop: Shop, ranker: Ranker, request: rq.RecommendRequest) -> tuple[Target, bool]:
@@ -121,9 +123,9 @@ def offered(
         more = ranker.candidates(history, raised_N, max(limit // 10, request.k), *asked, score_N)
         best = _joined(best, more)
     steer = ranker.guide.steer(history.subject, history, held_H, plans, best.item_N, _dials(shop, request))
-    return Offer(
-        best, None if worth is None else worth.of(best.item_N), pins, request.k - len(pins), steer, plans
-    )
+    of = None if worth is None else worth.of(best.item_N)
+    seen = ranker.exploration.sight.person(history)
+    return Offer(best, of, pins, request.k - len(pins), steer, plans, seen)
 
 
 def _joined(some: Candidates, more: Candidates) -> Candidates:
@@ -151,6 +153,7 @@ def draw_from(
         by_value=by_value,
         worth=offer.worth,
         steer=offer.steer,
+        seen=offer.seen,
     )
 
 

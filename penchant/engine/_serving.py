@@ -46,6 +46,7 @@ from penchant.engine._index import index_note
 from penchant.engine._people import history_of, willing
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
 from penchant.engine._rules import RuleBook, TableFields
+from penchant.engine._sight import sight_of
 from penchant.engine._stock import same_but_for_stock
 from penchant.models import INDEX_ITEMS, best_allowed, best_of, expected_value
 from penchant.policy import Popularity
@@ -239,10 +240,17 @@ class Ranker:
         return unmet_N
 
     def _batch(self, histories: Sequence[History], target: Target) -> SequenceBatch:
-        features = np.zeros((len(histories), 0), np.float32)
-        sequences = live_sequences(histories, self.items, features)
-        rows = np.arange(len(histories))
-        return sequence_batch(sequences, rows, self.max_history, asked=ASKED_CODES[target])
+        return live_batch(histories, self.items, self.max_history, target)
+
+
+def live_batch(
+    histories: Sequence[History], items: Vocabulary, max_history: int, target: Target
+) -> SequenceBatch:
+    """What a model reads of some people."""
+    features = np.zeros((len(histories), 0), np.float32)
+    sequences = live_sequences(histories, items, features)
+    rows = np.arange(len(histories))
+    return sequence_batch(sequences, rows, max_history, asked=ASKED_CODES[target])
 
 
 class _NewModelFailedError(Exception):
@@ -373,7 +381,7 @@ class Serving:
         shelf = shelve(items, catalog, out_of_stock=config.serve.out_of_stock)
         people = [history_of(self.shop, subject) for subject in list(self.recent)]
         check_model(model, items, artifact_id, people, shelf.offered_N)
-        guide, exploration = self._policy(items, catalog, vectors=True, serving=serving)
+        guide, exploration = self._policy(items, catalog, model, serving=serving)
         return Ranker(
             model=model,
             model_id=loaded.artifact.id,
@@ -390,7 +398,7 @@ class Serving:
         )
 
     def _policy(
-        self, items: Vocabulary, catalog: pa.Table, *, vectors: bool, serving: Ranker | None = None
+        self, items: Vocabulary, catalog: pa.Table, model: Model | None, *, serving: Ranker | None = None
     ) -> tuple[Guide, Exploration]:
         """What is known of people and of outcomes; that of ``serving`` where there is one."""
         if serving is not None:
@@ -399,8 +407,15 @@ class Serving:
         known = () if interests is None else (interests.model, interests.items)
         guide = Guide(config.interests, config.rerank, items, *known)
         guide.replay(self.shop)
-        facts = gather_facts(self.shop, items, catalog, vectors=vectors)
-        exploration = Exploration(config.explore, items, facts, guide.outcome)
+        facts = gather_facts(self.shop, items, catalog, vectors=model is not None)
+
+        def vectors(history: History) -> npt.NDArray[np.float32]:
+            batch = live_batch([history], items, config.serve.max_history, config.target)
+            found: npt.NDArray[np.float32] = model.interests(batch)[0][0]  # type: ignore[union-attr]
+            return found
+
+        sight = sight_of(config.explore.learner, facts, guide, model, vectors)
+        exploration = Exploration(config.explore, items, facts, guide.outcome, sight)
         exploration.replay(self.shop)
         return guide, exploration
 
@@ -415,7 +430,7 @@ class Serving:
     def _without_model(self, catalog: pa.Table, note: str) -> Ranker:
         """Popularity counted from the events at rest, kept up to date by ``observed``."""
         popularity = count_popularity(self.shop, catalog)
-        guide, exploration = self._policy(popularity.items, catalog, vectors=False)
+        guide, exploration = self._policy(popularity.items, catalog, None)
         return Ranker(
             model=None,
             model_id="popularity",

@@ -1,8 +1,11 @@
 """Candidates to a slate, with the odds it had."""
 
+from penchant.policy._bootstrap import Bootstrap
+from penchant.policy._clusters import Clusters
 from penchant.policy._draw import Explorer, draw_slate, slate_odds
 from penchant.policy._greedy import Greedy, Popularity
 from penchant.policy._hybrid import Hybrid, Spread
+from penchant.policy._learn import Learned, Learner, Voter, reach_of, sampled
 from penchant.policy._offline import (
     LinearSoftmax,
     LoggedActions,
@@ -13,17 +16,21 @@ from penchant.policy._offline import (
 )
 from penchant.policy._planned import Planned, Steer
 from penchant.policy._rerank import DPP, MMR, Calibrated, Rerank
-from penchant.policy._rules import Best, FastCB, Limited, Reserved, Rule, Softmax, SquareCB, Thompson
+from penchant.policy._rules import Best, FastCB, Limited, Reserved, Rule, Softmax, SquareCB, Thompson, Voted
 
 __all__ = [
     "DPP",
     "MMR",
     "Best",
+    "Bootstrap",
     "Calibrated",
+    "Clusters",
     "Explorer",
     "FastCB",
     "Greedy",
     "Hybrid",
+    "Learned",
+    "Learner",
     "Limited",
     "LinearSoftmax",
     "LoggedActions",
@@ -39,8 +46,12 @@ __all__ = [
     "SquareCB",
     "Steer",
     "Thompson",
+    "Voted",
+    "Voter",
     "draw_slate",
     "policy_gradient",
     "potec",
+    "reach_of",
+    "sampled",
     "slate_odds",
 ]

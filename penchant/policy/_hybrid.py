@@ -51,6 +51,8 @@ class Hybrid:
         label_NL: Labels of every item number, (N + 1, L), 0 = none.
         fresh_N: Which item numbers had no history, (N + 1,).
         spread: Standard deviations of the effects of items, persons and tastes.
+        shared: Whether ``std_N`` also tells how little the shared weights know of each item (LinUCB, Li et al., WWW
+            2010; on the last layer of a network the neural-linear bandit, Riquelme et al., ICLR 2018).
 
     Example:
         >>> labels = np.array([[0], [1], [1], [2]])
@@ -71,8 +73,10 @@ class Hybrid:
         label_NL: Ints,
         fresh_N: Bools,
         spread: Spread | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
-        self.spread = spread or Spread()
+        self.spread, self.shared = spread or Spread(), shared
         self.weight_F = np.array(prior_F, np.float64)
         self.cov_FF = np.diag(np.square(np.asarray(spread_F, np.float64)))
         self.label_NL = label_NL
@@ -104,14 +108,20 @@ class Hybrid:
 
         Returns:
             mean_N in (0, 1), and std_N: how far the chance would rise for each of the ``reach`` standard deviations
-            that the item's own effect may lie higher.
+            that the item's own effect may lie higher; with ``shared`` also what the shared weights say of it beside
+            the mean of all, for what they say of all alike moves none before another.
         """
-        mean_N, var_N, _ = self._sums(person, item_N, feature_NF)
+        mean_N, var_N, covered_NF = self._sums(person, item_N, feature_NF)
         # One scale for all: how little is known of an item moves the bonus of a rule, never what is expected.
         scale = float(np.sqrt(1 + np.add.reduce(var_N) / len(var_N))) if len(var_N) else 1.0
         z_N = mean_N / scale
         chance_N = ndtr(z_N)
-        return chance_N, (ndtr(z_N + reach * np.sqrt(self.var_N.take(item_N)) / scale) - chance_N) / reach
+        own_N = self.var_N.take(item_N)
+        if self.shared and len(item_N):
+            middle_F = feature_NF.mean(0)
+            away_N = np.einsum("nf,nf->n", covered_NF - middle_F @ self.cov_FF, feature_NF - middle_F)
+            own_N += np.maximum(away_N, 0.0)
+        return chance_N, (ndtr(z_N + reach * np.sqrt(own_N) / scale) - chance_N) / reach
 
     def _sums(self, person: str, item_N: Ints, feature_NF: Floats) -> tuple[Floats, Floats, Floats]:
         """Mean and variance of the sum under the probit, and the shared covariance times the features."""
@@ -199,6 +209,10 @@ class Hybrid:
         self.item_N *= keep
         self.var_N = keep**2 * self.var_N + (1 - keep**2) * self._prior_var_N
         self._kept *= keep
+
+    def reset(self, item: int) -> None:
+        """Forget what outcomes said of an item by itself."""
+        self.item_N[item], self.var_N[item] = 0.0, self._prior_var_N[item]
 
     def _known(self, person: str) -> _Person | None:
         """What is known of a person, brought up to date; None of a stranger."""

@@ -342,3 +342,41 @@ class Thompson:
             return win_N / total
 
         return chances
+
+
+@dataclass(frozen=True, eq=False)
+class Voted:
+    """Thompson sampling by opinions: one of them is taken at random in each slot, and its best candidate comes.
+
+    So the chance of a candidate is the share of the opinions that hold it best of what is free: exact, whatever the
+    opinions are like. Candidates that one opinion holds equal share its vote.
+
+    Args:
+        away_MN: How far each opinion of each candidate lies from the mean of all opinions.
+        scale: Multiplies that; below 1 it explores less.
+
+    Example:
+        >>> away_MN = np.array([[-0.05, 0.0], [0.1, 0.0], [-0.05, 0.0]])
+        >>> chances = Voted(away_MN).begin(np.array([0.2, 0.25]), np.zeros(2), 0)
+        >>> chances(np.array([True, True])).round(3).tolist()
+        [0.333, 0.667]
+    """
+
+    away_MN: Floats
+    scale: float = 1.0
+
+    @property
+    def id(self) -> str:
+        """``voted/1``."""
+        return "voted/1"
+
+    def begin(self, mean_N: Floats, std_N: Floats, updates: int) -> Chances:
+        """Each opinion ranks the candidates anew in each slot."""
+        value_MN = mean_N + self.scale * self.away_MN
+
+        def chances(free_N: Bools) -> Floats:
+            left_MN = np.where(free_N, value_MN, -np.inf)
+            best_MN = left_MN == left_MN.max(1, keepdims=True)
+            return np.asarray((best_MN / best_MN.sum(1, keepdims=True)).mean(0))
+
+        return chances
