@@ -128,13 +128,6 @@ class InterestMap:
         """Interests of an item number."""
         return [g - 1 for g in self.member_NL[number].tolist() if g]
 
-    def taken_up(self, item_T: Ints) -> Ints:
-        """Interests of a history, oldest item first, in the order they were first turned to."""
-        found = self.member_NL[item_T].ravel()
-        found = found[found > 0] - 1
-        _, first = np.unique(found, return_index=True)
-        return found[np.sort(first)]
-
     def next_chances(self, held_H: Ints) -> Floats:
         """Chance of each interest to be the next one taken up: (G,), 0 for those held; by base rate where none is.
 
