@@ -83,7 +83,7 @@ def search(shop: Shop, serving: Serving, request: rq.SearchRequest) -> rq.Search
     if verdict is not None:
         allowed_N &= verdict.kept_N
     found = ranker.shelf.search.find(words)
-    text_N = found.score_N / max(float(found.score_N.max(initial=0.0)), 1e-9)
+    text_N = found.score_N
     meant = None if request.semantic == "off" else serving.meanings(heavy=request.semantic == "on")
     if meant is None and request.semantic == "on":
         hint = (
@@ -94,6 +94,7 @@ def search(shop: Shop, serving: Serving, request: rq.SearchRequest) -> rq.Search
         near_N = meant.near(request.query)
         text_N += _MEANING * np.where(near_N > _NEAR, near_N, 0.0)
     text_N[~allowed_N] = 0.0
+    text_N /= max(float(text_N.max(initial=0.0)), 1e-9)
     item_K, text_K = best_of(np.flatnonzero(text_N), text_N[text_N > 0], _RERANKED)
     item_K, text_K = item_K.astype(np.int64), text_K.astype(np.float64)
     liked_K = _liking(ranker, history, item_K)

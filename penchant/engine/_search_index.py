@@ -83,7 +83,7 @@ def check_query(query: str) -> list[str]:
 class Found:
     """What a query found."""
 
-    score_N: Floats  # 0 = not found
+    score_N: Floats  # 0 = not found, about 1 = all that was asked for
     corrected: str | None  # what was searched for instead, where the catalogue lacks a word
 
 
@@ -126,14 +126,20 @@ class SearchIndex:
         rare_W = np.log1p((self.rows - in_W + 0.5) / (in_W + 0.5))
         shape = (len(self.words), self.rows)
         self._weight_WN = sparse.csr_matrix((saturated_M * rare_W[word_M], (word_M, row_M)), shape=shape)
+        self._unknown = float(np.log1p(2 * self.rows + 1))  # weight of a word that no text has, met once
 
     def find(self, words: list[str]) -> Found:
-        """Score all items; one that has all the words of the query comes before one that has some."""
-        score_N, met_N = np.zeros(self.rows), np.zeros(self.rows)
+        """Score all items; one that has all the words of the query comes before one that has some.
+
+        Scores are shares of what the query asks for: words that the catalogue lacks count among it, so that an item
+        which has only the little words of a question does not pass for an answer.
+        """
+        score_N, met_N, asked = np.zeros(self.rows), np.zeros(self.rows), 0.0
         corrected = list(words)
         for at, word in enumerate(words):
             near = self._near(word, last=at == len(words) - 1)
             if not near:
+                asked += self._unknown
                 continue
             if word not in near and all(not other.startswith(word) for other in near):
                 corrected[at] = max(near, key=lambda other: (near[other], self._common(other)))
@@ -143,7 +149,8 @@ class SearchIndex:
                 best_N[row.indices] = np.maximum(best_N[row.indices], weight * row.data)
             score_N += best_N
             met_N += best_N > 0
-        score_N *= (met_N / len(words)) ** 2
+            asked += float(best_N.max()) if word in self._number else self._unknown
+        score_N *= (met_N / len(words)) ** 2 / asked
         return Found(score_N, " ".join(corrected) if corrected != words else None)
 
     def _common(self, word: str) -> int:

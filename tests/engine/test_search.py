@@ -139,6 +139,28 @@ def test_meaning_finds_what_words_do_not(engine, monkeypatch):
     engine.serving._meanings = None
 
 
+def test_scores_are_shares_of_what_is_asked_for():
+    index = SearchIndex(pa.table({"title": [None, "green tea", "green door", "cup for one"]}))
+    assert index.find(["green", "tea"]).score_N[1] == pytest.approx(1.0, abs=0.1)
+    alone, within = (index.find(words).score_N[3] for words in (["for"], ["something", "for", "newborns"]))
+    assert 0 < within < alone / 9, "a little word of a long question is no answer to it"
+
+
+def test_what_is_near_comes_before_what_shares_a_little_word(engine, monkeypatch):
+    class Meant:
+        def near(self, query):
+            near_N = np.zeros(len(ITEMS) + 1)
+            near_N[engine.serving.ranker.items.number("m")] = 0.5
+            return near_N
+
+    query = "something hot for bedtime"
+    assert found(engine, query) == ["p"], "it is for a litre of tea"
+    monkeypatch.setattr(_search, "meanings", lambda *_, **__: Meant())
+    engine.serving._meanings = None
+    assert found(engine, query)[0] == "m"
+    engine.serving._meanings = None
+
+
 def test_meanings_are_seen_from_their_middle():
     class Encoder:
         def encode(self, contents):
