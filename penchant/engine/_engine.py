@@ -27,11 +27,11 @@ from penchant.engine._replay_requests import ReplayReport, ReplayRequest
 
 if TYPE_CHECKING:
     from penchant.engine._experiments import Watch
-    from penchant.engine._kafka import Feed
+    from penchant.engine._follow import Follower
     from penchant.engine._keeper import Keeper
     from penchant.engine._serving import Serving
     from penchant.engine._shop import Shop
-    from penchant.engine._webhooks import Deliverer
+    from penchant.engine._worker import Worker
 
 Answer = TypeVar("Answer")
 
@@ -68,8 +68,7 @@ class Engine:
         self._serving: Serving | None = None
         self._watch: Watch | None = None
         self._keeper: Keeper | None = None
-        self._feed: Feed | None = None
-        self._deliverer: Deliverer | None = None
+        self._follower: Follower | None = None
         self._opening = threading.RLock()
         self.tally: Counter[str] = Counter()  # what became of the events told to this engine
         self._tallying = threading.Lock()
@@ -85,8 +84,8 @@ class Engine:
     ) -> Self:
         """Work on a shop folder in this process. The folder need not be a shop yet: ``init`` makes it one.
 
-        One engine at a time may write to a shop. A ``readonly`` one works beside it and can train and
-        evaluate, which only read events.
+        One engine at a time may write to a shop, or several whose events and histories lie on servers that they
+        share. A ``readonly`` one works beside it and can train and evaluate, which only read events.
         """
         return cls(path, readonly=readonly, clock=clock, progress=progress)
 
@@ -117,10 +116,10 @@ class Engine:
         """Flush and release the shop."""
         with self._opening:
             # Those that write to the shop end before it does.
-            for one in (self._feed, self._deliverer, self._keeper, self._watch, self._shop):
+            for one in (self._keeper, self._follower, self._watch, self._shop):
                 if one is not None:
                     one.close()
-            self._shop = self._serving = self._watch = self._keeper = self._feed = self._deliverer = None
+            self._shop = self._serving = self._watch = self._keeper = self._follower = None
 
     def _run(self, row: Operation, function: Callable[[Any, Any], Any], request: msgspec.Struct) -> Any:
         """Every call of every operation passes here."""
@@ -209,18 +208,26 @@ class Engine:
 
         For servers: no request waits for a model to load.
         """
+        from penchant.engine._follow import Follower
         from penchant.engine._keeper import Keeper
 
         with self._opening:
-            self._keeper = self._keeper or Keeper(self.shop, self.serving)
-            if self._feed is None and self.shop.config.kafka.brokers:
-                from penchant.engine._kafka import Feed
+            if self._follower is None and self.shop.store.shared:
+                self._follower = self.serving.follower = Follower(self.shop, self.serving)
+            self._keeper = self._keeper or Keeper(self.shop, self.serving, self._chores)
 
-                self._feed = Feed(self.shop, self.serving)
-            if self._deliverer is None and self.shop.config.webhooks:
-                from penchant.engine._webhooks import Deliverer
+    def _chores(self) -> list[Worker]:
+        """Begin what of several processes that share the shop one alone does."""
+        found: list[Worker] = []
+        if self.shop.config.kafka.brokers:
+            from penchant.engine._kafka import Feed
 
-                self._deliverer = Deliverer(self.shop)
+            found.append(Feed(self.shop, self.serving))
+        if self.shop.config.webhooks:
+            from penchant.engine._webhooks import Deliverer
+
+            found.append(Deliverer(self.shop))
+        return found
 
     # -- manage: from a raw export to a promoted model ------------------------------------------------
 

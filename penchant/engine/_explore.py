@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
 BY_VALUE = f"value/1+{Best().id}"  # the policy where expected value ranks
 _OPEN = 20_000  # answers whose outcomes are waited for
+_EARLY = 1_000  # answers that are not logged yet, of which something is known already
 _TOO_DEAR = "off: exploring may cost"
 
 
@@ -173,14 +174,19 @@ class _Ledger:
         """Cost so far as a share."""
         return self._lost / self._best if self._best else 0.0
 
-    def take(self, p_N: Floats, mean_N: Floats, std_N: Floats, most: float | None) -> bool:
+    def take(
+        self, p_N: Floats, mean_N: Floats, std_N: Floats, most: float | None, *, book: bool = True
+    ) -> bool:
         """Book an answer; False, and no cost, if it would bring the share above ``most``.
 
-        What is shown in place of the best counts one standard deviation below what is expected of it.
+        What is shown in place of the best counts one standard deviation below what is expected of it. Without ``book``
+        only the answer to that is given.
         """
         best = int(np.argmax(mean_N))
         lower_N = np.maximum(mean_N - std_N, 0.0)
         loss = float(p_N @ (mean_N[best] - lower_N)) - float(p_N[best] * (mean_N[best] - lower_N[best]))
+        if not book:
+            return most is None or self._lost + loss <= most * (self._best + float(mean_N[best]))
         self._best += float(mean_N[best])
         if most is not None and self._lost + loss > most * self._best:
             return False
@@ -205,7 +211,16 @@ class Drawn:
 
 
 class Exploration:
-    """Expectations, choices and learning of one shop and one promoted model."""
+    """Expectations, choices and learning of one shop and one promoted model.
+
+    Args:
+        settings: The ``[explore]`` table.
+        items: What is chosen from.
+        facts: What is known of them.
+        outcome: Told what became of an offer: person, interest, whether it was taken.
+        follows: Learn and move on by the shop's log alone (``logged``, ``observed``), as other processes do, and not by
+            the answers of this one.
+    """
 
     def __init__(
         self,
@@ -214,12 +229,20 @@ class Exploration:
         facts: Facts,
         outcome: Callable[[str, str, bool], None] | None = None,
         sight: tuple[LearnerKind, Sight] | None = None,
+        *,
+        follows: bool = False,
     ) -> None:
+        self.follows = follows
+        self.learning = threading.Lock()  # held by who reads the log for it
+        self.position = -1  # of the log: everything up to here is learned, where it is followed
+        self._early: OrderedDict[str, list[tuple[str, str, int]]] = (
+            OrderedDict()
+        )  # events before their answer
         self.settings, self.items, self.facts = settings, items, facts
         self._rule = settings.rule()
         self.kind, self.sight = sight or ("hybrid", OfItems(facts))
         self.learner = learner_of(self.kind, facts, self.sight)
-        self._outcome = outcome  # told what became of an offer: person, interest, whether it was taken
+        self._outcome = outcome
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
         self._spent: dict[str, tuple[int, int]] = {}  # subject -> (day, answers that explored)
@@ -256,7 +279,8 @@ class Exploration:
         if by_value:
             return _dearest(candidates, query, rng, worth, steer)
         with self._lock:
-            self._settle(query.now)
+            if not self.follows:
+                self._settle(query.now)
             standing_N = standing_of(candidates.mean_N, candidates.source)
             feature_NF = self.sight.features(candidates.item_N, standing_N, seen)
             asked = self._rule
@@ -337,12 +361,16 @@ class Exploration:
             return None
         free_N = np.ones(len(mean_N), np.bool_)
         p_N = (1 - floor) * rule.begin(mean_N, std_N, self.learner.updates)(free_N) + floor / len(mean_N)
-        if self._ledger.take(p_N, mean_N, std_N, most):
+        if self._ledger.take(p_N, mean_N, std_N, most, book=not self.follows):
             return None
         return f"{_TOO_DEAR} {most:.2%} of expected rewards, and {self._ledger.share:.2%} are spent"
 
     def _book(self, slate: Slate) -> None:
         """Take up what a logged answer cost, or what it would have cost too much."""
+        if slate.explore and self.settings.per_day is not None:
+            day, spent = self._spent.get(slate.subject, (0, 0))
+            today = slate.ts // DAY
+            self._spent[slate.subject] = (today, spent + 1 if day == today else 1)
         told = slate.candidates
         if told is None or not told.mean:
             return
@@ -374,8 +402,17 @@ class Exploration:
             spent = spent if day == query.now // DAY else 0
             if spent >= self.settings.per_day:
                 return f"off: the person's {self.settings.per_day} exploring answers of the day are used up"
-            self._spent[query.subject] = (query.now // DAY, spent + 1)
+            if not self.follows:
+                self._spent[query.subject] = (query.now // DAY, spent + 1)
         return None
+
+    def logged(self, slate: Slate) -> None:
+        """Take up an answer from the log, and what became of it before it stood there."""
+        self.answered(slate)
+        self._book(slate)
+        with self._lock:
+            for kind, item_id, ts in self._early.pop(slate.recommendation_id, ()):
+                self._one(kind, slate.recommendation_id, item_id, ts)
 
     def answered(
         self, slate: Slate, standing: dict[str, float] | None = None, seen: Seen | None = None
@@ -420,6 +457,10 @@ class Exploration:
         self._settle(ts)
         self._fade(ts // DAY)
         answer = self._open.get(recommendation_id)
+        if answer is None and self.follows:  # logged a moment later, or long forgotten
+            self._early.setdefault(recommendation_id, []).append((kind, item_id, ts))
+            if len(self._early) > _EARLY:
+                self._early.popitem(last=False)
         if answer is None or item_id not in answer.standing:
             return
         if kind == "impression":
@@ -462,14 +503,15 @@ class Exploration:
         if self._outcome is not None and item_id in answer.offers:
             self._outcome(answer.subject, answer.offers[item_id], reward)
 
-    def replay(self, shop: Shop) -> None:
-        """Learn anew from the decision log and the events that name its answers."""
-        for slate in shop.store.decisions(newest=_OPEN):
+    def replay(self, shop: Shop, up_to: int | None = None) -> None:
+        """Learn anew from the decision log and the events that name its answers, up to a number of the log."""
+        for slate in shop.store.decisions(newest=_OPEN, up_to=up_to):
             self.answered(slate)
             self._book(slate)
+        self.position = -1 if up_to is None else up_to
         if not self._open:
             return
-        table = shop.store.scan(columns=["ts", "kind", "item_id", "recommendation_id"])
+        table = shop.store.scan(columns=["ts", "kind", "item_id", "recommendation_id"], up_to=up_to)
         table = table.filter(pc.is_in(table["recommendation_id"], value_set=pa.array(list(self._open))))
         # An impression and its outcome may bear the same moment: the impression came first.
         kind = table["kind"].to_pylist()

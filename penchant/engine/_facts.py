@@ -33,12 +33,15 @@ class Facts:
     category_N: list[str | None]
 
 
-def gather_facts(shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: bool) -> Facts:
+def gather_facts(
+    shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: bool, up_to: int | None = None
+) -> Facts:
     """Read what is known of items: how often people turned to them, in whose company, and their labels.
 
-    Events that name an answer of ours are left out: what they say is learned as an outcome.
+    Events that name an answer of ours are left out: what they say is learned as an outcome. With ``up_to`` only events
+    up to this number of the log are read.
     """
-    person_M, item_M = _pairs(shop, items)
+    person_M, item_M = _pairs(shop, items, up_to)
     rows = len(items) + 1
     count_N = np.bincount(item_M, minlength=rows).astype(np.float64)
     fresh_N = count_N == 0
@@ -69,12 +72,13 @@ def gather_facts(shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: b
     return Facts(np.stack(columns, 1), np.array(prior), np.array(spread), labels, fresh_N, categories)
 
 
-def _pairs(shop: Shop, items: Vocabulary) -> tuple[Ints, Ints]:
+def _pairs(shop: Shop, items: Vocabulary, up_to: int | None) -> tuple[Ints, Ints]:
     """Who turned to what, at most ``_MOST_PAIRS``: person numbers and item numbers, unattributed events only."""
     kinds = pa.array(sorted(str(kind) for kind in TARGET_KINDS))
     persons, found, base, total = [], [], 0, 0
     for bucket in range(shop.store.num_buckets):
-        table = shop.store.scan(bucket=bucket, columns=["subject", "kind", "item_id", "recommendation_id"])
+        columns = ["subject", "kind", "item_id", "recommendation_id"]
+        table = shop.store.scan(bucket=bucket, columns=columns, up_to=up_to)
         keep = pc.and_(pc.is_in(table["kind"], value_set=kinds), pc.is_null(table["recommendation_id"]))
         table = table.filter(keep)
         if not table.num_rows:

@@ -159,12 +159,13 @@ class Guide:
                 counts[0] += 1
                 counts[1] += reward
 
-    def replay(self, shop: Shop) -> None:
-        """Read all wishes again, in order of time."""
+    def replay(self, shop: Shop, up_to: int | None = None) -> None:
+        """Read all wishes again, in order of time, up to a number of the log."""
         kinds = pa.array(sorted(WISH_KINDS))
         parts = []
         for bucket in range(shop.store.num_buckets):
-            table = shop.store.scan(bucket=bucket, columns=["subject", "ts", "kind", "item_id", "props"])
+            columns = ["subject", "ts", "kind", "item_id", "props"]
+            table = shop.store.scan(bucket=bucket, columns=columns, up_to=up_to)
             parts.append(table.filter(pc.is_in(table["kind"], value_set=kinds)))
         wishes = pa.concat_tables(parts).sort_by("ts") if parts else None
         with self._lock:

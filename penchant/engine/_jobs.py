@@ -28,6 +28,7 @@ from penchant.core import Micros, Noun, Progress, now
 from penchant.core.errors import Interrupted, NotFound, PenchantError, ShopBusy
 from penchant.engine._access import CALLER, Caller
 from penchant.engine._operation import OPERATIONS, Operation
+from penchant.engine._presence import Presence
 from penchant.engine._wire import Problem, problem_of, renamed, renamed_problem, trace_of
 from penchant.store import atomic_write
 
@@ -113,7 +114,8 @@ class Jobs:
         engine.shop  # noqa: B018  takes the shop's lock: what is left behind below is nobody else's
         self.engine = engine
         self.folder = engine.path / "jobs"
-        self._prefix = self.spool_prefix(engine.path)
+        self._presence = Presence(engine.path / "jobs" / "servers")
+        self._prefix = f"{self.spool_prefix(engine.path)}{self._presence.name}-"
         self._runner = runner
         self._known: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
@@ -130,10 +132,17 @@ class Jobs:
         (job.progress if job is not None else self._elsewhere)(task, done, total, figures)
 
     def _recover(self) -> None:
-        """What a server that died left behind: no job goes on by itself, and uploads are of no use."""
-        for path in Path(tempfile.gettempdir()).glob(self._prefix + "*"):
-            shutil.rmtree(path, ignore_errors=True)
+        """What a server that died left behind: no job goes on by itself, and uploads are of no use.
+
+        What belongs to another server of the shop that lives stays.
+        """
+        prefix = self.spool_prefix(self.folder.parent)
+        for path in Path(tempfile.gettempdir()).glob(prefix + "*"):
+            if not self._presence.lives(path.name.removeprefix(prefix).partition("-")[0]):
+                shutil.rmtree(path, ignore_errors=True)
         for status in self._stored():
+            if self._is_elsewhere(status.id):
+                continue
             if _personal(status):
                 shutil.rmtree(self.folder / status.id / "files", ignore_errors=True)
             if status.state not in FINISHED:
@@ -146,6 +155,13 @@ class Jobs:
                     )
                 )
                 shutil.rmtree(self.folder / status.id / "files", ignore_errors=True)
+
+    def _is_elsewhere(self, job_id: str) -> bool:
+        """Whether a job belongs to another server of the shop that lives."""
+        try:
+            return self._presence.lives((self.folder / job_id / "server").read_text())
+        except OSError:
+            return False
 
     @staticmethod
     def spool_prefix(shop: Path) -> str:
@@ -203,6 +219,7 @@ class Jobs:
             for path in files.values():
                 path.parent.mkdir(parents=True)
             self._write(job.status)
+            (self.folder / job_id / "server").write_text(self._presence.name)
             self._known[job_id] = job
             self._queue.append(job)
             if self._thread is None:
@@ -247,9 +264,20 @@ class Jobs:
         raise NotFound("the job has no such file", value=name[:100], hint="wait until it is done")
 
     def cancel(self, job_id: str) -> JobStatus:
-        """Stop a job that waits or runs; a finished one stays as it is."""
-        self.status(job_id)  # raises for an unknown one
+        """Stop a job that waits or runs; a finished one stays as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            ShopBusy: Another server of the shop runs it.
+        """
+        status = self.status(job_id)
         job = self._known.get(job_id)
+        if job is None and status.state not in FINISHED and self._is_elsewhere(job_id):
+            raise ShopBusy(
+                "another server of this shop runs the job",
+                value=job_id[:100],
+                hint="ask again: any may answer",
+            )
         if job is not None:
             with self._changed:
                 job.stop.set()
@@ -271,6 +299,7 @@ class Jobs:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(wait)
+        self._presence.close()
         self.engine.progress = self._elsewhere
 
     # -- the one worker ----------------------------------------------------------------------------------

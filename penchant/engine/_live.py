@@ -195,7 +195,9 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     slate, drawn = make_slate(shop, ranker, request, history, offer, target, by_value, known_N, note)
     serving.recent.append(subject)
     logged = shop.store.log_decision(slate, partial(packed, ranker, offer.candidates, drawn))
-    if logged and own_N is None and drawn.standing_N is not None:
+    learns = own_N is None and drawn.standing_N is not None and not ranker.exploration.follows
+    if logged and learns:
+        assert drawn.standing_N is not None
         standing_K = drawn.standing_N[drawn.choice.index_K].tolist()
         chosen = [item.item_id for item in slate.items if not item.pinned]
         ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)), drawn.seen)

@@ -41,6 +41,7 @@ from penchant.engine._canary import check_model
 from penchant.engine._compile import Kind
 from penchant.engine._explore import Exploration
 from penchant.engine._facts import gather_facts
+from penchant.engine._follow import beginning, take_up
 from penchant.engine._guide import Guide
 from penchant.engine._index import index_note
 from penchant.engine._people import history_of, willing
@@ -52,6 +53,7 @@ from penchant.models import INDEX_ITEMS, best_allowed, best_of, expected_value
 from penchant.policy import Popularity
 
 if TYPE_CHECKING:
+    from penchant.engine._follow import Follower
     from penchant.engine._search import Meanings
     from penchant.engine._search_index import SearchIndex
     from penchant.engine._shelves import Counts
@@ -278,6 +280,8 @@ class Serving:
         self._meanings: tuple[Shelf, bool, Meanings | None] | None = None
         self.kept = False  # somebody else looks for what is new, so that no request waits for it
         self.recent: deque[str] = deque(maxlen=16)  # people served lately: the canaries of the next model
+        self._key: str | None = None  # what all that share the shop call the beginning of what they learn
+        self.follower: Follower | None = None  # takes up what other processes that share the shop stored
 
     @property
     def ranker(self) -> Ranker:
@@ -288,6 +292,8 @@ class Serving:
             or (not self.kept and time.monotonic() - self._looked > _LOOK_EVERY)
         ):
             self.refresh()
+            if not self.kept:
+                self.follow()
         assert self._ranker is not None
         return self._ranker
 
@@ -302,27 +308,39 @@ class Serving:
     def refresh(self) -> None:
         """Take up what has been promoted or changed since the last look."""
         with self._lock:
+            if self.shop.store.shared and not self.kept:
+                self.shop.store.follow()
             pointer = read_pointer(self.shop.artifacts)
-            stamp = (pointer, _stamp_of(self.shop))
+            stamp = self._stamp_now(pointer)
             if stamp == self._stamp and self._ranker is not None:
                 pass
             elif self._only_stock_moved(pointer):
                 self._stamp = stamp
             else:
                 try:
-                    self._ranker = self._build(pointer)
+                    ranker = self._build(pointer)
+                    if ranker.exploration.follows:
+                        take_up(self, ranker)
+                    self._ranker = ranker
                 except _NewModelFailedError as failure:
                     pointer = self._take_back(failure) or pointer
-                    stamp = (pointer, stamp[1])
                 self._companions = self._load_companions(pointer)
-                self._stamp = stamp
+                self._stamp = (pointer, *stamp[1:3], self._stamp_now(pointer)[3])
                 _give_back_memory()
             self._looked = time.monotonic()
+
+    def _stamp_now(self, pointer: Pointer | None) -> tuple[Any, ...]:
+        """What the current state is made from: pointer, catalogue, erasures, and where the log begins to be read."""
+        store = self.shop.store
+        begun = None if self._key is None else store.agreed(self._key)
+        return pointer, _stamp_of(self.shop), store.remade, begun
 
     def _only_stock_moved(self, pointer: Pointer | None) -> bool:
         """Take up what changed in the stock; False where more than that did, and everything has to be made anew."""
         old, self._catalog = self._catalog, self.shop.store.catalog()
-        if self._stamp is None or self._ranker is None or old is None or self._stamp[0] != pointer:
+        if self._stamp is None or self._ranker is None or old is None:
+            return False
+        if (self._stamp[0], *self._stamp[2:]) != (pointer, *self._stamp_now(pointer)[2:]):
             return False
         if not same_but_for_stock(old, self._catalog):
             return False
@@ -405,9 +423,10 @@ class Serving:
             return serving.guide, serving.exploration
         config, interests = self.shop.config, self.interests
         known = () if interests is None else (interests.model, interests.items)
+        up_to = self._beginning(catalog)
         guide = Guide(config.interests, config.rerank, items, *known)
-        guide.replay(self.shop)
-        facts = gather_facts(self.shop, items, catalog, vectors=model is not None)
+        guide.replay(self.shop, up_to)
+        facts = gather_facts(self.shop, items, catalog, vectors=model is not None, up_to=up_to)
 
         def vectors(history: History) -> npt.NDArray[np.float32]:
             batch = live_batch([history], items, config.serve.max_history, config.target)
@@ -415,9 +434,31 @@ class Serving:
             return found
 
         sight = sight_of(config.explore.learner, facts, guide, model, vectors)
-        exploration = Exploration(config.explore, items, facts, guide.outcome, sight)
-        exploration.replay(self.shop)
+        follows = up_to is not None
+        exploration = Exploration(config.explore, items, facts, guide.outcome, sight, follows=follows)
+        exploration.replay(self.shop, up_to)
         return guide, exploration
+
+    def _beginning(self, catalog: pa.Table, at_least: int | None = None) -> int | None:
+        """Up to where the log is read at once, in every process that shares the shop; None for all of it, in one."""
+        if not self.shop.store.shared:
+            return None
+        self._key = beginning(self.shop, read_pointer(self.shop.artifacts), catalog)
+        return self.shop.store.agree(self._key, at_least=at_least)
+
+    def follow(self) -> None:
+        """Learn what has come in, from all processes that share the shop."""
+        ranker = self._ranker
+        if ranker is None or not ranker.exploration.follows:
+            return
+        unknown = take_up(self, ranker)
+        while unknown is not None:
+            with self._lock:
+                self._beginning(self.shop.store.catalog(), at_least=unknown)
+                self._stamp = None
+            self.refresh()
+            assert self._ranker is not None
+            unknown = take_up(self, self._ranker)
 
     def _load_companions(self, pointer: Pointer | None) -> Ranker | None:
         if pointer is None or pointer.companions is None:
@@ -429,7 +470,7 @@ class Serving:
 
     def _without_model(self, catalog: pa.Table, note: str) -> Ranker:
         """Popularity counted from the events at rest, kept up to date by ``observed``."""
-        popularity = count_popularity(self.shop, catalog)
+        popularity = count_popularity(self.shop, catalog, self._beginning(catalog))
         guide, exploration = self._policy(popularity.items, catalog, None)
         return Ranker(
             model=None,
@@ -494,27 +535,38 @@ class Serving:
             self._looked = 0.0
 
     def observed(self, events: Sequence[Event]) -> None:
-        """Learn from live events; where popularity answers they count, and an item not known yet forces a new count.
-
-        What names one of our answers is learned as its outcome and not counted a second time.
-        """
+        """Learn from live events that were just stored; where a log is followed, from that."""
         ranker = self._ranker
         if ranker is None:
             return
+        if ranker.exploration.follows:
+            if self.follower is None or any(event.kind in WISH_KINDS for event in events):
+                self.follow()  # whoever said what they want sees it at once
+            else:
+                self.follower.wake.set()
+        elif not self.learn(ranker, events):
+            self._stamp = None
+            self._looked = 0.0
+
+    def learn(self, ranker: Ranker, events: Sequence[Event]) -> bool:
+        """Learn from stored events; where popularity answers they count, and False tells of an item not known yet.
+
+        What names one of our answers is learned as its outcome and not counted a second time.
+        """
         ranker.guide.observed(events)
         events = [event for event in events if event.kind not in WISH_KINDS]
         ranker.exploration.observed(events)
-        if ranker.model is not None:
-            return
+        if ranker.popularity is None:
+            return True
         for event in events:
+            if event.item_id is None:
+                continue
             number = ranker.items.number(event.item_id)
             if number == 0:
-                self._stamp = None
-                self._looked = 0.0
-                return
-            assert ranker.popularity is not None
+                return False
             if event.recommendation_id is None:
                 ranker.popularity.count_N[number] += 1
+        return True
 
 
 def _give_back_memory() -> None:
@@ -530,14 +582,13 @@ def _stamp_of(shop: Shop) -> tuple[tuple[str, int, int], ...]:
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
 
-def count_popularity(shop: Shop, catalog: pa.Table) -> Popularity:
-    """Count, from everything stored, how often each item was turned to."""
+def count_popularity(shop: Shop, catalog: pa.Table, up_to: int | None = None) -> Popularity:
+    """Count how often each item was turned to, from everything stored, or up to a number of the log."""
     counts: dict[str, int] = dict.fromkeys(catalog["id"].to_pylist(), 0)
     wanted = pa.array(sorted(EventKind(kind).value for kind in TARGET_KINDS))
     for bucket in range(shop.store.num_buckets):
-        table = willing(
-            shop, shop.store.scan(bucket=bucket, columns=["subject", "item_id", "kind", "recommendation_id"])
-        )
+        columns = ["subject", "item_id", "kind", "recommendation_id"]
+        table = willing(shop, shop.store.scan(bucket=bucket, columns=columns, up_to=up_to))
         keep = pc.and_(pc.is_in(table["kind"], value_set=wanted), pc.is_null(table["recommendation_id"]))
         items = table.filter(keep)["item_id"].drop_null()
         for found in pc.value_counts(items.combine_chunks()).to_pylist():

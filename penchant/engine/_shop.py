@@ -66,13 +66,13 @@ class StoreSettings(Noun, frozen=True):
         str, Meta(description="Redis or Valkey for live histories, `redis://...`; empty: files of the shop")
     ] = ""
 
-    def servers(self, shop: str) -> Servers:
-        """The addresses themselves.
+    def servers(self, shop: str, *, alone: bool = False) -> Servers:
+        """The addresses themselves; ``alone`` where one process has to be the only one that writes.
 
         Raises:
             ShopError: An environment variable is not set.
         """
-        return Servers(shop, _address("journal", self.journal), _address("live", self.live))
+        return Servers(shop, _address("journal", self.journal), _address("live", self.live), alone)
 
 
 def named(setting: str) -> str | None:
@@ -354,7 +354,8 @@ class Shop:
             )
         vault = _open_vault(path, config, readonly=readonly)
         try:
-            servers = config.store.servers(config.name)
+            # Two processes could each make a key for the same person and lose one: a sealed shop has one writer.
+            servers = config.store.servers(config.name, alone=config.privacy.encrypt)
             store = open_store(path, readonly=readonly, clock=clock, cipher=vault, servers=servers)
             return cls(path, config, store, clock, vault)
         except BaseException:

@@ -10,8 +10,9 @@ from penchant.core.errors import InputError
 from penchant.store._hashing import Persons, hash_text
 from penchant.store._identity import link_of, told_by, without_erased
 from penchant.store._ids import IdIndex
-from penchant.store._journal import Journal, LinkRow, signed
+from penchant.store._journal import LinkRow, signed
 from penchant.store._rows import Row, Stored, encode_row, event_row
+from penchant.store._sums import EventRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +72,44 @@ def _prepare(event: Event, said: int | None, persons: Persons, cipher: Cipher | 
         raise InputError("an event holds text that is not valid Unicode", value=row.event_id) from error
 
 
-def commit_appends(
-    requests: Sequence[Append], journal: Journal, ids: IdIndex, tombstones: set[bytes], next_seq: int
-) -> dict[int, list[Stored]]:
-    """Judge the events of several calls in order, store the new ones in one transaction, set the words.
+@dataclass(frozen=True)
+class Judged:
+    """What becomes of the events of several calls: what is to be written, and the words that are true once it is."""
+
+    rows: list[EventRow]
+    links: list[LinkRow]
+    positions: list[tuple[str, int]]
+    stored: dict[int, list[Stored]]  # by bucket
+    words: list[str]
+
+    def tell(self, requests: Sequence[Append]) -> None:
+        """Set the words of the calls."""
+        done = iter(self.words)
+        for request in requests:
+            request.words = [next(done) for _ in request.events]
+
+
+def id_hashes(requests: Sequence[Append]) -> list[int]:
+    """Of all events of several calls, as databases store them."""
+    return [signed(event.id_hash) for request in requests for event in request.events]
+
+
+def judge_appends(
+    requests: Sequence[Append], known: dict[int, int], ids: IdIndex, tombstones: set[bytes], next_seq: int
+) -> Judged:
+    """Judge the events of several calls in order.
 
     Args:
         requests: The calls, in order of arrival.
-        journal: Where they go.
+        known: Contents of those of their ids that are in the journal.
         ids: What is in the table.
         tombstones: Erased persons.
         next_seq: The next number of arrival.
-
-    Returns:
-        What was stored, by bucket.
     """
     events = [event for request in requests for event in request.events]
-    known = journal.contents([signed(event.id_hash) for event in events])
     accepted: dict[int, int] = {}
     words: list[str] = []
-    rows: list[tuple[int, int, int, bytes, int, int, bytes]] = []
+    rows: list[EventRow] = []
     stored: dict[int, list[Stored]] = {}
     for event in events:
         word = _judge(event, known, accepted, ids, tombstones)
@@ -104,14 +123,8 @@ def commit_appends(
         stored.setdefault(event.bucket, []).append(Stored(seq, event.row))
     told = [event.link for event, word in zip(events, words, strict=True) if event.link and word == "stored"]
     told += [link for request in requests for link in request.links]
-    links = without_erased(told, tombstones)
     positions = [item for request in requests for item in request.positions.items()]
-    if rows or links or positions:
-        journal.insert_events(rows, links, positions)
-    done = iter(words)
-    for request in requests:
-        request.words = [next(done) for _ in request.events]
-    return stored
+    return Judged(rows, without_erased(told, tombstones), positions, stored, words)
 
 
 def _judge(

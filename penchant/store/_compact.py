@@ -32,15 +32,17 @@ def move_journal(
     cipher: Cipher | None,
     exclusive: Exclusive,
     changed: Callable[[], None],
+    caught_up: Callable[[], bool],
 ) -> int:
     """Write all journal rows into the table with one commit, then delete them.
 
     The commit records up to which row the journal is in the table. Until the rows are deleted, readers pass
-    over them by that number, so no event is ever seen twice or not at all.
+    over them by that number, so no event is ever seen twice or not at all. They stay while the live histories may lack
+    some of them (``caught_up``).
     """
     with contextlib.suppress(StorageError):  # rows of an earlier move whose deletion failed
         done = table.state().journal_seq
-        if journal.query("SELECT 1 FROM journal WHERE seq <= ? LIMIT 1", done):
+        if journal.query("SELECT 1 FROM journal WHERE seq <= ? LIMIT 1", done) and caught_up():
             journal.delete_moved(done)
     with exclusive():
         last = journal.last_seq()
@@ -66,7 +68,8 @@ def move_journal(
         table.cancel(token)
         raise
     with contextlib.suppress(StorageError):  # the next move deletes them
-        journal.delete_moved(last)
+        if caught_up():
+            journal.delete_moved(last)
     return moved
 
 

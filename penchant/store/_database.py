@@ -50,6 +50,7 @@ class Database(Protocol):
 
     name: str  # as errors and receipts call it
     readonly: bool
+    shared: bool  # whether other processes may write too
     failed: StorageError | None  # why nothing can be written until it is opened anew
     unsure: bool  # whether the last transaction may have been committed although it failed
 
@@ -59,6 +60,22 @@ class Database(Protocol):
 
     def transaction(self, what: str) -> contextlib.AbstractContextManager[Connection]:
         """All or nothing, on disk when the block ends; raises ``StorageError`` when it is not."""
+        ...
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Meanwhile no other process appends."""
+        ...
+
+    def turn(self, wait: float | None = None) -> contextlib.AbstractContextManager[None]:
+        """Meanwhile no other process changes the table; raises ``ShopBusy`` after ``wait`` seconds, None: never."""
+        ...
+
+    def arrive(self, db: Connection) -> None:
+        """Wait in a transaction until nobody else appends; what others appended is then there to be read."""
+        ...
+
+    def lead(self) -> bool:
+        """Whether this process is the one that does what only one should; asking makes it so where none is."""
         ...
 
     def reclaim(self, *, rewrite: bool) -> bool:
@@ -120,7 +137,7 @@ class SQLite:
     """
 
     def __init__(self, path: Path, *, readonly: bool) -> None:
-        self.path, self.readonly = path, readonly
+        self.path, self.readonly, self.shared = path, readonly, False
         self.name = path.name
         self.failed: StorageError | None = None
         self.unsure = False  # a rollback is one: the file is ours alone
@@ -246,6 +263,21 @@ class SQLite:
             with self.lock, contextlib.suppress(sqlite3.Error, StorageError), self._watched():
                 if self._writer is not None:
                     self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else writes a file."""
+        return contextlib.nullcontext()
+
+    def turn(self, wait: float | None = None) -> contextlib.AbstractContextManager[None]:
+        """Nobody else writes a file."""
+        return contextlib.nullcontext()
+
+    def arrive(self, db: Connection) -> None:
+        """Nobody else writes a file."""
+
+    def lead(self) -> bool:
+        """The one who writes a file leads."""
+        return not self.readonly
 
     def reclaim(self, *, rewrite: bool) -> bool:
         """Empty the log into the database, with ``rewrite`` write that anew; False when a reader prevents it."""

@@ -49,14 +49,30 @@ _decode_sealed = msgspec.json.Decoder(_Sealed).decode
 _SEALED = b'{"subject":'  # how a sealed body begins; a plain one begins with its recommendation_id
 
 
+DecisionRow = tuple[str, int, bytes, bytes]
+"""recommendation_id, ts, person, body."""
 _Queued = tuple[Slate, Callable[[], PackedCandidates] | None]
 
 
 class DecisionLog:
-    """Queues decisions and writes at most 100 of them, or those of 50 ms, in one transaction."""
+    """Queues decisions and writes at most 100 of them, or those of 50 ms, in one transaction.
 
-    def __init__(self, journal: Journal, persons: Persons, cipher: Cipher | None) -> None:
+    Args:
+        journal: Where they are read.
+        persons: Names people.
+        cipher: Seals them.
+        write: Writes a group of rows durably.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        persons: Persons,
+        cipher: Cipher | None,
+        write: Callable[[list[DecisionRow]], None],
+    ) -> None:
         self.lost = 0
+        self._write = write
         self._journal, self._persons, self._cipher = journal, persons, cipher
         self._queue: deque[_Queued] = deque()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -75,7 +91,7 @@ class DecisionLog:
             self._wake.set()
         return True
 
-    def _row(self, queued: _Queued) -> tuple[str, int, bytes, bytes]:
+    def _row(self, queued: _Queued) -> DecisionRow:
         slate, candidates = queued
         body = _encode(slate if candidates is None else _Logged(slate, candidates()))
         if self._cipher is not None:
@@ -109,7 +125,7 @@ class DecisionLog:
                 rows = [self._row(queued) for queued in group]
                 if self._cipher is not None:
                     self._cipher.flush()
-                self._journal.insert_decisions(rows)
+                self._write(rows)
                 for _ in group:
                     self._queue.popleft()
 

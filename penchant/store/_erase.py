@@ -89,6 +89,7 @@ class Eraser:
         self._decisions.drop(target.person)
         with self._exclusive(), self._journal.transaction("cannot begin the erasure") as db:
             db.execute("INSERT INTO tombstones VALUES (?, ?) ON CONFLICT DO NOTHING", (target.person, ts))
+            self._journal.learn_anew(db)
             db.execute(
                 "INSERT INTO erasures VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 (target.person, target.device, target.bucket),
@@ -211,6 +212,7 @@ class Eraser:
         with self._journal.transaction("cannot finish the erasure") as db:
             db.execute("DELETE FROM decisions WHERE person = ?", (target.person,))  # queued meanwhile
             db.execute("DELETE FROM erasures WHERE person = ?", (target.person,))
+            self._journal.learn_anew(db)
         return self._journal.database.reclaim(rewrite=rewrite_journal)
 
     def search_journal(self, needle: Needle) -> tuple[int, list[str]]:

@@ -10,12 +10,10 @@ it is never served and never moved to the table.
 from __future__ import annotations
 
 import secrets
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +23,11 @@ from penchant.store._database import Connection, Database, SQLite, make_sqlite
 from penchant.store._files import guard
 from penchant.store._hashing import U64
 from penchant.store._rows import Stored, decode_row
+from penchant.store._sums import EventRow, decision_sum, event_sum, fits, is_sound
 
 SCHEMA_VERSION = 3
 # Since version 3: whose a guest's device is, events kept aside, and how far sources outside were read.
-_SCHEMA_3 = """
+SCHEMA_3 = """
 CREATE TABLE links (
     guest BLOB NOT NULL, person BLOB NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (guest, person)) WITHOUT ROWID;
@@ -55,34 +54,34 @@ CREATE TABLE tombstones (person BLOB PRIMARY KEY, ts INTEGER NOT NULL) WITHOUT R
 CREATE TABLE erasures (person BLOB PRIMARY KEY, device BLOB, bucket INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE damaged (seq INTEGER PRIMARY KEY, body BLOB);
 """
-    + _SCHEMA_3
+    + SCHEMA_3
 )
-_COLUMNS = "seq, id_hash, content, person, bucket, ts, body, sum"
+EVENT_COLUMNS = "seq, id_hash, content, person, bucket, ts, body, sum"
 _PAGE = 10_000
 
-EventRow = tuple[int, int, int, bytes, int, int, bytes]
-"""seq, id_hash, content, person, bucket, ts, body."""
 LinkRow = tuple[bytes, bytes, int, bytes]
 """guest, person, ts, both ids as JSON."""
+
+
+class Marks(NamedTuple):
+    """What several processes that write one shop have to agree on."""
+
+    next_seq: int  # the next number of arrival, of events and decisions
+    table: int  # the version of the event table, as the journal was told before it was made
+    remade: int  # how often all that was learned had to be learned anew: erasures begun and ended, bulk loads
+    compacted: int  # up to where rows may have been deleted, for they are in the table
+
+
+_MARKS = (
+    "SELECT (SELECT coalesce(max(seq), -1) FROM journal), (SELECT coalesce(max(number), -1) FROM decisions),"
+    " (SELECT value FROM meta WHERE key = 'next_seq'), (SELECT value FROM meta WHERE key = 'table'),"
+    " (SELECT value FROM meta WHERE key = 'remade'), (SELECT value FROM meta WHERE key = 'compacted')"
+)
 
 
 def signed(number: int) -> int:
     """An unsigned 64-bit hash as databases store integers."""
     return number - (1 << 64) if number >= 1 << 63 else number
-
-
-def event_sum(row: EventRow) -> int:
-    """Checksum of an event's row."""
-    seq, id_hash, content, person, bucket, ts, body = row
-    head = struct.pack("<qqqqq", seq, id_hash, content, bucket, ts)
-    return zlib.crc32(body, zlib.crc32(person, zlib.crc32(head)))
-
-
-def decision_sum(row: tuple[str, int, bytes, bytes]) -> int:
-    """Checksum of a decision's row (recommendation_id, ts, person, body)."""
-    recommendation_id, ts, person, body = row
-    head = zlib.crc32(struct.pack("<q", ts), zlib.crc32(recommendation_id.encode()))
-    return zlib.crc32(body, zlib.crc32(person, head))
 
 
 def first_rows() -> list[tuple[str, bytes]]:
@@ -142,34 +141,11 @@ class Journal:
                     value=schema,
                     hint="open it for writing once, such as by `penchant status`: that brings it up to date",
                 )
-            if schema < 2:
-                self._add_sums()
-            self._add_links()
+            from penchant.store._migrations import bring_up_to_date
+
+            with self.database.exclusive():
+                bring_up_to_date(self, int(self.meta("schema")))
         self.salt: bytes = bytes(self.meta("salt"))
-
-    def _add_sums(self) -> None:
-        """From version 1, which had no checksums."""
-        with self.transaction("cannot bring the journal up to date") as db:
-            db.execute("ALTER TABLE journal ADD COLUMN sum INTEGER")
-            db.execute("ALTER TABLE decisions ADD COLUMN sum INTEGER")
-            db.execute("CREATE TABLE damaged (seq INTEGER PRIMARY KEY, body BLOB)")
-            columns = _COLUMNS.removesuffix(", sum")
-            for row in db.execute(f"SELECT {columns} FROM journal").fetchall():
-                db.execute("UPDATE journal SET sum = ? WHERE seq = ?", (event_sum(row), row[0]))
-            for number, *row in db.execute(
-                "SELECT number, recommendation_id, ts, person, body FROM decisions"
-            ).fetchall():
-                made = decision_sum((row[0], row[1], row[2], row[3]))
-                db.execute("UPDATE decisions SET sum = ? WHERE number = ?", (made, number))
-            _put_number(db, "schema", 2)
-
-    def _add_links(self) -> None:
-        """From version 2, which did not join guests to users; the store looks for links in what is there."""
-        with self.transaction("cannot bring the journal up to date") as db:
-            for statement in _SCHEMA_3.split(";")[:-1]:
-                db.execute(statement)
-            _put_number(db, "linked", 0)
-            _put_number(db, "schema", SCHEMA_VERSION)
 
     # ---- reading -------------------------------------------------------------------------------------
 
@@ -216,7 +192,7 @@ class Journal:
         if up_to is not None:
             where.append("seq <= ?")
             values.append(up_to)
-        sql = f"SELECT {_COLUMNS} FROM journal WHERE {' AND '.join(where)} ORDER BY seq"
+        sql = f"SELECT {EVENT_COLUMNS} FROM journal WHERE {' AND '.join(where)} ORDER BY seq"
         if limit is not None:
             sql += " LIMIT ?"
             values.append(limit)
@@ -224,9 +200,9 @@ class Journal:
 
     def _sound(self, page: list[Any]) -> list[Any]:
         """Rows whose checksum fits; the writer sets the others aside."""
-        sound = [row for row in page if _is_sound(row)]
+        sound = [row for row in page if is_sound(row)]
         if len(sound) < len(page) and not self.database.readonly:
-            lost = [(row[0], row[6]) for row in page if not _is_sound(row)]
+            lost = [(row[0], row[6]) for row in page if not is_sound(row)]
             with self.transaction("cannot set damaged rows aside") as db:
                 db.executemany("INSERT INTO damaged VALUES (?, ?) ON CONFLICT DO NOTHING", lost)
                 db.executemany("DELETE FROM journal WHERE seq = ?", [(seq,) for seq, _ in lost])
@@ -236,16 +212,27 @@ class Journal:
         """How many rows were set aside."""
         return int(self.query("SELECT count(*) FROM damaged")[0][0])
 
-    def contents(self, hashes: Sequence[int]) -> dict[int, int]:
+    def contents(self, hashes: Sequence[int], db: Connection | None = None) -> dict[int, int]:
         """Content hash of those id hashes that are in the journal (both as databases store them)."""
         found: dict[int, int] = {}
         for start in range(0, len(hashes), 500):
             part = hashes[start : start + 500]
             marks = ",".join("?" * len(part))
-            found.update(
-                self.query(f"SELECT id_hash, content FROM journal WHERE id_hash IN ({marks})", *part)
-            )
+            sql = f"SELECT id_hash, content FROM journal WHERE id_hash IN ({marks})"
+            found.update(self.query(sql, *part) if db is None else db.execute(sql, part).fetchall())
         return found
+
+    def marks(self, db: Connection | None = None) -> Marks:
+        """What all writers agree on; in a transaction after ``arrive`` nobody changes it."""
+        row = self.query(_MARKS)[0] if db is None else db.execute(_MARKS).fetchall()[0]
+        seq, number, *told = row
+        reserved, table, remade, compacted = (None if value is None else int(value) for value in told)
+        return Marks(
+            max(seq + 1, number + 1 if self.database.shared else 0, reserved or 0),
+            -1 if table is None else table,
+            remade or 0,
+            -1 if compacted is None else compacted,
+        )
 
     def pairs(self, *, after: int = -1, up_to: int = (1 << 63) - 1) -> tuple[U64, U64]:
         """Ascending id hashes of journal rows with after < seq <= up_to, and their content hashes."""
@@ -273,8 +260,8 @@ class Journal:
     @property
     def has_links(self) -> bool:
         """Whether anybody may be linked; most shops' answers need not look further. A reader cannot know."""
-        if self._linked is None:
-            self._linked = self.database.readonly or self.num_links((1 << 63) - 1) > 0
+        if self._linked is None or (self.database.shared and not self._linked):
+            self._linked = self.database.readonly or self.query("SELECT 1 FROM links LIMIT 1") != []
         return self._linked
 
     def num_links(self, before: int) -> int:
@@ -286,29 +273,48 @@ class Journal:
         count, seconds = self.query("SELECT count(*), coalesce(sum(ts / 1000003), 0) FROM links")[0]
         return int(count), int(seconds)
 
-    def decisions(self, person: bytes | None, newest: int | None = None) -> Iterator[bytes]:
+    def decisions(
+        self, person: bytes | None, newest: int | None = None, up_to: int | None = None
+    ) -> Iterator[bytes]:
         """Sound bodies of decisions, of one person or all, in order of time; read page by page.
 
-        With ``newest`` only the last so many of all people.
+        With ``newest`` only the last so many of all people, of those with number <= up_to.
         """
         ts, number = -(1 << 63), -1
+        up_to = (1 << 63) - 1 if up_to is None else up_to
         if newest is not None and (
-            start := self.query("SELECT ts, number FROM decisions ORDER BY ts DESC LIMIT 1 OFFSET ?", newest)
+            start := self.query(
+                "SELECT ts, number FROM decisions WHERE number <= ? ORDER BY ts DESC, number DESC LIMIT 1 OFFSET ?",
+                up_to,
+                newest,
+            )
         ):
             ts, number = start[0]
         while True:
             who, values = ("AND person = ?", [person]) if person is not None else ("", [])
             page = self.query(
                 "SELECT ts, number, recommendation_id, person, body, sum FROM decisions"
-                f" WHERE (ts, number) > (?, ?) {who} ORDER BY ts, number LIMIT 200",
-                ts, number, *values,
+                f" WHERE (ts, number) > (?, ?) AND number <= ? {who} ORDER BY ts, number LIMIT 200",
+                ts, number, up_to, *values,
             )  # fmt: skip
             for moment, _, recommendation_id, whose, body, made in page:
-                if made is None or _fits(decision_sum, (recommendation_id, moment, whose, body), made):
+                if made is None or fits(decision_sum, (recommendation_id, moment, whose, body), made):
                     yield body
             if len(page) < 200:
                 return
             ts, number = page[-1][:2]
+
+    def numbered_decisions(self, after: int, up_to: int) -> Iterator[tuple[int, bytes]]:
+        """Sound decisions with after < number <= up_to, in that order."""
+        page = self.query(
+            "SELECT number, recommendation_id, ts, person, body, sum FROM decisions"
+            " WHERE number > ? AND number <= ? ORDER BY number",
+            after,
+            up_to,
+        )
+        for number, recommendation_id, moment, whose, body, made in page:
+            if made is None or fits(decision_sum, (recommendation_id, moment, whose, body), made):
+                yield number, body
 
     # ---- writing -------------------------------------------------------------------------------------
 
@@ -324,50 +330,84 @@ class Journal:
     ) -> None:
         """Add events in one transaction, with links (the earliest of a pair stays) and positions of sources."""
         with self.transaction() as db:
-            db.executemany(
-                f"INSERT INTO journal ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(*row, event_sum(row)) for row in rows],
-            )
-            if links:
-                self._linked = True
-                db.executemany(
-                    "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT (guest, person)"
-                    " DO UPDATE SET ts = excluded.ts WHERE excluded.ts < links.ts",
-                    links,
-                )
-            if positions:
-                db.executemany(
-                    "INSERT INTO positions VALUES (?, ?) ON CONFLICT (source) DO UPDATE"
-                    " SET position = excluded.position WHERE excluded.position > positions.position",
-                    positions,
-                )
+            self.insert(db, rows, links, positions)
 
-    def insert_decisions(self, rows: Iterable[tuple[str, int, bytes, bytes]]) -> None:
-        """Add decisions; one that is there already stays as it is."""
-        with self.transaction("cannot write the decision log") as db:
+    def insert(
+        self,
+        db: Connection,
+        rows: Iterable[EventRow],
+        links: Iterable[LinkRow] = (),
+        positions: Iterable[tuple[str, int]] = (),
+    ) -> None:
+        """The same in a transaction that is open."""
+        db.executemany(
+            f"INSERT INTO journal ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(*row, event_sum(row)) for row in rows],
+        )
+        if links:
+            self._linked = True
             db.executemany(
-                "INSERT INTO decisions (recommendation_id, ts, person, body, sum) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                [(*row, decision_sum(row)) for row in rows],
+                "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT (guest, person)"
+                " DO UPDATE SET ts = excluded.ts WHERE excluded.ts < links.ts",
+                links,
             )
+        if positions:
+            db.executemany(
+                "INSERT INTO positions VALUES (?, ?) ON CONFLICT (source) DO UPDATE"
+                " SET position = excluded.position WHERE excluded.position > positions.position",
+                positions,
+            )
+
+    def insert_decisions(self, db: Connection, rows: Iterable[tuple[Any, ...]], *, numbered: bool) -> None:
+        """Add decisions; one that is there already stays as it is. ``numbered`` ones begin with their number."""
+        names = "recommendation_id, ts, person, body, sum"
+        names, first = (f"number, {names}", 1) if numbered else (names, 0)
+        marks = ", ".join("?" * (5 + first))
+        db.executemany(
+            f"INSERT INTO decisions ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING",
+            [(*row, decision_sum(row[first:])) for row in rows],
+        )
+
+    def learn_anew(self, db: Connection | None = None) -> None:
+        """Tell all processes that what they learned may rest on what is no more, or lack what came in bulk."""
+        if db is None:
+            with self.transaction() as own:
+                self.learn_anew(own)
+            return
+        self.database.arrive(db)
+        put_number(db, "remade", self.marks(db).remade + 1)
+
+    def agree(self, key: str, number: int, *, move_on: bool) -> int:
+        """The number that all processes go by under a key: what the first said, or a later one who moves it on."""
+        with self.transaction() as db:
+            self.database.arrive(db)
+            found = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
+            agreed = int(found[0][0]) if found else number
+            if move_on:
+                agreed = max(agreed, number)
+            put_number(db, key, agreed)
+            return agreed
 
     def change_bodies(self, db: Connection, change: Any) -> None:
         """Rewrite bodies inside a transaction: ``change`` takes a body and gives the new one, or None to keep it."""
         last = -1
         while page := db.execute(
-            f"SELECT {_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT {_PAGE}", (last,)
+            f"SELECT {EVENT_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT {_PAGE}", (last,)
         ).fetchall():
             for row in page:
                 last = row[0]
-                body = change(row[6]) if _is_sound(row) else None
+                body = change(row[6]) if is_sound(row) else None
                 if body is not None:
                     made = event_sum((*row[:6], body))
                     db.execute("UPDATE journal SET body = ?, sum = ? WHERE seq = ?", (body, made, last))
 
-    def set_number(self, key: str, value: int) -> None:
-        """Store one number durably."""
-        with self.transaction() as db:
-            _put_number(db, key, value)
+    def set_number(self, key: str, value: int, db: Connection | None = None) -> None:
+        """Store one number durably, or in a transaction that is open."""
+        if db is not None:
+            put_number(db, key, value)
+            return
+        with self.transaction() as own:
+            put_number(own, key, value)
 
     def delete_moved(self, seq: int) -> None:
         """Forget journal rows that are in the table now."""
@@ -375,26 +415,14 @@ class Journal:
             db.execute("DELETE FROM journal WHERE seq <= ?", (seq,))
             for key, least in (("next_seq", seq + 1), ("compacted", seq)):
                 now = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
-                _put_number(db, key, max(int(now[0][0]), least))
+                put_number(db, key, max(int(now[0][0]), least))
 
     def close(self) -> None:
         """Close the database."""
         self.database.close()
 
 
-def _is_sound(event: Any) -> bool:
-    """Whether an event (_COLUMNS) is as it was written."""
-    return _fits(event_sum, event[:7], event[7])
-
-
-def _fits(sum_of: Callable[[Any], int], row: tuple[Any, ...], made: int | None) -> bool:
-    try:
-        return sum_of(row) == made
-    except (AttributeError, TypeError, struct.error):  # a flipped bit can make a number of a text
-        return False
-
-
-def _put_number(db: Connection, key: str, value: int) -> None:
+def put_number(db: Connection, key: str, value: int) -> None:
     db.execute(
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, b"%d" % value),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from penchant.core import Cipher, subject_of
 from penchant.core.errors import StorageError
+from penchant.store._database import Connection
 from penchant.store._hashing import Persons
 from penchant.store._journal import Journal
 
@@ -37,15 +38,21 @@ class Letters:
     def __init__(self, journal: Journal, persons: Persons, cipher: Cipher | None) -> None:
         self._journal, self._persons, self._cipher = journal, persons, cipher
 
-    def add(self, letters: Sequence[tuple[str, Mapping[str, Any]]], ts: int, tombstones: set[bytes]) -> None:
-        """Keep events (reason, columns of an event) durably; none of erased people."""
+    def add(
+        self,
+        letters: Sequence[tuple[str, Mapping[str, Any]]],
+        ts: int,
+        erased: Callable[[Connection], set[bytes]],
+    ) -> None:
+        """Keep events (reason, columns of an event) durably; none of erased people, told within the transaction."""
         rows = [self._row(reason, event, ts) for reason, event in letters]
-        rows = [row for row in rows if row[1] not in tombstones and row[2] not in tombstones]
         if not rows:
             return
         if self._cipher is not None:
             self._cipher.flush()
         with self._journal.transaction("cannot keep a refused event") as db:
+            tombstones = erased(db)
+            rows = [row for row in rows if row[1] not in tombstones and row[2] not in tombstones]
             db.executemany("INSERT INTO letters (ts, person, device, body) VALUES (?, ?, ?, ?)", rows)
             db.execute(
                 "DELETE FROM letters WHERE number <= (SELECT max(number) FROM letters) - ?", (MOST_LETTERS,)

@@ -537,8 +537,8 @@ class LiveHistories:
         env.close()
         return name
 
-    def link(self, bucket: int, name: str) -> None:
-        """Put a built environment into use and delete the one before it."""
+    def link(self, bucket: int, name: str, later: Sequence[Stored] = ()) -> None:
+        """Put a built environment into use, with what was stored since, and delete the one before it."""
         old = self._target(bucket)
         temporary = self.folder / f"{name}.link"
         os.symlink(name, temporary)
@@ -546,6 +546,7 @@ class LiveHistories:
         self._release(bucket)
         if old:
             self.discard(old)
+        self.apply(bucket, later)
 
     def _target(self, bucket: int) -> str | None:
         try:

@@ -14,16 +14,17 @@ _POLL = 0.05  # seconds
 
 
 class WriterLock:
-    """The exclusive right to write a shop, held until ``release`` or the end of the process."""
+    """The right to write a shop, alone or ``shared`` with others, held until ``release`` or the end of the process."""
 
-    def __init__(self, path: Path, wait: float) -> None:
+    def __init__(self, path: Path, wait: float, *, shared: bool = False) -> None:
         """Take the lock at ``path``; wait at most ``wait`` seconds, then raise ``ShopBusy``."""
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         with guard("cannot open the shop for writing", path):
             self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + wait
         while True:
             try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._handle, kind | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() < deadline:

@@ -1,7 +1,9 @@
 """A journal in PostgreSQL: for shops whose events must outlive the machine that takes them in.
 
 Each shop has a schema of its own, ``penchant_<name>``. The server decides what durable means (``fsync`` and
-``synchronous_commit`` are on unless somebody turned them off); one writer at a time holds an advisory lock.
+``synchronous_commit`` are on unless somebody turned them off). One writer at a time holds an advisory lock, or several
+that share the shop hold it together; these take turns by further locks of the same session, so that whoever dies
+gives all of them back.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,14 @@ from penchant.store._files import guard
 from penchant.store._journal import SCHEMA, first_rows
 
 _HINT = "check the address and that the server runs; what was acknowledged is safe"
+_APPEND, _TABLE, _LEADER = 1, 2, 3  # advisory locks beside that of the writers
+_POLL = 0.05  # seconds between attempts to change the table
+# A process that lost its machine or was halted must not keep the others from writing: its session ends within ten
+# seconds or so, and with it the locks.
+_SHARED_OPTIONS = (
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c lock_timeout=15s"
+    " -c idle_in_transaction_session_timeout=10s"
+)
 
 
 def schema_of(name: str) -> str:
@@ -66,13 +77,16 @@ class Postgres:
     stands, nobody can tell then: ``unsure`` says so, and the store looks before it goes on.
     """
 
-    def __init__(self, url: str, shop: str, *, readonly: bool) -> None:
+    def __init__(self, url: str, shop: str, *, readonly: bool, shared: bool = False) -> None:
         try:
             import psycopg
         except ImportError:
             raise MissingExtra("postgres", "a journal in PostgreSQL") from None
         self._psycopg = psycopg
         self._url, self._schema, self.readonly = url, schema_of(shop), readonly
+        self.shared = shared
+        self._held = 0  # how deep the locks of the session are needed: without it they are gone
+        self._leads = False
         self.name = f"PostgreSQL schema {self._schema}"
         self.failed: StorageError | None = None
         self.unsure = False
@@ -99,7 +113,12 @@ class Postgres:
 
     def _connect(self) -> Any:
         connection = self._psycopg.connect(
-            self._url, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=10_000
+            self._url,
+            autocommit=True,
+            connect_timeout=5,
+            keepalives_idle=5,
+            tcp_user_timeout=10_000,
+            options=_SHARED_OPTIONS if self.shared else "",
         )
         connection.execute(f"SET search_path TO {self._schema}")
         return connection
@@ -113,9 +132,16 @@ class Postgres:
 
     def _write(self) -> Any:
         if self._writer is None or self._writer.closed or self._writer.broken:
+            if self._held:
+                raise StorageError(
+                    "the connection that kept others from writing was lost",
+                    hint="give the same command again; nothing half done is seen",
+                )
+            self._leads = False
             connection = self._connect()
+            kind = "_shared" if self.shared else ""
             (free,) = connection.execute(
-                "SELECT pg_try_advisory_lock(hashtext(%s))", [self._schema]
+                f"SELECT pg_try_advisory_lock{kind}(hashtext(%s))", [self._schema]
             ).fetchone()
             if not free:
                 connection.close()
@@ -130,6 +156,7 @@ class Postgres:
 
     def _make(self, connection: Any) -> None:
         with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s), %s)", [self._schema, _APPEND])
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
             if connection.execute("SELECT to_regclass('meta')").fetchone()[0]:
                 return
@@ -160,6 +187,69 @@ class Postgres:
             except self._psycopg.OperationalError:
                 self.unsure = True
                 raise
+
+    # ---- several writers -------------------------------------------------------------------------------
+
+    def _lock(self, how: str, key: int) -> bool:
+        """Take or give back a lock of this session (or of its transaction); whether that was done."""
+        sql = f"SELECT pg_{how}(hashtext(%s), %s)"
+        (done,) = self._write().execute(sql, [self._schema, key]).fetchone()
+        return done is not False
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Meanwhile no other process appends."""
+        if not self.shared:
+            yield
+            return
+        with self.lock, self._guard("cannot keep others from writing"):
+            self._lock("advisory_lock", _APPEND)
+            self._held += 1
+        try:
+            yield
+        finally:
+            self._let_go(_APPEND)
+
+    @contextlib.contextmanager
+    def turn(self, wait: float | None = None) -> Iterator[None]:
+        """Meanwhile no other process changes the table."""
+        if not self.shared:
+            yield
+            return
+        deadline = None if wait is None else time.monotonic() + wait
+        while not self._tried(_TABLE):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise ShopBusy("another process changes this shop's event table", hint="try again later")
+            time.sleep(_POLL)
+        try:
+            yield
+        finally:
+            self._let_go(_TABLE)
+
+    def _tried(self, key: int) -> bool:
+        with self.lock, self._guard("cannot ask whose turn it is"):
+            taken = self._lock("try_advisory_lock", key)
+            self._held += taken
+            return taken
+
+    def _let_go(self, key: int) -> None:
+        with self.lock, contextlib.suppress(StorageError, self._psycopg.Error):
+            self._held -= 1  # first: where the session is gone, so is the lock
+            self._lock("advisory_unlock", key)
+
+    def arrive(self, db: Connection) -> None:
+        """Wait in a transaction until nobody else appends."""
+        if self.shared:
+            db.execute("SELECT pg_advisory_xact_lock(hashtext(?), ?)", (self._schema, _APPEND))
+
+    def lead(self) -> bool:
+        """Whether this process leads; who leads does so until its session ends."""
+        if self.readonly or not self.shared:
+            return not self.readonly
+        with self.lock, self._guard("cannot ask who leads"):
+            self._write().execute("SELECT 1")  # a session that is gone took its locks along
+            self._leads = self._leads or self._lock("try_advisory_lock", _LEADER)
+            return self._leads
 
     def reclaim(self, *, rewrite: bool) -> bool:
         """Let the server reuse the room of deleted rows; with ``rewrite`` it writes the tables anew."""

@@ -12,7 +12,7 @@ from penchant.core.errors import InputError, StorageError
 from penchant.store._identity import Identities, renamed
 from penchant.store._journal import Journal
 from penchant.store._parquet import empty_table, read_file
-from penchant.store._rows import rows_to_table, unseal_table
+from penchant.store._rows import Stored, rows_to_table, unseal_table
 from penchant.store._sorting import merge_buckets, sort_events
 from penchant.store._table import EventTable
 
@@ -36,8 +36,9 @@ class EventReader:
         columns: Sequence[str] | None = None,
         as_of: int | None = None,
         since: int | None = None,
+        up_to: int | None = None,
     ) -> pa.Table:
-        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``."""
+        """Events with since <= ts < as_of and seq <= up_to, ordered by (subject, ts, seq); see ``Store.scan``."""
         wanted = list(TABLE_SCHEMA.names if columns is None else columns)
         unknown = [name for name in wanted if name not in TABLE_SCHEMA.names]
         if unknown:
@@ -48,10 +49,11 @@ class EventReader:
         if subject is not None:
             return self.person(subject, needed, since=since, as_of=as_of).select(wanted)
         numbers = range(NUM_BUCKETS) if bucket is None else [bucket]
-        key = (self._table.latest_version(), self._log.last_seq(), tuple(needed), since)
+        key = (self._table.latest_version(), self._log.last_seq(), tuple(needed), since, up_to)
 
         def read(number: int) -> pa.Table:
-            return self.bucket(number, needed, since=since, as_of=as_of)
+            table = self.bucket(number, needed, since=since, as_of=as_of)
+            return table if up_to is None else table.filter(pc.less_equal(table["seq"], up_to))
 
         parts = [
             sort_events(self._identities.joined(number, read, as_of=as_of, key=key)) for number in numbers
@@ -69,6 +71,10 @@ class EventReader:
         ]
         table = renamed(pa.concat_tables(parts), linked)
         return sort_events(table.filter(pc.equal(table["subject"], subject)))
+
+    def arrived(self, after: int, up_to: int) -> list[Stored]:
+        """Events of the journal with after < seq <= up_to, in the order of arrival."""
+        return self._log.rows(None, after=after, up_to=up_to, cipher=self._cipher)
 
     def bucket(
         self,

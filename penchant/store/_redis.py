@@ -1,8 +1,11 @@
 """Live histories in Redis or Valkey, for servers that share them: the same windows as in LMDB, one hash a bucket.
 
 A cache like the other one. A bucket without its position is not built; building fills a key of its own that then takes
-the bucket's name, so that readers see the old or the new. After a restart of the server (another ``run_id``) nothing
-of it is believed: what it lost, nobody knows. While it does not answer, histories are read from journal and table.
+the bucket's name where there is none, so that readers see the old or the new. The ``run_id`` of the server stands in
+every name: after its restart nothing of it is believed, for what it lost, nobody knows. While it does not answer,
+histories are read from journal and table.
+
+Several processes may write: what one has worked out is taken only if the bucket still stands where it read it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,15 @@ from penchant.store._rows import Stored
 _POSITION = b"\x00seq"
 _PATIENCE = 0.05  # seconds that a request waits for the server
 _REST = 1.0  # seconds without asking after it did not answer
-_CHUNK = 1000  # entries sent at once while a bucket is built
+_CHUNK = 1000  # entries sent at once while a bucket is built, and rows applied
+_UNLINKED = 3600  # seconds after which a key goes that was built and never linked
+_TRIES = 50  # attempts to write what others write too
+# Write fields of a bucket (KEYS[1]) if its position (the field ARGV[1]) still is ARGV[2].
+_SWAP = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+return 1
+"""
 
 T = TypeVar("T")
 
@@ -35,19 +46,26 @@ T = TypeVar("T")
 class RedisHistories:
     """The histories of one shop in a server; made and used like ``LiveHistories``."""
 
-    def __init__(self, url: str, shop: str, persons: Persons, *, readonly: bool) -> None:
+    def __init__(
+        self, url: str, shop: str, persons: Persons, *, readonly: bool, shared: bool = False
+    ) -> None:
         try:
             import redis
         except ImportError:
             raise MissingExtra("redis", "live histories in Redis or Valkey") from None
         self._errors = redis.exceptions.RedisError
         self._gone = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-        self.readonly, self._persons = readonly, persons
-        self._prefix = f"{schema_of(shop)}:live{FORM}:"
+        self.readonly, self._shared, self._persons = readonly, shared, persons
+        self._all = f"{schema_of(shop)}:live"
+        self._prefix = ""  # with the server's run_id, once it has said it
+        once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)  # a new connection may lead to another server
         self._quick: Any = redis.Redis.from_url(
-            url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE
+            url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=once
         )
-        self._slow: Any = redis.Redis.from_url(url, socket_timeout=10.0, socket_connect_timeout=1.0)
+        self._slow: Any = redis.Redis.from_url(
+            url, socket_timeout=10.0, socket_connect_timeout=1.0, retry=once
+        )
+        self._swap: Any = self._quick.register_script(_SWAP)
         self._lock = threading.Lock()
         self._resting_until = 0.0
         self._doubtful = True  # whether the server may have lost what it had
@@ -67,16 +85,20 @@ class RedisHistories:
         return not self._doubtful
 
     def _look(self) -> None:
-        """Compare the server with the one that the histories were built in; another one's are deleted."""
+        """Ask which server this is; what an earlier one left behind is deleted."""
         try:
-            run = self._quick.info("server")["run_id"].encode()
-            if self._quick.get(self._prefix + "run") != run:
-                if self.readonly:
-                    return
-                found = list(self._slow.scan_iter(match=self._prefix + "*", count=500))
+            prefix = f"{self._all}{FORM}:{self._quick.info('server')['run_id'][:16]}:"
+            if prefix != self._prefix and not self.readonly:
+                found = [
+                    key
+                    for key in self._slow.scan_iter(match=self._all + "*", count=500)
+                    if not key.startswith(prefix.encode())
+                ]
                 if found:
                     self._slow.delete(*found)
-                self._slow.set(self._prefix + "run", run)
+                if self._prefix:
+                    self._distrusted.clear()
+            self._prefix = prefix
             if self._distrusted and not self.readonly:
                 self._slow.delete(*(self._key(bucket) for bucket in self._distrusted))
                 self._distrusted.clear()
@@ -133,30 +155,38 @@ class RedisHistories:
         """
         if not rows or bucket in self._distrusted:
             return
-        if time.monotonic() < self._resting_until:
+        if not self.trusted:
             self._distrusted.add(bucket)
             return
-        key = self._key(bucket)
+        try:
+            for start in range(0, len(rows), _CHUNK):
+                self._apply(self._key(bucket), rows[start : start + _CHUNK])
+        except self._gone:
+            self._rest()
+            raise
+
+    def _apply(self, key: str, rows: Sequence[Stored]) -> None:
         persons = {self._persons(stored.row.subject) for stored in rows}
         fields = [_POSITION, *(key for person in persons for key in keys_of(person))]
-        try:
+        for _ in range(_TRIES):
             found = dict(zip(fields, self._quick.hmget(key, fields), strict=True))
-            if found[_POSITION] is None:
-                return  # not built
-            position = int(found[_POSITION])
+            before = found[_POSITION]
+            if before is None or int(before) >= rows[-1].seq:
+                return  # not built, or somebody else was faster
+            position = int(before)
             changed: dict[bytes, bytes] = {}
 
-            def put(field: bytes, value: bytes) -> None:
+            def put(field: bytes, value: bytes, found: Any = found, changed: Any = changed) -> None:
                 found[field] = changed[field] = value
 
             for stored in rows:
                 if stored.seq > position:
                     take_in(found.get, put, self._persons(stored.row.subject), stored.row)
-            changed[_POSITION] = b"%d" % max(position, rows[-1].seq)
-            self._quick.hset(key, mapping=changed)
-        except self._gone:
-            self._rest()
-            raise
+            changed[_POSITION] = b"%d" % rows[-1].seq
+            flat = [part for pair in changed.items() for part in pair]
+            if self._swap(keys=[key], args=[_POSITION, before, *flat]):
+                return
+        self._quick.delete(key)  # built again when next asked for
 
     def build(self, bucket: int, rows: pa.Table, position: int) -> str:
         """Fill a new key from a bucket's ordered rows; ``link`` gives it the bucket's name."""
@@ -170,14 +200,21 @@ class RedisHistories:
                     part = {}
             if part:
                 self._slow.hset(name, mapping=part)
+            self._slow.expire(name, _UNLINKED)
         except self._gone:
             self._rest()
             raise
         return name
 
-    def link(self, bucket: int, name: str) -> None:
-        """Put a built key into use in place of the one before."""
-        self._slow.rename(name, self._key(bucket))
+    def link(self, bucket: int, name: str, later: Sequence[Stored] = ()) -> None:
+        """Put a built key into use, with what was stored since; where another process was faster, theirs stays."""
+        for start in range(0, len(later), _CHUNK):
+            self._apply(name, later[start : start + _CHUNK])
+        if name.startswith(self._prefix):  # else the server is another one by now
+            if self._slow.renamenx(name, self._key(bucket)):
+                self._slow.persist(self._key(bucket))
+            else:
+                self._slow.delete(name)
         self._distrusted.discard(bucket)
 
     def discard(self, name: str) -> None:
@@ -185,18 +222,29 @@ class RedisHistories:
         self._slow.delete(name)
 
     def invalidate(self, buckets: Iterable[int]) -> None:
-        """Forget buckets: they are built again when next asked for."""
-        for bucket in buckets:
-            self.drop(bucket)
+        """Forget buckets: they are built again when next asked for.
 
-    def drop(self, bucket: int) -> None:
-        """Forget a bucket; while the server does not answer, stop reading it."""
+        Raises:
+            Exception: The server does not answer, and other processes may go on reading what it holds.
+        """
+        for bucket in buckets:
+            self.drop(bucket, strict=self._shared)
+
+    def drop(self, bucket: int, *, strict: bool = False) -> None:
+        """Forget a bucket; while the server does not answer, stop reading it, or fail where that is ``strict``."""
         self._distrusted.add(bucket)
         try:
-            self._slow.delete(self._key(bucket))
-            self._distrusted.discard(bucket)
+            if not self._prefix:
+                self._look()
+            if self._prefix:
+                self._slow.delete(self._key(bucket))
+                self._distrusted.discard(bucket)
+            elif strict:
+                raise self._gone[0]("the server of the live histories does not answer")
         except self._errors:
             self._rest()
+            if strict:
+                raise
 
     def entries(self, bucket: int) -> int:
         """How many people a built bucket knows."""

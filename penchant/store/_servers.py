@@ -23,11 +23,18 @@ class Servers:
         shop: By which name the shop is known there, one of its own in each server.
         journal: A PostgreSQL address, ``postgresql://...``: journal and decision log.
         live: A Redis or Valkey address, ``redis://...``: the live histories, a cache.
+        alone: Let one process alone write the shop, although others could reach all of it.
     """
 
     shop: str = "shop"
     journal: str = ""
     live: str = ""
+    alone: bool = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may write the shop: journal and histories are where all of them see both."""
+        return bool(self.journal and self.live) and not self.alone
 
     def database(self, path: Path, *, readonly: bool) -> Database:
         """Open the journal's database of the shop at a path."""
@@ -35,7 +42,7 @@ class Servers:
             return open_file(path / "journal.db", readonly=readonly)
         from penchant.store._postgres import Postgres
 
-        return Postgres(self.journal, self.shop, readonly=readonly)
+        return Postgres(self.journal, self.shop, readonly=readonly, shared=self.shared)
 
     def histories(self, path: Path, persons: Persons, *, readonly: bool) -> LiveHistories | RedisHistories:
         """Open the live histories of the shop at a path."""
@@ -43,4 +50,4 @@ class Servers:
             return LiveHistories(path / "live", persons, readonly=readonly)
         from penchant.store._redis import RedisHistories
 
-        return RedisHistories(self.live, self.shop, persons, readonly=readonly)
+        return RedisHistories(self.live, self.shop, persons, readonly=readonly, shared=self.shared)

@@ -1,4 +1,4 @@
-"""The store of one shop on one machine: Delta table, SQLite journal and LMDB histories behind ``Store``."""
+"""The store of one shop: Delta table, journal and live histories behind ``Store``."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ from penchant.core import (
     Progress,
     Slate,
     StoreStatus,
-    bucket_of,
     no_progress,
 )
-from penchant.core.errors import InputError, ShopError, StorageError
+from penchant.core.errors import InputError, ShopBusy, ShopError, StorageError
 from penchant.store import _compact
 from penchant.store._answers import BatchAnswers
-from penchant.store._append import Append, commit_appends
+from penchant.store._append import Append
 from penchant.store._database import copy_file
 from penchant.store._decisions import DecisionLog
 from penchant.store._erase import Eraser, Erasure, Target
-from penchant.store._files import folder_bytes, guard, is_storage_failure, sweep
+from penchant.store._files import folder_bytes, guard, sweep
 from penchant.store._frames import USER_SCHEMA, Frame, conform_catalog, conform_users
 from penchant.store._hashing import Persons, hash_text
+from penchant.store._histories import COLUMNS, Histories
 from penchant.store._identity import Identities
 from penchant.store._journal import Journal, signed
 from penchant.store._letters import Letters
 from penchant.store._live import history_of
 from penchant.store._load import Known, Loader
 from penchant.store._lock import WriterLock
+from penchant.store._news import Entry, read_news
 from penchant.store._parquet import DataFile
+from penchant.store._peers import Peers
 from penchant.store._reader import EventReader
 from penchant.store._search import Needle, search_folder
 from penchant.store._servers import Servers
 from penchant.store._status import status_of
 from penchant.store._table import EventTable
-
-_HISTORY_COLUMNS = ("subject", "ts", "kind", "item_id", "value", "event_id", "seq")
 
 
 class ShopStore:
@@ -78,14 +78,11 @@ class ShopStore:
         self.path, self.readonly = path, readonly
         self._servers = servers
         self._clock, self._cipher = clock, cipher
-        self._lock, self._table_lock, self._build_lock = (
-            threading.RLock(),
-            threading.RLock(),
-            threading.Lock(),
-        )
+        self._lock, self._table_lock = threading.RLock(), threading.RLock()
         self._queue: deque[Append] = deque()
         self._epoch = 0  # grows with every commit to the table
-        self._writer_lock = None if readonly else WriterLock(path / ".lock", wait)
+        self._in_turn = False
+        self._writer_lock = None if readonly else WriterLock(path / ".lock", wait, shared=servers.shared)
         self._journal: Journal | None = None
         try:
             self._open()
@@ -101,31 +98,24 @@ class ShopStore:
         self._table = EventTable(self.path, readonly=self.readonly, cipher=self._cipher)
         self._catalog = Frame(self.path / "catalog" / "catalog.parquet", "id", CATALOG_SCHEMA)
         self._users = Frame(self.path / "users" / "users.parquet", USER_KEY, USER_SCHEMA, self._cipher)
-        self._decisions = DecisionLog(journal, persons, self._cipher)
+        self._decisions = DecisionLog(
+            journal, persons, self._cipher, lambda rows: self._peers.write_decisions(rows)
+        )
         self._answers = BatchAnswers(self.path / "decisions")
         self._identities = Identities(journal, persons)
         self._events = EventReader(journal, self._table, self._identities, self._cipher)
         self._letters = Letters(journal, persons, self._cipher)
-        if self.readonly:
-            self._live = self._servers.histories(self.path, persons, readonly=self.readonly)
-            return
-        with guard("cannot clear what a killed process left behind", self.path):
-            for name in (
-                "users",
-                "catalog",
-                *([] if self._servers.live else ["live"]),
-            ):  # half-made files hold people that an erasure must find
-                sweep(self.path / name)
-        rebuilt = self._table.recover()
         with guard("cannot open the live histories", self.path / "live"):
+            if not self._servers.live and not self.readonly:
+                sweep(self.path / "live")
             self._live = self._servers.histories(self.path, persons, readonly=self.readonly)
-            if rebuilt:  # the table was changed by somebody else: nothing derived from it can be trusted
-                self._live.invalidate(range(NUM_BUCKETS))
-        self._next_seq = max(int(journal.meta("next_seq")), journal.last_seq() + 1)
-        self._tombstones = journal.tombstones()
-        self._replay()
-        if not int(journal.meta("linked")):
-            self._identities.look_back(self._events.bucket, self._tombstones)
+        self._histories = Histories(
+            self._live, journal, self._events, self._cipher, place=self._place, exclusive=self._exclusive
+        )
+        if self.readonly:
+            return
+        self._table.ids.read()
+        self._peers = Peers(journal, self._table, self._live, self._cipher)
         self._eraser = Eraser(
             journal,
             self._decisions,
@@ -137,8 +127,30 @@ class ShopStore:
             self._cipher,
             self._exclusive,
         )
-        for target in self._eraser.unfinished():
-            self._finish_erasure(target, rewrite_journal=True)
+        self._peers.replay()
+        with contextlib.suppress(
+            ShopBusy
+        ):  # another process that shares the shop changes it just now: all is well
+            self.mend(wait=0)
+        self._peers.check_folder()
+
+    def mend(self, wait: float | None = None) -> None:
+        """Finish or undo what a process that died left half done."""
+        journal = self._require_writer()
+        with self._turn(wait, look=False):
+            with guard("cannot clear what a killed process left behind", self.path):
+                for name in ("users", "catalog"):  # half-made files hold people that an erasure must find
+                    sweep(self.path / name)
+            if self._table.recover():  # somebody else changed it: nothing derived from it can be trusted
+                self._live.invalidate(range(NUM_BUCKETS))
+            if journal.database.shared:
+                with self._exclusive():
+                    self._peers.check_folder()
+                    self._table.announce(self._table.latest_version())
+            if not int(journal.meta("linked")):
+                self._identities.look_back(self._events.bucket, self._peers.tombstones)
+            for target in self._eraser.unfinished():
+                self._finish_erasure(target, rewrite_journal=True)
 
     @property
     def _log(self) -> Journal:
@@ -155,11 +167,34 @@ class ShopStore:
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Nobody appends or commits to the table meanwhile."""
-        with self._lock:
+        with self._lock, self._log.database.exclusive():
             yield
+
+    @contextlib.contextmanager
+    def _turn(self, wait: float | None = None, *, look: bool = True) -> Iterator[None]:
+        """Nobody else changes table, catalogue, attributes or batch answers meanwhile."""
+        with self._table_lock:
+            if self._in_turn:
+                yield
+                return
+            with self._log.database.turn(wait):
+                if self._log.database.shared and look:
+                    self._peers.look()
+                self._in_turn = True
+                try:
+                    yield
+                finally:
+                    self._in_turn = False
 
     def _changed(self) -> None:
         self._epoch += 1
+
+    def _place(self) -> tuple[int, int]:
+        """The number of the last event, and what differs after every change of the table, by whatever process."""
+        if not self._peers.shared:
+            return self._peers.next_seq - 1, self._epoch
+        marks = self._log.marks()
+        return marks.next_seq - 1, marks.table
 
     # ---- live events ---------------------------------------------------------------------------------
 
@@ -192,67 +227,51 @@ class ShopStore:
         assert request.words is not None
         return request.words
 
-    def _flush_keys(self) -> None:
-        """What is sealed must not be on disk before the keys are that open it."""
-        if self._cipher is not None:
-            self._cipher.flush()
-
     def _commit_queue(self) -> None:
         """Commit all waiting calls at once; one of them holds the lock and works for the others."""
         requests: list[Append] = []
         while self._queue:
             requests.append(self._queue.popleft())
         try:
-            self._commit_all(requests)
+            self._peers.commit(requests)
         except Exception as error:
             for request in requests:
                 request.error = error
         except BaseException:  # interrupted: others take over, and nobody trusts what was half done
             self._queue.extendleft(r for r in reversed(requests) if r.words is None)
-            self._next_seq = max(self._next_seq, self._log.last_seq() + 1)
+            self._peers.next_seq = max(self._peers.next_seq, self._log.last_seq() + 1)
             for bucket in {event.bucket for request in requests for event in request.events}:
                 self._live.drop(bucket)
             raise
 
-    def _commit_all(self, requests: list[Append]) -> None:
-        if self._log.database.unsure:  # what was told as failed may be there all the same
-            self._next_seq = max(self._next_seq, self._log.last_seq() + 1)
-            self._replay()
-            self._log.database.unsure = False
-        self._flush_keys()
-        stored = commit_appends(requests, self._log, self._table.ids, self._tombstones, self._next_seq)
-        self._next_seq += sum(len(rows) for rows in stored.values())
-        for bucket, rows in stored.items():
-            try:
-                self._live.apply(bucket, rows)
-            except Exception as error:
-                if not is_storage_failure(error):
-                    raise
-                self._live.drop(bucket)  # the events are safe; the bucket is built again
+    def follow(self) -> None:
+        """Take up what other processes that share the shop changed; without any there is nothing to do."""
+        if not self.readonly and self._peers.shared:
+            with self._lock:
+                self._peers.follow()
 
-    def _replay(self) -> None:
-        """Bring built histories up to the journal: a crash may have come between the two."""
-        journal = self._log
-        for bucket, last in journal.query("SELECT bucket, max(seq) FROM journal GROUP BY bucket"):
-            try:
-                if self._live.is_built(bucket) and self._live.position(bucket) < last:
-                    after = self._live.position(bucket)
-                    self._live.apply(bucket, journal.rows(bucket, after=after, cipher=self._cipher))
-            except Exception as error:
-                if not is_storage_failure(error):
-                    raise
-                self._live.drop(bucket)
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write the shop as this one does."""
+        return self._servers.shared and not self.readonly
+
+    def lead(self) -> bool:
+        """Whether this process is the one of those that share the shop that does what only one should."""
+        return self._log.database.lead()
 
     def known(self, event_ids: Sequence[str]) -> list[bool]:
         """Whether events of these ids are stored."""
         hashes = [hash_text(event_id) for event_id in event_ids]
         live = self._log.contents([signed(number) for number in hashes])
+        if not self.readonly and self._peers.shared:
+            with self._lock:
+                self._peers.look()  # afterwards: what the journal has no more, the index has by then
         return [signed(number) in live or self._table.ids.find(number) is not None for number in hashes]
 
     def keep_aside(self, letters: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Keep refused live events durably, each a reason and the columns of an event; the newest ten thousand."""
         self._require_writer()
-        self._letters.add(letters, self._clock(), self._tombstones)
+        self._letters.add(letters, self._clock(), self._peers.erased)
 
     def letters(
         self, *, limit: int = 100, before: int | None = None
@@ -276,14 +295,14 @@ class ShopStore:
             StorageError: the disk refused; nothing was stored.
         """
         journal = self._require_writer()
-        with self._table_lock:
+        with self._turn():
             token = self._table.begin()
-            with self._lock:
-                watermark = self._next_seq - 1
+            with self._exclusive():
+                watermark = self._place()[0]
                 known = Known(list(self._table.ids.manifest.runs), journal.pairs())
             loader = Loader(
                 self._table.folder, self._table.ids_folder, token, source,
-                known=known, persons=self._persons, tombstones=self._tombstones, reserve=self._reserve,
+                known=known, persons=self._persons, tombstones=self._peers.tombstones, reserve=self._reserve,
                 newest=_compact.newest(journal, self._table), cipher=self._cipher,
             )  # fmt: skip
             try:
@@ -307,14 +326,14 @@ class ShopStore:
 
     def _reserve(self, count: int) -> int:
         """Numbers of arrival for a group of rows, never handed out again even after a crash."""
-        with self._lock:
-            first = self._next_seq
+        with self._exclusive():
+            first = self._place()[0] + 1
             self._log.set_number("next_seq", first + count)
-            self._next_seq = first + count
+            self._peers.next_seq = first + count
             return first
 
     def _commit_load(self, loader: Loader, files: list[DataFile], token: str, watermark: int) -> int:
-        with self._lock:
+        with self._exclusive():
             appended = self._log.pairs(after=watermark)
             both = loader.overlap(appended[0])
             if len(both):
@@ -325,22 +344,30 @@ class ShopStore:
                 return self._table.latest_version()
             runs = self._table.settled(loader.accepted_runs)
             self._live.invalidate({file.bucket for file in files})
-            self._flush_keys()
-            self._identities.learn(loader.told(), self._tombstones)
+            self._peers.flush_keys()
+            self._identities.learn(loader.told(), self._peers.tombstones)
             version = self._table.commit(token, files, [], runs)
+            if self._peers.shared:
+                self._log.learn_anew()
             self._changed()
             return version
 
     def compact(self) -> int:
         """Move the journal into the table; returns how many events moved."""
         journal = self._require_writer()
-        with (
-            self._table_lock,
-            guard("the journal was not moved", self._table.folder, "all events are stored"),
-        ):
-            moved = _compact.move_journal(journal, self._table, self._cipher, self._exclusive, self._changed)
+        with self._turn(), guard("the journal was not moved", self._table.folder, "all events are stored"):
+            moved = _compact.move_journal(
+                journal, self._table, self._cipher, self._exclusive, self._changed, self._caught_up
+            )
             _compact.merge_small_files(self._table, self._exclusive, self._changed)
             return moved
+
+    def _caught_up(self) -> bool:
+        """Whether the histories hold all of the journal, so that no process needs its rows to make them good."""
+        if not self._peers.shared:
+            return True
+        with self._lock:
+            return self._peers.replay()
 
     # ---- reading events ------------------------------------------------------------------------------
 
@@ -352,68 +379,62 @@ class ShopStore:
         columns: Sequence[str] | None = None,
         as_of: int | None = None,
         since: int | None = None,
+        up_to: int | None = None,
     ) -> pa.Table:
-        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``."""
+        """Events with since <= ts < as_of, ordered by (subject, ts, seq); see ``Store.scan``.
+
+        With ``up_to`` only those that had come in when the log had this number; see ``news``.
+        """
         _ = self._log  # a closed store answers nothing
-        return self._events.scan(bucket=bucket, subject=subject, columns=columns, as_of=as_of, since=since)
+        return self._events.scan(
+            bucket=bucket, subject=subject, columns=columns, as_of=as_of, since=since, up_to=up_to
+        )
+
+    def news(self, after: int) -> tuple[int, list[Entry]]:
+        """Live events and logged slates after a number, in the order in which all processes see them.
+
+        Returns:
+            Up to which number that is, and the entries with theirs.
+        """
+        return read_news(self._log, self._events, self._decisions.decode, after)
+
+    def agree(self, key: str, *, at_least: int | None = None) -> int:
+        """The number up to which all processes that share the shop read the log for a purpose.
+
+        The first to ask decides: by default all that is there; who says ``at_least`` more moves it on for all.
+        """
+        number = self._log.marks().next_seq - 1 if at_least is None else at_least
+        return self._log.agree(f"agreed:{key}", number, move_on=at_least is not None)
+
+    def agreed(self, key: str) -> int | None:
+        """The number that was agreed on under a key; None when nobody asked yet."""
+        found = self._log.query("SELECT value FROM meta WHERE key = ?", f"agreed:{key}")
+        return int(found[0][0]) if found else None
+
+    @property
+    def remade(self) -> int:
+        """Grows whenever what was learned of people has to be learned anew: after erasures and bulk loads."""
+        return 0 if self.readonly else self._peers.remade
 
     def history(self, subject: str, limit: int = HISTORY_EVENTS) -> History:
         """The last events of one person, fresh to the last acknowledged event; see ``Store.history``."""
         _ = self._log  # a closed store answers nothing
-        found = self._identities.history(subject, limit, self._own_history)
+        found = self._identities.history(subject, limit, self._histories.own)
         if found is None:
-            found = history_of(subject, self._events.person(subject, _HISTORY_COLUMNS), limit)
+            found = history_of(subject, self._events.person(subject, COLUMNS), limit)
         return found
-
-    def _own_history(self, subject: str, limit: int) -> History:
-        """The last events that were stored as this subject's."""
-        bucket = bucket_of(subject)
-        found = self._live.get(bucket, subject, limit)
-        if found is None and not self.readonly and not self._live.is_built(bucket):
-            self._build(bucket)
-            found = self._live.get(bucket, subject, limit)
-        if found is None:  # a reader of a bucket not built, or more events asked for than are kept
-            found = history_of(subject, self._events.bucket(bucket, _HISTORY_COLUMNS, subject=subject), limit)
-        return found
-
-    def _build(self, bucket: int) -> None:
-        """Build a bucket's live histories from table and journal. A full disk is no reason to fail."""
-        with self._build_lock:
-            while not self._live.is_built(bucket):
-                with self._lock:
-                    epoch, position = self._epoch, self._next_seq - 1
-                rows = self._events.bucket(bucket, _HISTORY_COLUMNS, up_to=position)
-                try:
-                    name = self._live.build(bucket, rows, position)
-                    with self._lock:
-                        if epoch != self._epoch:
-                            self._live.discard(name)
-                            continue
-                        self._live.link(bucket, name)
-                        later = self._log.rows(bucket, after=position, cipher=self._cipher)
-                        self._live.apply(bucket, later)
-                except Exception as error:
-                    if not is_storage_failure(error):
-                        raise
-                    self._live.drop(bucket)
-                    return
 
     def warm(self, progress: Progress = no_progress) -> int:
         """Build the live histories of all buckets that are not; returns how many were built."""
         self._require_writer()
-        stale = [bucket for bucket in range(NUM_BUCKETS) if not self._live.is_built(bucket)]
-        for done, bucket in enumerate(stale):
-            progress("building live histories", done, len(stale), {})
-            self._build(bucket)
-        progress("building live histories", len(stale), len(stale), {})
-        return len(stale)
+        return self._histories.warm(progress)
 
     # ---- catalogue and users -------------------------------------------------------------------------
 
     def put_catalog(self, table: pa.Table) -> None:
         """Replace rows by id, add new ones; columns that CATALOG_SCHEMA lacks are refused."""
         self._require_writer()
-        with self._table_lock:
+        with self._turn():
             self._catalog.merge(conform_catalog(table), whole_rows=True)
 
     def catalog(self) -> pa.Table:
@@ -432,9 +453,9 @@ class ShopStore:
         """
         self._require_writer()
         table = conform_users(table)
-        with self._table_lock:
+        with self._turn():
             given: int = table.num_rows
-            if self._tombstones:
+            if self._peers.tombstones:
                 keep = [u is None or not self.is_erased(u) for u in table[USER_KEY].to_pylist()]
                 table = table.filter(pa.array(keep, pa.bool_()))
             self._users.merge(table, whole_rows=False)
@@ -461,12 +482,17 @@ class ShopStore:
             return True
         return self._decisions.add(slate, candidates)
 
-    def decisions(self, subject: str | None = None, *, newest: int | None = None) -> Iterator[Slate]:
-        """Logged slates in order of time, of one person or all; with ``newest`` the last so many single ones."""
+    def decisions(
+        self, subject: str | None = None, *, newest: int | None = None, up_to: int | None = None
+    ) -> Iterator[Slate]:
+        """Logged slates in order of time, of one person or all; with ``newest`` the last so many single ones.
+
+        With ``up_to`` only those that were logged up to this number; see ``news``.
+        """
         if not self.readonly:
             self._decisions.flush()
         person = None if subject is None else self._persons(subject)
-        single = (self._decisions.decode(body) for body in self._log.decisions(person, newest))
+        single = (self._decisions.decode(body) for body in self._log.decisions(person, newest, up_to))
         known = (slate for slate in single if slate is not None)
         if newest is not None:
             yield from known
@@ -481,7 +507,7 @@ class ShopStore:
                 odds, explored, reason, recommendation_id, policy_id, model_id, surface, ts, seed, degraded.
         """
         self._require_writer()
-        with self._table_lock:
+        with self._turn():
             self._answers.add(Path(path), self._clock())
 
     def flush(self) -> None:
@@ -494,7 +520,7 @@ class ShopStore:
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:
         """Files of the table, the catalogue, attributes and batch answers stay as they are; live events go on."""
-        with self._table_lock:
+        with self._turn():
             yield
 
     def copy_journal(self, to: Path) -> None:
@@ -526,7 +552,7 @@ class ShopStore:
         ts = self._clock()
         removed: Counter[str] = Counter()
         searched, remaining = 0, set[str]()
-        with self._table_lock:
+        with self._turn():
             names = [*self.guests(subject), subject]  # guests first: their links fall with them
             for name in names:
                 mentions = self._letters.forget_mentions(Needle(name).ids)  # before the files are cleared
@@ -549,13 +575,14 @@ class ShopStore:
         return Erasure(person=target.person.hex(), device=device, bucket=target.bucket)
 
     def _erase_one(self, target: Target, ts: int, *, rewrite_journal: bool = False) -> dict[str, int]:
-        before = target.person in self._tombstones
-        self._tombstones.add(target.person)  # from here on nothing of the person is taken
+        tombstones = self._peers.tombstones
+        before = target.person in tombstones
+        tombstones.add(target.person)  # from here on nothing of the person is taken
         try:
             removed = self._eraser.announce(target, ts)
         except BaseException:
             if not before:
-                self._tombstones.discard(target.person)
+                tombstones.discard(target.person)
             raise
         return removed | self._finish_erasure(target, rewrite_journal=rewrite_journal)
 
@@ -563,10 +590,10 @@ class ShopStore:
         """Do erasures that were written down elsewhere; returns how many this store did not know of."""
         self._require_writer()
         done = 0
-        with self._table_lock:
+        with self._turn():
             for erasure in erasures:
                 target = Target.of(erasure)
-                if target.person not in self._tombstones:
+                if target.person not in self._peers.tombstones:
                     self._erase_one(target, erasure.ts, rewrite_journal=True)
                     done += 1
         return done
@@ -574,11 +601,12 @@ class ShopStore:
     @property
     def num_erased(self) -> int:
         """How many people were erased."""
-        return len(self._tombstones)
+        return len(self._peers.tombstones)
 
     def is_erased(self, subject: str) -> bool:
         """Whether a person was erased, so that nothing of theirs may be taken in again."""
-        return bool(self._tombstones) and self._persons(subject) in self._tombstones
+        tombstones = self._peers.tombstones
+        return bool(tombstones) and self._persons(subject) in tombstones
 
     def _finish_erasure(self, target: Target, *, rewrite_journal: bool = False) -> dict[str, int]:
         with guard("the erasure is not complete", self.path, "it is finished when the shop is next opened"):
@@ -631,21 +659,16 @@ class ShopStore:
 
     def status(self) -> StoreStatus:
         """Counts and sizes; ``subjects`` counts people with events."""
-        built = {bucket for bucket in range(NUM_BUCKETS) if self._live.is_built(bucket)}
+        people, built = self._histories.count()
         return status_of(
             self.path,
             self._log,
             self._table,
-            subjects=self._count_subjects(built),
+            subjects=people,
             items=self.catalog().num_rows,
             users=self.users().num_rows,
-            built=len(built),
+            built=built,
             lost=self._decisions.lost,
-        )
-
-    def _count_subjects(self, built: set[int]) -> int:
-        return sum(
-            self._live.entries(b) if b in built else self._events.people(b) for b in range(NUM_BUCKETS)
         )
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class EventTable:
 
     def __init__(self, shop: Path, *, readonly: bool, cipher: Cipher | None) -> None:
         self._cipher = cipher
+        self.announce: Callable[[int], None] = lambda version: None  # told of a version before it is made
         self.folder, self.ids_folder = shop / "events", shop / "ids"
         self.ids = IdIndex(self.ids_folder)
         self._delta: Any = None
@@ -147,11 +148,13 @@ class EventTable:
         version = self.state().version + 1
         pending = Pending(token, Manifest(version, list(runs)), [file.path for file in removed])
         self._announce(pending)
+        self.announce(version)
         with guard("cannot write the log of the event table", self.folder / "_delta_log"):
             try:
                 self._write_log(token, added, removed, journal_seq, data_change)
             except Exception:
                 if not self._is_committed(pending):
+                    self.announce(self.latest_version())
                     raise  # a failure after the commit (such as of a checkpoint) does not undo it
             self.ids.use(Manifest(version, list(runs)))
         # The change is committed: a failure from here on is mended by the next change or by opening the shop.
@@ -267,6 +270,11 @@ class EventTable:
             self._finish(pending)
         else:
             self._discard(pending.token)
+
+    def refresh(self) -> int:
+        """Take up what another process changed; returns up to which version the index of ids goes."""
+        self.ids.follow()
+        return self.ids.manifest.version
 
     def recover(self) -> bool:
         """Finish or undo what a crash interrupted; True when the index had to be rebuilt from the table."""

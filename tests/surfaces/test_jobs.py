@@ -81,6 +81,7 @@ def test_a_job_found_running_is_interrupted(toy: Any, toy_jobs: Jobs) -> None:
     waiting = submit(toy_jobs, "long", steps=1)
     wait_for(toy_jobs, running.id, "running")
     left = toy_jobs.make_spool()  # an upload of the server that died
+    toy_jobs._presence.close()
     reborn = Jobs(toy)  # as if the first server were gone
     for job in (running, waiting):
         status = reborn.status(job.id)
