@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -512,7 +512,7 @@ class Engine:
 
     # -- serve ----------------------------------------------------------------------------------------
 
-    @operation(scope="serve")
+    @operation(scope="serve", together="recommend_all")
     def recommend(self, request: rq.RecommendRequest) -> Slate | rq.BatchReport:
         """Ask for items for one person, or for many at once.
 
@@ -531,6 +531,16 @@ class Engine:
                 hint="give --users FILE or --users all, or leave --out away",
             )
         return recommend(self.shop, self.serving, request)
+
+    def recommend_all(self, requests: Sequence[rq.RecommendRequest]) -> Iterable[Slate | Exception]:
+        """Answer several ``recommend`` requests for one person each, scored together; each as soon as it is there.
+
+        An error stands in the place of its answer. What is asked for many people belongs to ``recommend``.
+        """
+        from penchant.engine._live import recommend_all
+
+        known = [known_person(self.shop, request) for request in requests]
+        return recommend_all(self.shop, self.serving, known)
 
     @operation(scope="serve")
     def similar(self, request: rq.SimilarRequest) -> rq.SimilarReport:

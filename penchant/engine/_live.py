@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +37,7 @@ from penchant.engine._refusal import refusal
 from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
 from penchant.engine._shelves import shelf_scores
+from penchant.engine._shop import storage_error
 from penchant.engine._stages import told
 from penchant.models import best_of
 
@@ -165,8 +166,67 @@ def _own_id(given: Any) -> str | None:
     return own if isinstance(own, str) else None
 
 
+class _Wanted(NamedTuple):
+    """Whose scores an answer needs before it goes on."""
+
+    ranker: Ranker
+    history: History
+    target: Target
+
+
+_Steps = Generator[_Wanted, Floats, Slate]
+
+
 def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Slate:
-    """Answer one person: score, filter, choose, explain, log."""
+    """Answer one person."""
+    steps = _steps(shop, serving, request)
+    try:
+        wanted = next(steps)
+        steps.send(wanted.ranker.scores([wanted.history], wanted.target)[0])
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    raise AssertionError("an answer needs scores once")
+
+
+def recommend_all(
+    shop: Shop, serving: Serving, requests: Sequence[rq.RecommendRequest]
+) -> Iterator[Slate | Exception]:
+    """Answer several people, each as soon as it can be: all are scored by one run of the network and one product.
+
+    Scores of people in company may differ from those alone in the last bits of a float32.
+    """
+    begun = [_steps(shop, serving, request) for request in requests]
+    reached = [_reached(steps) for steps in begun]
+    groups: dict[tuple[int, Target], list[int]] = {}
+    for at, wanted in enumerate(reached):
+        if isinstance(wanted, _Wanted):
+            groups.setdefault((id(wanted.ranker), wanted.target), []).append(at)
+    score_of: dict[int, Floats] = {}
+    for (_, target), places in groups.items():
+        asked = [wanted for at in places if isinstance(wanted := reached[at], _Wanted)]
+        score_BN = asked[0].ranker.scores([wanted.history for wanted in asked], target)
+        score_of |= zip(places, score_BN, strict=True)
+    for at, found in enumerate(reached):
+        if isinstance(found, _Wanted):
+            found = _reached(begun[at], score_of.pop(at))
+            assert not isinstance(found, _Wanted), "an answer needs scores once"
+        yield found
+
+
+def _reached(steps: _Steps, score_N: Floats | None = None) -> _Wanted | Slate | Exception:
+    """How far an answer comes: to the scores it needs, to its end, or to what is wrong with it alone."""
+    try:
+        return next(steps) if score_N is None else steps.send(score_N)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    except OSError as error:
+        return storage_error(error)
+    except Exception as error:
+        return error
+
+
+def _steps(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> _Steps:
+    """Answer one person: score, filter, choose, explain, log. Stops once where the scores are needed."""
     subject = asking(shop, request.user_id, request.anonymous_id)
     request = as_asked(shop, request)
     ranker = serving.ranker
@@ -187,7 +247,7 @@ def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Sla
     own_N = shelf_scores(shop, serving, ranker, request, history)
     score_N = own_N
     if own_N is None and not ranker.searches:
-        score_N = ranker.scores([history], target)[0]
+        score_N = yield _Wanted(ranker, history, target)
     offer = offered(shop, ranker, request, history, allowed_N, rule, score_N, verdict)
     if not len(offer.candidates.item_N) and own_N is not None:
         note = note or f"nothing stands on the shelf {request.shelf}"

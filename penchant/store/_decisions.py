@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -122,7 +123,10 @@ class DecisionLog:
         with self._writing:
             while self._queue:
                 group = [self._queue[i] for i in range(min(_GROUP, len(self._queue)))]
-                rows = [self._row(queued) for queued in group]
+                rows = []
+                for queued in group:
+                    rows.append(self._row(queued))
+                    time.sleep(0)  # answers go first: none of them waits for more than one row
                 if self._cipher is not None:
                     self._cipher.flush()
                 self._write(rows)

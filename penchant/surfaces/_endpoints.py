@@ -9,7 +9,7 @@ import mimetypes
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
@@ -52,15 +52,16 @@ class Server:
 
     ``quick`` threads answer serve operations; ``slow`` ones do everything that may take a while, so that a
     batch never stands in the way of a visitor. Events wait in a line of their own, whose one thread takes all that
-    are there: they share a commit to the disk.
+    are there: they share a commit to the disk. ``looks`` tells health and numbers, however busy the others are.
     """
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine = engine
         self.limits = limits
-        self.quick = Line("quick", threads=2, waiting=limits.waiting, patience=limits.patience)
+        self.quick = Line("quick", threads=2, waiting=limits.waiting, patience=limits.patience, together=8)
         self.events = Line("events", threads=1, waiting=limits.waiting * 16, together=256)
         self.slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
+        self.looks = ThreadPoolExecutor(1, thread_name_prefix="look")
         self.collect_all: Callable[[Sequence[Any]], Sequence[Any]] = lambda asked: engine.collect_all(asked)
         self._jobs: Jobs | None = None
         self._making = threading.Lock()
@@ -81,6 +82,7 @@ class Server:
         self.quick.close()
         self.events.close()
         self.slow.shutdown(wait=True)
+        self.looks.shutdown(wait=True)
         self.engine.close()
 
 
@@ -114,9 +116,11 @@ class OperationEndpoint:
         self.outputs = operation.file_fields("out")
         self._in_list = _list_fields(operation)
         self._call: Callable[[Any], Any] = getattr(server.engine, operation.name)
-        self._all: Callable[[Any], list[Any]] | None = getattr(server.engine, operation.together or "", None)
-        # One object each, however often they are asked for: lines compare them.
-        self._answer_each, self._answer_all = self._one_by_one, self._together
+        self._all: Callable[[Any], Iterable[Any]] | None = getattr(
+            server.engine, operation.together or "", None
+        )
+        self._answer_all = self._together  # one object, however often it is asked for: lines compare them
+        self._line = server.events if operation.scope == "write" else server.quick
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,10 +150,10 @@ class OperationEndpoint:
         if self.operation.job or any(getattr(request, name) is not None for name in self.outputs):
             await self._answer_files(request, {}, None, send)
             return
-        if self._all is not None:
-            answer = await self.server.events.ask(self._answer_all, request, len(body))
+        if self._all is not None and all(getattr(request, name) is None for name in self.inputs):
+            answer = await self._line.ask(self._answer_all, request, len(body))
         elif self.operation.scope in QUICK:
-            answer = await self.server.quick.ask(self._answer_each, (copy_context(), request), len(body))
+            answer = await self._line.ask(self._alone, (copy_context(), request), len(body))
         else:
             answer = await in_thread(self.server.slow, self._call_and_encode, request)
         await send_json(send, answer)
@@ -157,12 +161,14 @@ class OperationEndpoint:
     def _call_and_encode(self, request: msgspec.Struct) -> bytes:
         return self._encode(self._call(request))
 
-    def _one_by_one(self, requests: Sequence[tuple[Context, msgspec.Struct]]) -> list[bytes]:
+    def _alone(self, requests: Sequence[tuple[Context, msgspec.Struct]]) -> list[bytes]:
         return [context.run(self._call_and_encode, request) for context, request in requests]
 
-    def _together(self, requests: Sequence[msgspec.Struct]) -> list[bytes | PenchantError]:
+    def _together(self, requests: Sequence[msgspec.Struct]) -> Iterable[bytes | Exception]:
         assert self._all is not None
-        return [a if isinstance(a, PenchantError) else self._encode(a) for a in self._all(requests)]
+        found = self._all(requests)
+        told = (a if isinstance(a, Exception) else self._encode(a) for a in found)
+        return list(told) if isinstance(found, list) else told
 
     async def _with_files(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self.inputs:

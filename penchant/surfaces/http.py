@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
@@ -41,6 +42,7 @@ from penchant.surfaces._traces import Traces, traces_from_environment
 
 __all__ = ["Limits", "create_app", "serve"]
 
+_TURN = 0.0005  # seconds that a thread may keep the interpreter while others wait for it
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -116,7 +118,7 @@ def _metrics(server: Server) -> Callable[[Request], Awaitable[Response]]:
             require(server.engine, "govern", "metrics")
         except PenchantError as error:
             return problem_response(error)
-        page = await in_thread(server.slow, server.metrics.page)
+        page = await in_thread(server.looks, server.metrics.page)
         return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return metrics
@@ -149,7 +151,7 @@ def _ready(servers: Sequence[Server]) -> Callable[[Request], Awaitable[Response]
 
     async def ready(request: Request) -> Response:
         try:
-            rankers = [await in_thread(one.slow, _serving, one.engine) for one in servers]
+            rankers = [await in_thread(one.looks, _serving, one.engine) for one in servers]
         except PenchantError as error:
             return problem_response(error, status=503)
         state: dict[str, Any] = {"status": "ready", "degraded": any(ranker.degraded for ranker in rankers)}
@@ -268,6 +270,9 @@ def serve(
         ssl_certfile=None if tls is None else tls[0],
         ssl_keyfile=None if tls is None else tls[1],
     )
+    # Threads that pure Python keeps waiting get their turn sooner than after the usual 5 ms: the event loop of a server
+    # that refuses many must not stand before each step of the answers.
+    sys.setswitchinterval(_TURN)
     _end_quietly()
     _reload_on_hangup(shops)
     uvicorn.Server(config).run(sockets=[listener])

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from penchant.core.errors import Overloaded
-from penchant.engine import Engine
+from penchant.engine import Engine, _models
 from penchant.surfaces import create_app
 from penchant.surfaces._body import Limits
 from penchant.surfaces._line import Line
@@ -193,3 +193,114 @@ def test_a_failed_sync_is_not_ready(engine: Engine) -> None:
         assert client.post("/v1/observe", json={"events": [view(500)]}).status_code == 507
         assert client.post("/v1/recommend", json={"user_id": "u1"}).status_code == 200
         engine.shop.store._log.database.failed = None
+
+
+def test_answers_that_come_one_by_one_are_told_one_by_one() -> None:
+    line = Line("drip", threads=1, waiting=10, together=10)
+    release, begun = threading.Event(), threading.Event()
+
+    def answers(requests: list[int]) -> Iterator[object]:
+        if requests == [0]:
+            begun.set()
+            release.wait(5)
+        for number in requests:
+            if number == 3:
+                raise ValueError("odd")
+            yield number * 10
+
+    async def main() -> tuple[object, list[object]]:
+        first = asyncio.create_task(line.ask(answers, 0))
+        await asyncio.to_thread(begun.wait, 5)
+        others = [asyncio.create_task(line.ask(answers, n)) for n in (1, 2, 3, 4)]
+        await asyncio.sleep(0)
+        release.set()
+        return await first, await asyncio.gather(*others, return_exceptions=True)
+
+    try:
+        first, (second, third, *broken) = asyncio.run(main())
+    finally:
+        line.close()
+    assert (first, second, third) == (0, 10, 20)
+    assert all(isinstance(one, ValueError) for one in broken)
+
+
+def test_a_slow_request_keeps_none_of_another_kind_behind_it() -> None:
+    line = Line("two", threads=2, waiting=10, together=10)
+    release = threading.Event()
+
+    def slow(requests: list[int]) -> list[int]:
+        release.wait(5)
+        return requests
+
+    async def main() -> None:
+        held = asyncio.create_task(line.ask(slow, 0))
+        assert await asyncio.wait_for(line.ask(lambda requests: requests, 1), 3) == 1
+        assert await asyncio.wait_for(line.ask(lambda requests: requests, 2), 3) == 2
+        release.set()
+        assert await held == 0
+
+    try:
+        asyncio.run(main())
+    finally:
+        release.set()
+        line.close()
+
+
+def test_refusals_beyond_a_thousand_a_second_wait_their_turn() -> None:
+    line = Line("full", threads=1, waiting=1)
+    release = threading.Event()
+
+    def held(requests: list[int]) -> list[int]:
+        release.wait(5)
+        return requests
+
+    async def main() -> float:
+        first = asyncio.create_task(line.ask(held, 0))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        refused = await asyncio.gather(*(line.ask(held, n) for n in range(200)), return_exceptions=True)
+        took = time.monotonic() - started
+        assert all(isinstance(one, Overloaded) for one in refused)
+        release.set()
+        await first
+        return took
+
+    try:
+        assert 0.15 < asyncio.run(main()) < 3
+    finally:
+        release.set()
+        line.close()
+
+
+def test_health_is_told_while_every_other_thread_is_busy(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    real, scores = _models.status, engine.serving.ranker.scores
+
+    def slow_status(*args: object) -> object:
+        release.wait(5)
+        return real(*args)  # type: ignore[arg-type]
+
+    def slow_scores(*args: object) -> object:
+        release.wait(5)
+        return scores(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_models, "status", slow_status)
+    object.__setattr__(engine.serving.ranker, "scores", slow_scores)
+    with running_server(create_app(engine)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        asked = [("status", {}), ("recommend", {"user_id": "u1"})] * 5
+        threads = [
+            threading.Thread(target=httpx.post, args=(f"{url}/v1/{name}",), kwargs={"json": body})
+            for name, body in asked
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert client.get("/readyz").json()["status"] == "ready"
+        assert b"penchant_up 1" in client.get("/metrics").content
+        assert time.monotonic() - started < 3
+        release.set()
+        for thread in threads:
+            thread.join()
