@@ -519,10 +519,11 @@ class Engine:
         One person: a slate with odds and reasons, fresh to the last observed event, for a known user, a
         guest or somebody brand new. Many (``users``): a Parquet file with user_id, rank, item_id and score.
         """
-        from penchant.engine._batch import recommend_many
         from penchant.engine._live import recommend
 
         if request.users is not None:
+            from penchant.engine._batch import recommend_many
+
             return recommend_many(self.shop, self.serving, request, self.progress)
         if request.out is not None:
             raise InputError(

@@ -11,7 +11,6 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
-from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from penchant.core import HISTORY_EVENTS, Estimate, Floats, Ints, Noun, Scorer
@@ -131,6 +130,8 @@ def _logs(score: Floats) -> Floats:
 
 def _likeliest(score_CN: Floats, target_C: Ints) -> tuple[float, tuple[float, float]]:
     """The smallest loss, and the scale and floor that have it."""
+    from scipy.optimize import minimize
+
     spread = float(score_CN.std(axis=1).mean()) or 1.0
     hit_C = score_CN[np.arange(len(score_CN)), target_C]
 

@@ -34,6 +34,7 @@ from penchant.surfaces._endpoints import (
 from penchant.surfaces._front import Front
 from penchant.surfaces._gate import Gate, Tenant, require
 from penchant.surfaces._logs import LogKind, configure
+from penchant.surfaces._memory import stay_small
 from penchant.surfaces._openapi import openapi
 from penchant.surfaces._page import PAGE_POLICY, reference_html
 from penchant.surfaces._send import problem_response
@@ -238,6 +239,7 @@ def serve(
     """
     import uvicorn
 
+    stay_small()
     configure(logs)
     traces = traces_from_environment()
     shops = list(engines) if isinstance(engines, Sequence) else [engines]
