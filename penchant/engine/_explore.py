@@ -149,15 +149,28 @@ class ExploreSettings(Noun, frozen=True):
         return rule(usual if self.scale is None else self.scale)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Open:
-    """An answer whose outcomes may still come."""
+    """An answer whose outcomes may still come: thousands are kept, and of most of them nothing more is heard."""
 
     subject: str
+    item_K: tuple[str, ...]  # slot by slot
     standing: dict[str, float]  # item id -> how the model's score stood among the candidates
-    slot: dict[str, int]  # item id -> its place, 0 is the first
-    offers: dict[str, str]  # item id -> the new interest that it was to offer
+    offers: dict[str, str] | None  # item id -> the new interest that it was to offer
     seen: Seen | None = None  # of the person when it was made
+    heard: _Heard | None = None
+
+    @property
+    def told(self) -> _Heard:
+        """What was heard of it."""
+        self.heard = self.heard or _Heard()
+        return self.heard
+
+
+@dataclass(eq=False, slots=True)
+class _Heard:
+    """What became of an answer's items so far."""
+
     rewarded: set[str] = field(default_factory=set)
     shown: dict[str, int] = field(default_factory=dict)  # item id -> when
     denied: set[str] = field(default_factory=set)  # learned as a no
@@ -438,9 +451,10 @@ class Exploration:
         with self._lock:
             self._open[slate.recommendation_id] = _Open(
                 slate.subject,
+                tuple(slate.item_ids),
                 standing,
-                {item.item_id: place for place, item in enumerate(slate.items)},
-                {i.item_id: r.interest for i in slate.items for r in i.reasons if r.interest is not None},
+                {i.item_id: r.interest for i in slate.items for r in i.reasons if r.interest is not None}
+                or None,
                 seen,
             )
             if len(self._open) > _OPEN:
@@ -463,15 +477,16 @@ class Exploration:
                 self._early.popitem(last=False)
         if answer is None or item_id not in answer.standing:
             return
+        heard = answer.told
         if kind == "impression":
-            if item_id not in answer.shown:
-                answer.shown[item_id] = ts
+            if item_id not in heard.shown:
+                heard.shown[item_id] = ts
                 due = ts + self.settings.wait_minutes * 60 * SECOND
                 heapq.heappush(self._due, (due, recommendation_id, item_id))
-        elif kind in TARGET_KINDS and item_id not in answer.rewarded:
-            answer.rewarded.add(item_id)
-            if item_id in answer.shown:
-                self._known.came(late=item_id in answer.denied)
+        elif kind in TARGET_KINDS and item_id not in heard.rewarded:
+            heard.rewarded.add(item_id)
+            if item_id in heard.shown:
+                self._known.came(late=item_id in heard.denied)
             self._learn(answer, item_id, reward=True)
 
     def _settle(self, now: int) -> None:
@@ -479,8 +494,8 @@ class Exploration:
         while self._due and self._due[0][0] <= now:
             _, recommendation_id, item_id = heapq.heappop(self._due)
             answer = self._open.get(recommendation_id)
-            if answer is not None and item_id not in answer.rewarded:
-                answer.denied.add(item_id)
+            if answer is not None and item_id not in answer.told.rewarded:
+                answer.told.denied.add(item_id)
                 self._learn(answer, item_id, reward=False)
 
     def _fade(self, day: int) -> None:
@@ -492,15 +507,16 @@ class Exploration:
     def _learn(self, answer: _Open, item_id: str, *, reward: bool) -> None:
         number = self.items.number(item_id)
         if number:
-            slot = answer.slot[item_id]
-            rewarded = {answer.slot[other] for other in answer.rewarded if other != item_id}
+            slot_of = {own: slot for slot, own in enumerate(answer.item_K)}
+            slot, heard = slot_of[item_id], answer.told
+            rewarded = {slot_of[other] for other in heard.rewarded if other != item_id}
             standing_N = np.array([answer.standing[item_id]])
             feature_NF = self.sight.features(np.array([number]), standing_N, answer.seen)
             known = self._known.seen(slot, rewarded)
             chance = self.learner.learn(answer.subject, number, feature_NF[0], reward, known)
-            again = reward and item_id in answer.denied
+            again = reward and item_id in heard.denied
             self._known.looked.learned(slot, rewarded, 0.0 if again else chance, reward)
-        if self._outcome is not None and item_id in answer.offers:
+        if self._outcome is not None and answer.offers is not None and item_id in answer.offers:
             self._outcome(answer.subject, answer.offers[item_id], reward)
 
     def replay(self, shop: Shop, up_to: int | None = None) -> None:

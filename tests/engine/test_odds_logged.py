@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
-from penchant.core import micros
+from penchant.core import PackedCandidates, micros
 
 MOMENT = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
 
@@ -223,3 +223,12 @@ def test_what_was_learned_fades_with_the_days(engine):
         learned, later, long_after = expected(shop, 6), expected(shop, 26), expected(shop, 400)
     assert learned > later > long_after
     assert long_after == pytest.approx(before, rel=0.02)
+
+
+def test_logged_numbers_are_read_with_seven_digits():
+    """As text would give them, number by number: the slow twin."""
+    rng = np.random.default_rng(0)
+    number_N = (rng.normal(size=20_000) * 10.0 ** rng.integers(-20, 20, 20_000)).astype("<f4")
+    number_N[:6] = [0, 1, -1, np.inf, -np.inf, 0.1]
+    packed = PackedCandidates(item_ids=[], mean=number_N.tobytes(), std=b"", score=b"")
+    assert packed.unpack().mean == [float(f"{number:.7g}") for number in number_N]

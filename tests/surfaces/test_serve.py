@@ -88,11 +88,12 @@ def test_it_serves_and_stops(shop: Path) -> None:
 
 
 def test_what_the_serving_process_loads(shop: Path) -> None:
-    # Not pandas: pyarrow itself loads it with its first array where it is installed.
     script = f"""
 import sys
 from penchant.surfaces.http import pin_threads
 pin_threads()
+from penchant.surfaces._memory import stay_small
+stay_small()
 from penchant.engine import Engine
 from penchant.surfaces import create_app
 from penchant.testing import running_server
@@ -107,7 +108,7 @@ with running_server(create_app(engine)) as url:
     assert httpx.post(url + "/v1/profile", json={{"user_id": "u1"}}).status_code == 200
     assert httpx.post(url + "/v1/similar", json={{"item_id": "i1"}}).status_code == 200
     loaded = set(sys.modules)
-heavy = {{"torch", "ibis", "duckdb", "sklearn", "implicit", "matplotlib", "pyspark"}}
+heavy = {{"torch", "pandas", "ibis", "duckdb", "sklearn", "implicit", "matplotlib", "pyspark"}}
 print(sorted(heavy & loaded))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
