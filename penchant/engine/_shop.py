@@ -17,6 +17,7 @@ from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
 from penchant.engine._guide import NovelSettings, RerankSettings
+from penchant.engine._identity import Identity, give_identity, read_identity
 from penchant.engine._requests import InitReport, InitRequest, Objective
 from penchant.engine._scenarios import ScenarioSettings
 from penchant.privacy import ConsentBook, Pseudonyms
@@ -66,13 +67,14 @@ class StoreSettings(Noun, frozen=True):
         str, Meta(description="Redis or Valkey for live histories, `redis://...`; empty: files of the shop")
     ] = ""
 
-    def servers(self, shop: str, *, alone: bool = False) -> Servers:
+    def servers(self, shop: Identity, *, alone: bool = False) -> Servers:
         """The addresses themselves; ``alone`` where one process has to be the only one that writes.
 
         Raises:
             ShopError: An environment variable is not set.
         """
-        return Servers(shop, _address("journal", self.journal), _address("live", self.live), alone)
+        journal, live = _address("journal", self.journal), _address("live", self.live)
+        return Servers(shop.id, journal, live, alone, before=shop.name or "")
 
 
 def named(setting: str) -> str | None:
@@ -290,6 +292,7 @@ def create_shop(path: Path, request: InitRequest) -> InitReport:
     path.mkdir(parents=True, exist_ok=True)
     name = request.name or path.resolve().name or "shop"
     write_config(path, ShopConfig(name=name, data=Settings(currency=request.currency)))
+    give_identity(path)
     flag = f"--shop {path}"
     return InitReport(
         path=str(path),
@@ -321,6 +324,15 @@ def _open_vault(path: Path, config: ShopConfig, *, readonly: bool) -> Vault | No
     from penchant.privacy import Vault, keys_from_environment
 
     return Vault(file, keys_from_environment(), readonly=readonly)
+
+
+def _identity(path: Path, config: ShopConfig, *, readonly: bool) -> Identity:
+    """Which shop this is. One of before there were ids gets one, and is known by its name where its journal lies."""
+    if not (config.store.journal or config.store.live):
+        return read_identity(path) or Identity("")  # nobody asks
+    elsewhere = (path / "events").exists() and not (path / "journal.db").exists()
+    name = config.name if elsewhere else None
+    return (read_identity(path) or Identity("", name)) if readonly else give_identity(path, name)
 
 
 class Shop:
@@ -355,7 +367,9 @@ class Shop:
         vault = _open_vault(path, config, readonly=readonly)
         try:
             # Two processes could each make a key for the same person and lose one: a sealed shop has one writer.
-            servers = config.store.servers(config.name, alone=config.privacy.encrypt)
+            servers = config.store.servers(
+                _identity(path, config, readonly=readonly), alone=config.privacy.encrypt
+            )
             store = open_store(path, readonly=readonly, clock=clock, cipher=vault, servers=servers)
             return cls(path, config, store, clock, vault)
         except BaseException:

@@ -1,6 +1,7 @@
 """A journal in PostgreSQL: for shops whose events must outlive the machine that takes them in.
 
-Each shop has a schema of its own, ``penchant_<name>``. The server decides what durable means (``fsync`` and
+Each shop has a schema of its own, ``penchant_<id>``; one of before there were ids keeps ``penchant_<name>`` as long as
+no other shop of that name has it. The server decides what durable means (``fsync`` and
 ``synchronous_commit`` are on unless somebody turned them off). One writer at a time holds an advisory lock, or several
 that share the shop hold it together; these take turns by further locks of the same session, so that whoever dies
 gives all of them back.
@@ -77,7 +78,9 @@ class Postgres:
     stands, nobody can tell then: ``unsure`` says so, and the store looks before it goes on.
     """
 
-    def __init__(self, url: str, shop: str, *, readonly: bool, shared: bool = False) -> None:
+    def __init__(
+        self, url: str, shop: str, *, readonly: bool, shared: bool = False, before: str = ""
+    ) -> None:
         try:
             import psycopg
         except ImportError:
@@ -94,6 +97,8 @@ class Postgres:
         self._reader: Any = None
         self._writer: Any = None
         with self._guard("the journal cannot be opened"):
+            if before:
+                self._find(shop, before)
             if not readonly:
                 self._write()
             self._read()
@@ -122,6 +127,33 @@ class Postgres:
         )
         connection.execute(f"SET search_path TO {self._schema}")
         return connection
+
+    def _find(self, shop: str, before: str) -> None:
+        """Where the journal of a shop lies that may be known by a name; what has an owner is no other shop's.
+
+        Raises:
+            ShopError: Another shop has what this one would have to continue.
+        """
+        named = schema_of(before)
+        with self._connect() as connection, connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s), %s)", [named, _APPEND])
+            exists = "SELECT to_regclass(%s)"
+            if shop and connection.execute(exists, [f"{self._schema}.meta"]).fetchone()[0]:
+                return
+            if not connection.execute(exists, [f"{named}.meta"]).fetchone()[0]:
+                return
+            owner = connection.execute(f"SELECT value FROM {named}.meta WHERE key = 'shop'").fetchone()
+            if owner is None and not self.readonly:
+                connection.execute(f"INSERT INTO {named}.meta VALUES ('shop', %s)", [shop.encode()])
+            elif owner is not None and bytes(owner[0]).decode() != shop:
+                raise ShopError(
+                    "the journal that is known by this shop's name belongs to another shop of that name",
+                    value=before,
+                    hint="both were kept in one place, and no one can tell them apart: restore this shop from a "
+                    "backup of its own, or remove its file shop.id and begin with an empty folder",
+                )
+            self._schema = named
+            self.name = f"PostgreSQL schema {named}"
 
     def _read(self) -> Any:
         if self._reader is None or self._reader.closed or self._reader.broken:

@@ -20,16 +20,18 @@ class Servers:
     """Servers that keep a part of a shop instead of its folder; "" for none.
 
     Args:
-        shop: By which name the shop is known there, one of its own in each server.
+        shop: By which id the shop is known there, one of its own in each server.
         journal: A PostgreSQL address, ``postgresql://...``: journal and decision log.
         live: A Redis or Valkey address, ``redis://...``: the live histories, a cache.
         alone: Let one process alone write the shop, although others could reach all of it.
+        before: By which name the journal may be known since before shops had ids; "" for none.
     """
 
     shop: str = "shop"
     journal: str = ""
     live: str = ""
     alone: bool = False
+    before: str = ""
 
     @property
     def shared(self) -> bool:
@@ -42,7 +44,7 @@ class Servers:
             return open_file(path / "journal.db", readonly=readonly)
         from penchant.store._postgres import Postgres
 
-        return Postgres(self.journal, self.shop, readonly=readonly, shared=self.shared)
+        return Postgres(self.journal, self.shop, readonly=readonly, shared=self.shared, before=self.before)
 
     def histories(self, path: Path, persons: Persons, *, readonly: bool) -> LiveHistories | RedisHistories:
         """Open the live histories of the shop at a path."""

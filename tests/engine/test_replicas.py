@@ -292,3 +292,23 @@ def test_either_may_be_killed(shop: Path, victim: int) -> None:
         for n in range(4):
             mine = engine.shop.store.scan(subject=f"p{n}", columns=["event_id"])["event_id"].to_pylist()
             assert engine.shop.store.history(f"p{n}", 10_000).event_id == mine
+
+
+def test_two_shops_of_one_name(tmp_path: Path, servers: tuple[str, str]) -> None:
+    """Neither reads, counts nor erases the other's people."""
+    engines = []
+    for place in ("here", "there"):
+        with Engine.open(tmp_path / place) as engine:
+            engine.init(name="twins")
+        config = tmp_path / place / "shop.toml"
+        lines = config.read_text().replace('journal = ""', f'journal = "{servers[0]}"')
+        config.write_text(lines.replace('live = ""', f'live = "{servers[1]}"'))
+        engines.append(Engine.open(tmp_path / place))
+    with engines[0] as one, engines[1] as other:
+        one.observe(events=[view(1)])
+        assert other.observe(events=[view(1, item="i9")]).results[0].status == "stored"
+        assert one.shop.store.history("u1").item == ["i3"]
+        assert other.shop.store.history("u1").item == ["i9"]
+        one.erase_user(user_id="u1")
+        assert other.shop.store.history("u1").item == ["i9"]
+        assert other.status().events == 1

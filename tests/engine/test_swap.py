@@ -203,12 +203,13 @@ def test_the_journal_moves_into_the_table_while_requests_go_on(shop, monkeypatch
         assert engine.status().events == 240 + 300
 
 
-def test_an_address_in_the_environment(shop, monkeypatch):
+def test_an_address_in_the_environment(monkeypatch):
     from penchant.core.errors import ShopError
+    from penchant.engine._identity import Identity
     from penchant.engine._shop import StoreSettings
 
-    settings = StoreSettings(journal="$SHOP_JOURNAL")
+    settings, shop = StoreSettings(journal="$SHOP_JOURNAL"), Identity("s")
     with pytest.raises(ShopError, match=r"SHOP_JOURNAL.*set it"):
-        settings.servers("s")
+        settings.servers(shop)
     monkeypatch.setenv("SHOP_JOURNAL", "postgresql://x")
-    assert settings.servers("s").journal == "postgresql://x"
+    assert settings.servers(shop).journal == "postgresql://x"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penchant.core import Store
-from penchant.core.errors import ShopBusy, StorageError
+from penchant.core.errors import ShopBusy, ShopError, StorageError
 from penchant.store import Servers, open_store
 from penchant.testing import StoreTests
 from penchant.testing._store import batch_of, event
@@ -160,3 +160,37 @@ def test_threads_share_commits(tmp_path: Path, database: str) -> None:
             thread.join()
         assert words == ["stored"] * 160
         assert store.compact() == 160
+
+
+def test_a_shop_of_before_ids_keeps_its_journal(tmp_path: Path, database: str) -> None:
+    """And another of the same name is refused it, where they could be taken for each other."""
+    name = uuid.uuid4().hex[:8]
+    with open_store(tmp_path / "old", servers=Servers(name, journal=database)) as store:
+        store.append([event(1)])
+    mine = Servers(uuid.uuid4().hex[:16], journal=database, before=name)
+    for _ in range(2):
+        with open_store(tmp_path / "old", servers=mine) as store:
+            assert store.scan()["event_id"].to_pylist() == ["e1"]
+    with open_store(tmp_path / "old", servers=mine, readonly=True) as store:
+        assert len(store.scan()) == 1
+    with pytest.raises(ShopError, match="another shop of that name"):
+        open_store(tmp_path / "twin", servers=Servers(uuid.uuid4().hex[:16], journal=database, before=name))
+    with open_store(tmp_path / "new", servers=Servers(uuid.uuid4().hex[:16], journal=database)) as store:
+        assert len(store.scan()) == 0
+
+
+def test_another_copy_of_the_folder_is_refused(tmp_path: Path, database: str, cache: Cache) -> None:
+    """Fault 16: two processes with folders of their own, one journal that both may write."""
+    import shutil
+
+    servers = Servers(uuid.uuid4().hex[:8], journal=database, live=cache.url)
+    with open_store(tmp_path / "one", servers=servers) as store:
+        store.append([event(1)])
+        shutil.copytree(tmp_path / "one", tmp_path / "copy")
+        for number in range(2, 5):
+            store.append([event(number)])
+            store.compact()
+        with pytest.raises(ShopError, match="one shared folder"):
+            open_store(tmp_path / "copy", servers=servers)
+        with open_store(tmp_path / "one", servers=servers) as other:
+            assert len(other.scan()) == 4
