@@ -13,7 +13,7 @@ from penchant.core.errors import InputError
 from penchant.data._columns import MAX_ID_BYTES, clean_id
 from penchant.data._draft import ID_COLUMNS
 from penchant.data._ids import content_id
-from penchant.data._rules import Rule, first_broken, limits_of, returns
+from penchant.data._rules import Limits, Rule, first_broken, limits_of, returns
 from penchant.data._settings import Settings
 from penchant.data._source_chunks import to_json
 
@@ -46,7 +46,13 @@ def check_event(event: Event, settings: Settings, now: int) -> Event:
         >>> check_event(view, Settings(), now=1_720_000_000_000_000).user_id
         'u1'
     """
-    return _judged(event_fields(event), msgspec.structs.asdict(event), settings, now)
+    row = event_fields(event)
+    given = msgspec.structs.asdict(event)
+    _judge(row, given, settings, now)
+    changed = {name: row[name] for name in _COMPLETED if row[name] != given[name]}
+    if row["kind"] != event.kind:
+        changed["kind"] = EventKind(row["kind"])
+    return msgspec.structs.replace(event, **changed) if changed else event
 
 
 def check_draft(row: dict[str, Any], settings: Settings, now: int) -> Event:
@@ -57,14 +63,20 @@ def check_draft(row: dict[str, Any], settings: Settings, now: int) -> Event:
     """
     consent = None if row["consent"] is None else [p for p in row["consent"].split(",") if p]
     props = None if row["props"] is None else msgspec.json.decode(row["props"])
-    return _judged(row, {**row, "consent": consent, "props": props}, settings, now)
+    _judge(row, {**row, "consent": consent, "props": props}, settings, now)
+    own = {name: row[name] for name in _COMPLETED}
+    kept = {name: row[name] for name in ("currency", "query", "text", "position")}
+    return Event(kind=EventKind(row["kind"]), consent=consent, props=props, **own, **kept)
 
 
-def _judged(row: dict[str, Any], given: Mapping[str, Any], settings: Settings, now: int) -> Event:
-    """Refuse a row that breaks a rule, or complete it; what no rule changes stays as it was ``given``."""
+_COMPLETED = ("ts", "value", "quantity", *ID_COLUMNS)  # columns that judging may change
+
+
+def _judge(row: dict[str, Any], given: Mapping[str, Any], settings: Settings, now: int) -> None:
+    """Refuse a row that breaks a rule, or complete it; an error shows what was ``given``."""
     if row["ts"] is None:
         row["ts"] = now
-    limits = limits_of(settings, now)
+    limits = _limits(settings, now)
     broken = first_broken(row, limits)
     if broken is not None:
         raise _refusal(broken, given)
@@ -73,9 +85,19 @@ def _judged(row: dict[str, Any], given: Mapping[str, Any], settings: Settings, n
         row["quantity"] = abs(row["quantity"])
         row["value"] = None if row["value"] is None else abs(row["value"])
     row["event_id"] = row["event_id"] or content_id(row)
-    own = {n: row[n] for n in ("ts", "value", "quantity", *ID_COLUMNS)}
-    kept = {n: given[n] for n in ("currency", "query", "text", "position", "consent", "props")}
-    return Event(kind=EventKind(row["kind"]), **own, **kept)
+
+
+_newest_limits: list[tuple[Settings, int, Limits]] = []
+
+
+def _limits(settings: Settings, now: int) -> Limits:
+    """The limits of a moment, kept for the other events of the same request."""
+    for known, moment, limits in _newest_limits:
+        if known is settings and moment == now:
+            return limits
+    limits = limits_of(settings, now)
+    _newest_limits[:] = [(settings, now, limits)]
+    return limits
 
 
 def event_fields(event: Event) -> dict[str, Any]:

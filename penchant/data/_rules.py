@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from penchant.core import GUEST_PREFIX, KINDS
@@ -59,6 +60,9 @@ class Rule:
     severity: Literal["error", "warning", "info"] = "warning"
     odd_only: bool = False  # can only be broken by ids with unusual characters
     broken: bool = False  # the row itself is damaged, not merely incomplete or left out on purpose
+    about: tuple[
+        str, ...
+    ] = ()  # columns of which one must be given for it to be broken; none: it may always be
 
 
 def _fault(code: str) -> dict[str, Any]:
@@ -66,6 +70,7 @@ def _fault(code: str) -> dict[str, Any]:
         "breaks": lambda t, _: t.fault == code,
         "fails": lambda r, _: r.get("fault") == code,
         "field": "detail",
+        "about": ("fault",),
     }
 
 
@@ -220,6 +225,7 @@ RULES: tuple[Rule, ...] = (
         lambda t, _: _not_finite(t.value) | _not_finite(t.quantity),
         lambda r, _: _bad_number(r["value"]) or _bad_number(r["quantity"]),
         broken=True,
+        about=("value", "quantity"),
     ),
     Rule(
         "zero_quantity",
@@ -229,6 +235,7 @@ RULES: tuple[Rule, ...] = (
         "kind",
         lambda t, _: t.quantity == 0,
         lambda r, _: r["quantity"] == 0,
+        about=("quantity",),
     ),
     Rule(
         "negative_quantity",
@@ -238,6 +245,7 @@ RULES: tuple[Rule, ...] = (
         "quantity",
         lambda t, m: (t.quantity < 0) & ~is_return(t, m),
         lambda r, m: r["quantity"] is not None and r["quantity"] < 0 and not returns(r, m),
+        about=("quantity",),
     ),
     Rule(
         "negative_value",
@@ -250,6 +258,7 @@ RULES: tuple[Rule, ...] = (
             r.get("fault") == "negative_value"
             or (r["value"] is not None and r["value"] < 0 and not returns(r, m))
         ),
+        about=("fault", "value"),
     ),
     Rule(
         "absurd_value",
@@ -263,6 +272,7 @@ RULES: tuple[Rule, ...] = (
             or (r["quantity"] is not None and abs(r["quantity"]) > m.max_quantity)
         ),
         broken=True,
+        about=("value", "quantity"),
     ),
     Rule(
         "bad_currency",
@@ -273,6 +283,7 @@ RULES: tuple[Rule, ...] = (
         lambda t, _: ~t.currency.re_search(_CURRENCY + r"\z"),
         lambda r, _: r["currency"] is not None and re.search(_CURRENCY + r"\Z", r["currency"]) is None,
         broken=True,
+        about=("currency",),
     ),
     Rule(
         "bad_position",
@@ -286,6 +297,7 @@ RULES: tuple[Rule, ...] = (
             or (r["position"] is not None and not 0 <= r["position"] <= MAX_POSITION)
         ),
         broken=True,
+        about=("fault", "position"),
     ),
     Rule(
         "too_long_text",
@@ -296,6 +308,7 @@ RULES: tuple[Rule, ...] = (
         lambda t, _: (t.query.length() > MAX_QUERY) | (t.text.length() > MAX_TEXT),
         lambda r, _: len(r["query"] or "") > MAX_QUERY or len(r["text"] or "") > MAX_TEXT,
         broken=True,
+        about=("query", "text"),
     ),
     Rule(
         "bad_consent",
@@ -306,6 +319,7 @@ RULES: tuple[Rule, ...] = (
         lambda t, _: ~t.consent.re_search(_CONSENT + r"\z"),
         lambda r, _: r["consent"] is not None and re.search(_CONSENT + r"\Z", r["consent"]) is None,
         broken=True,
+        about=("consent",),
     ),
     Rule(
         "missing_id",
@@ -360,10 +374,24 @@ def limits_of(settings: Settings, now: int) -> Limits:
 
 def first_broken(row: Row, limits: Limits) -> Rule | None:
     """The first rule that one event breaks, in plain Python; None when it passes."""
-    for rule in RULES:
-        if rule.fails is not None and rule.fails(row, limits):
+    given = tuple([name for name in _OFTEN_MISSING if row.get(name) is not None])
+    for rule, fails in _rules_about(given):
+        if fails(row, limits):
             return rule
     return None
+
+
+_OFTEN_MISSING = tuple(dict.fromkeys(name for rule in RULES for name in rule.about))
+
+
+@lru_cache(maxsize=256)
+def _rules_about(given: tuple[str, ...]) -> list[tuple[Rule, Callable[[Row, Limits], bool]]]:
+    """The rules that an event can break of which so much is given: live events pay for every one."""
+    return [
+        (rule, rule.fails)
+        for rule in RULES
+        if rule.fails is not None and (not rule.about or set(rule.about) & set(given))
+    ]
 
 
 def returns(row: Row, limits: Limits) -> bool:

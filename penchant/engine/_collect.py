@@ -166,18 +166,19 @@ def _report(results: list[cr.CollectResult]) -> cr.CollectReport:
 def _store(
     shop: Shop, serving: Serving, messages: Sequence[Message], positions: Mapping[str, int] | None
 ) -> list[cr.CollectResult]:
-    clashing = _clashing(shop, messages)
-    good = [message for at, message in enumerate(messages) if at not in clashing]
-    found = iter(
-        take(
-            shop,
-            serving,
-            [event for message in good for event in message.events],
-            said=[message.said for message in good for _ in message.events],
-            identified=[message.identified for message in good if message.identified is not None],
-            positions=positions,
+    with shop.collecting:  # nobody takes an id between the look at it and the commit
+        clashing = _clashing(shop, messages)
+        good = [message for at, message in enumerate(messages) if at not in clashing]
+        found = iter(
+            take(
+                shop,
+                serving,
+                [event for message in good for event in message.events],
+                said=[message.said for message in good for _ in message.events],
+                identified=[message.identified for message in good if message.identified is not None],
+                positions=positions,
+            )
         )
-    )
     results, letters = [], []
     for at, message in enumerate(messages):
         words = [] if at in clashing else [next(found) for _ in message.events]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import os
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -347,6 +348,7 @@ class Shop:
         self.clock = clock
         self.vault = vault
         self.cursor_key: bytes | None = None  # read when the first cursor is signed
+        self.collecting = threading.Lock()  # held from the look at the ids of messages to their commit
         self.consent = ConsentBook(path / "consent.db", config.privacy.consent)
 
     @classmethod

@@ -50,10 +50,13 @@ def hash_text(text: str) -> int:
 
 def hash_content(values: Sequence[str | int | float | None]) -> int:
     """Hash the values of one event in the order of ``CONTENT_COLUMNS``."""
-    h = _SEED
+    h, k1, m = _SEED, _K1, _M
     for value in values:
-        word = _NULL if value is None else _hash_value(value)
-        h = ((h ^ word) * _K1) & _M
+        if value is None:
+            word = _NULL
+        else:
+            word = hash_text(value) if type(value) is str else _hash_value(value)
+        h = ((h ^ word) * k1) & m
         h ^= h >> 29
     return _finish(h)
 

@@ -51,15 +51,16 @@ class Server:
     """What the endpoints of one app share: the engine, its jobs, the threads and the limits.
 
     ``quick`` threads answer serve operations; ``slow`` ones do everything that may take a while, so that a
-    batch never stands in the way of a visitor. Events wait in a line of their own, whose one thread takes all that
-    are there: they share a commit to the disk. ``looks`` tells health and numbers, however busy the others are.
+    batch never stands in the way of a visitor. Events wait in a line of their own, whose threads take all that are
+    there: they share a commit to the disk, and while one waits for it the other reads what comes next. ``looks``
+    tells health and numbers, however busy the others are.
     """
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine = engine
         self.limits = limits
         self.quick = Line("quick", threads=2, waiting=limits.waiting, patience=limits.patience, together=8)
-        self.events = Line("events", threads=1, waiting=limits.waiting * 16, together=256)
+        self.events = Line("events", threads=2, waiting=limits.waiting * 16, together=256)
         self.slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
         self.looks = ThreadPoolExecutor(1, thread_name_prefix="look")
         self.collect_all: Callable[[Sequence[Any]], Sequence[Any]] = lambda asked: engine.collect_all(asked)
