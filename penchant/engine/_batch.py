@@ -29,6 +29,7 @@ from penchant.core import (
 )
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.engine import _requests as rq
+from penchant.engine._answer_ids import answer_id
 from penchant.engine._live import given_away, reasons
 from penchant.engine._offer import allowed, draw_from, judged, offered, question
 from penchant.engine._people import may, no_history, own_name
@@ -317,7 +318,7 @@ def _answer(
             values = (history.subject, rank, ids[number - 1], *row)
             for name, value in zip(ANSWER_SCHEMA.names, values, strict=False):
                 columns[name].append(value)
-        columns["recommendation_id"] += [secrets.token_hex(12)] * len(rows)
+        columns["recommendation_id"] += [answer_id(teaches=False)] * len(rows)
         columns["policy_id"] += [drawn.policy_id] * len(rows)
     count = len(columns["user_id"])
     fixed = {

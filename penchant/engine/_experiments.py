@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from penchant.core import DAY, KINDS, Estimate, Floats
 from penchant.core.errors import InputError, NotFound, PenchantError, ShopError
 from penchant.engine import _experiment_requests as xr
+from penchant.engine._answer_ids import is_drawn
 from penchant.engine._experiment_report import experiment_html, in_words
 from penchant.engine._people import NOBODY
 from penchant.evaluation import (
@@ -294,7 +295,7 @@ class _People:
         entered: dict[str, int] = {}
         if experiment.exposed == "slate":
             for slate in shop.store.decisions():
-                if experiment.start_ts <= slate.ts < until:
+                if experiment.start_ts <= slate.ts < until and is_drawn(slate):
                     entered[slate.subject] = min(slate.ts, entered.get(slate.subject, slate.ts))
         else:
             new = events.filter(pc.greater_equal(events["ts"], experiment.start_ts))

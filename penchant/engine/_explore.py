@@ -35,6 +35,7 @@ from penchant.core import (
     Slate,
     Vocabulary,
 )
+from penchant.engine._answer_ids import is_drawn
 from penchant.engine._attention import BySlot, Cascade, Known
 from penchant.engine._facts import Facts
 from penchant.engine._sight import LearnerKind, OfItems, Seen, Sight, learner_of
@@ -438,7 +439,7 @@ class Exploration:
                 person, from the slate's candidates.
             seen: What was seen of the person.
         """
-        if slate.policy_id == BY_VALUE:
+        if slate.policy_id == BY_VALUE or not is_drawn(slate):
             return  # what an item brings does not say how the model's score stood
         if standing is None:
             if slate.candidates is None or not slate.candidates.score:

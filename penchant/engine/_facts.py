@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from penchant.core import TARGET_KINDS, Bools, Floats, Ints, Vocabulary
 from penchant.data import numbered_labels
+from penchant.engine._answer_ids import plain_history
 from penchant.models import company_vectors
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _pairs(shop: Shop, items: Vocabulary, up_to: int | None) -> tuple[Ints, Ints
     for bucket in range(shop.store.num_buckets):
         columns = ["subject", "kind", "item_id", "recommendation_id"]
         table = shop.store.scan(bucket=bucket, columns=columns, up_to=up_to)
-        keep = pc.and_(pc.is_in(table["kind"], value_set=kinds), pc.is_null(table["recommendation_id"]))
+        keep = pc.and_(pc.is_in(table["kind"], value_set=kinds), plain_history(table["recommendation_id"]))
         table = table.filter(keep)
         if not table.num_rows:
             continue

@@ -28,11 +28,13 @@ from penchant.core import (
 from penchant.core.errors import InputError, NotFound, PenchantError
 from penchant.data import check_event
 from penchant.engine import _requests as rq
+from penchant.engine._answer_ids import COMPANIONS, answer_id
 from penchant.engine._collect import each_alone, keep_aside, named_columns, reason_of, take
 from penchant.engine._explore import Drawn, hash_of
+from penchant.engine._logged import NOT_LOGGED, log_list
 from penchant.engine._offer import Offer, allowed, draw_from, judged, offered, question
 from penchant.engine._pages import next_cursor, shown_before
-from penchant.engine._people import asking, history_of, known_person, no_history, withheld
+from penchant.engine._people import NOBODY, asking, history_of, known_person, no_history, withheld
 from penchant.engine._refusal import refusal
 from penchant.engine._scenarios import as_asked
 from penchant.engine._serving import Ranker, Serving
@@ -44,7 +46,6 @@ from penchant.models import best_of
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
-_NOT_LOGGED = "the disk refuses the decision log: this answer is not in it, and nothing is learned from it"
 _VERBS = {
     "purchase": "bought",
     "cart_add": "put in the cart",
@@ -262,7 +263,7 @@ def _steps(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> _Steps
         chosen = [item.item_id for item in slate.items if not item.pinned]
         ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)), drawn.seen)
     if not logged:
-        slate = msgspec.structs.replace(slate, degraded=True, note=_NOT_LOGGED)
+        slate = msgspec.structs.replace(slate, degraded=True, note=NOT_LOGGED)
     stages = None
     if request.explain:
         events = len(history.ts)
@@ -318,7 +319,7 @@ def make_slate(
     for slot, number in offer.pins:  # first slot first, so that each finds its place
         items.insert(slot, given_away(ranker, number, target, score_N))
     slate = Slate(
-        recommendation_id=secrets.token_hex(12),
+        recommendation_id=answer_id(),
         ts=now,
         subject=history.subject,
         items=items,
@@ -444,15 +445,32 @@ def similar(serving: Serving, request: rq.SimilarRequest) -> rq.SimilarReport:
         )
     score_N = ranker.model.related(np.array([number]))[0]
     item_N = np.flatnonzero(allowed_N & (score_N > 0))
-    item_K, score_K = best_of(item_N, score_N[item_N], request.k)
-    order = np.argsort(-score_K, kind="stable")
-    return rq.SimilarReport(
-        item_id=request.item_id,
-        items=_companions(ranker, item_K[order].tolist(), score_K[order].tolist()),
-        model_id=ranker.model_id,
-        degraded=ranker.degraded,
-        note=ranker.note if len(order) else "no companions are known for this item",
+    limit = max(serving.shop.config.serve.candidates, request.k)
+    item_C, score_C = best_of(item_N, score_N[item_N], limit)
+    order = np.argsort(-score_C, kind="stable")[: request.k]
+    recommendation_id, logged = log_list(
+        serving,
+        ranker,
+        COMPANIONS,
+        [request.item_id, *request.filters],
+        item_C,
+        score_C,
+        order,
+        subject=NOBODY,
+        surface="similar",
     )
+    return rq.SimilarReport(
+        recommendation_id=recommendation_id,
+        item_id=request.item_id,
+        items=_companions(ranker, item_C[order].tolist(), score_C[order].tolist()),
+        model_id=ranker.model_id,
+        degraded=ranker.degraded or not logged,
+        note=_note_of(ranker, len(order)) if logged else NOT_LOGGED,
+    )
+
+
+def _note_of(ranker: Ranker, found: int) -> str | None:
+    return ranker.note if found else "no companions are known for this item"
 
 
 def _companions(ranker: Ranker, numbers: Sequence[int], scores: Sequence[float]) -> list[rq.SimilarItem]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY, USER_KEY, Candidates, Floats, Ints, Policy, Progress, Query, Slate
 from penchant.core.errors import InputError
+from penchant.engine._answer_ids import is_drawn
 from penchant.engine._replay_files import file_cases
 from penchant.engine._replay_requests import ReplayPart, ReplayReport, ReplayRequest
 from penchant.evaluation import (
@@ -179,6 +180,8 @@ def _usable(shop: Shop, request: ReplayRequest) -> tuple[list[Slate], list[str]]
     for slate in shop.store.decisions():
         if slate.ts > bar:
             young += 1
+        elif not is_drawn(slate):
+            continue
         elif slate.candidates is None or not slate.items:
             bare += 1
         elif any(item.pinned for item in slate.items):

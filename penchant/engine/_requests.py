@@ -352,6 +352,9 @@ class SimilarReport(Noun, frozen=True):
     item_id: str
     items: list[SimilarItem]
     model_id: str
+    recommendation_id: str | None = (
+        None  # for events that came from it; none where the shop is open to read alone
+    )
     degraded: bool = False
     note: str | None = None
 
@@ -402,6 +405,9 @@ class SearchReport(Noun, frozen=True):
     found: int  # by their texts, at most 200
     corrected: str | None  # what was searched for, where the catalogue lacks a word
     model_id: str
+    recommendation_id: str | None = (
+        None  # for events that came from it; none where the shop is open to read alone
+    )
     degraded: bool = False
     note: str | None = None
 

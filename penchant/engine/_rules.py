@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY, HOUR, KIND_CODES, TARGET_CODES, Bools, Floats, History, Ints, Vocabulary
 from penchant.core.errors import InputError
+from penchant.engine._answer_ids import is_drawn
 from penchant.engine._compile import Compiled, Kind, combined, compile_number, compile_truth
 from penchant.engine._expression import parse
 
@@ -349,7 +350,7 @@ class Person:
     def _hours_since_shown(self) -> Floats:
         last_N = np.zeros(len(self.items) + 1, np.int64)
         if self.personal:
-            for slate in self.shop.store.decisions(self.history.subject):
+            for slate in filter(is_drawn, self.shop.store.decisions(self.history.subject)):
                 last_N[self.items.numbers(slate.item_ids)] = slate.ts
         last_N[0] = 0
         return self._hours(last_N)

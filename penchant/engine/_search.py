@@ -13,7 +13,9 @@ from penchant.core import Encoder, Floats, History, Ints
 from penchant.core.errors import InputError
 from penchant.data import ContentStore
 from penchant.engine import _requests as rq
+from penchant.engine._answer_ids import BY_TEXT
 from penchant.engine._content import item_contents
+from penchant.engine._logged import NOT_LOGGED, log_list
 from penchant.engine._offer import allowed, judged
 from penchant.engine._people import asking, history_of
 from penchant.engine._scenarios import as_asked
@@ -105,8 +107,21 @@ def search(shop: Shop, serving: Serving, request: rq.SearchRequest) -> rq.Search
     note = ranker.note
     if not len(order):
         note = "nothing that may be shown has these words" + (" and meets the filters" if verdict else "")
+    settings = [f"{request.personal:g}", request.semantic, *asked.filters, *asked.rules]
+    recommendation_id, logged = log_list(
+        serving,
+        ranker,
+        BY_TEXT,
+        settings,
+        item_K,
+        total_K,
+        order,
+        subject=subject,
+        surface=request.scenario or "search",
+    )
     return rq.SearchReport(
         query=request.query,
+        recommendation_id=recommendation_id,
         items=[
             rq.SearchItem(
                 item_id=ranker.items.id(int(item_K[at])),
@@ -120,8 +135,8 @@ def search(shop: Shop, serving: Serving, request: rq.SearchRequest) -> rq.Search
         found=len(item_K),
         corrected=found.corrected,
         model_id=ranker.model_id,
-        degraded=ranker.degraded,
-        note=note,
+        degraded=ranker.degraded or not logged,
+        note=note if logged else NOT_LOGGED,
     )
 
 

@@ -37,6 +37,7 @@ from penchant.core import (
 )
 from penchant.core.errors import ArtifactError, InputError
 from penchant.data import item_values, live_sequences, sequence_batch
+from penchant.engine._answer_ids import plain_history
 from penchant.engine._canary import check_model
 from penchant.engine._compile import Kind
 from penchant.engine._explore import Exploration
@@ -589,7 +590,7 @@ def count_popularity(shop: Shop, catalog: pa.Table, up_to: int | None = None) ->
     for bucket in range(shop.store.num_buckets):
         columns = ["subject", "item_id", "kind", "recommendation_id"]
         table = willing(shop, shop.store.scan(bucket=bucket, columns=columns, up_to=up_to))
-        keep = pc.and_(pc.is_in(table["kind"], value_set=wanted), pc.is_null(table["recommendation_id"]))
+        keep = pc.and_(pc.is_in(table["kind"], value_set=wanted), plain_history(table["recommendation_id"]))
         items = table.filter(keep)["item_id"].drop_null()
         for found in pc.value_counts(items.combine_chunks()).to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]

@@ -238,7 +238,11 @@ def test_whatever_is_wrong_with_an_event_it_is_refused_alone_with_the_reason(eng
 
 
 def test_similar(engine):
-    assert engine.similar(item_id="i4", k=1).items[0].item_id == "i5"
+    answer = engine.similar(item_id="i4", k=1)
+    assert answer.items[0].item_id == "i5"
+    (row,) = [r for r in engine.shop.store.decisions() if r.recommendation_id == answer.recommendation_id]
+    assert (row.item_ids, row.odds, row.policy_id) == (["i5"], [1.0], "similar/1")
+    assert row.num_candidates == len(row.candidates.item_ids) > 1
     with pytest.raises(NotFound, match="no such item"):
         engine.similar(item_id="nothing")
 

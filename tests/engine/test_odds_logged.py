@@ -232,3 +232,34 @@ def test_logged_numbers_are_read_with_seven_digits():
     number_N[:6] = [0, 1, -1, np.inf, -np.inf, 0.1]
     packed = PackedCandidates(item_ids=[], mean=number_N.tobytes(), std=b"", score=b"")
     assert packed.unpack().mean == [float(f"{number:.7g}") for number in number_N]
+
+
+def test_a_search_is_a_decision_too(engine):
+    """A sorted list has odds of 1, its candidates and the hash of what it depended on."""
+    found, other = (engine.search(query="i3", user_id="new", k=2, personal=weight) for weight in (0.3, 0))
+    rows = {row.recommendation_id: row for row in engine.shop.store.decisions("new")}
+    row = rows[found.recommendation_id]
+    assert row.item_ids == [item.item_id for item in found.items]
+    assert (row.policy_id, row.surface, row.joint_odds, row.explore) == ("search/1", "search", 1.0, False)
+    assert row.odds == [1.0] * len(row.items)
+    assert row.num_candidates == len(row.candidates.item_ids) >= len(row.items)
+    assert len(row.candidates_hash) == len(row.policy_hash) == 16
+    assert rows[other.recommendation_id].policy_hash != row.policy_hash
+
+
+def test_what_came_from_a_sorted_list_is_plain_history(engine):
+    from penchant.engine._facts import gather_facts
+
+    def count(item):
+        ranker = engine.serving.ranker
+        facts = gather_facts(engine.shop, ranker.items, engine.shop.store.catalog(), vectors=True)
+        return facts.feature_NF[ranker.items.number(item)].tolist()
+
+    before = count("i1")
+    drawn = engine.recommend(user_id="new", k=1).recommendation_id
+    buy = {"kind": "purchase", "item_id": "i1", "timestamp": MOMENT}
+    engine.observe(events=[{**buy, "user_id": f"a{n}", "recommendation_id": drawn} for n in range(5)])
+    assert count("i1") == before  # what the policy learns as an outcome is not counted once more
+    listed = engine.search(query="i1").recommendation_id
+    engine.observe(events=[{**buy, "user_id": f"b{n}", "recommendation_id": listed} for n in range(5)])
+    assert count("i1") != before
