@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -16,10 +17,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -156,6 +159,38 @@ def wrk(url: str, script: str, connections: int, seconds: float, process: psutil
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def admitted(url: str) -> Iterator[list[float]]:
+    """Four clients more, while many flood the server: milliseconds of each answer that they were let in for."""
+    waits: list[float] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        address = urlsplit(url)
+        client = http.client.HTTPConnection(address.hostname or "", address.port)
+        while not stop.is_set():
+            body = json.dumps({"user_id": f"u{len(waits) % USERS}", "k": 10})
+            began = time.perf_counter()
+            client.request("POST", "/v1/recommend", body, {"Content-Type": "application/json"})
+            answer = client.getresponse()
+            answer.read()
+            if answer.status == 200:
+                waits.append(1e3 * (time.perf_counter() - began))
+            else:
+                time.sleep(0.02)
+        client.close()
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        yield waits
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+
+
 def show(name: str, found: dict[str, float]) -> None:
     print(
         f"{name:44s} {found['rps']:8,.0f}/s  p50 {found['p50']:7.2f}  p99 {found['p99']:7.2f} ms"
@@ -179,13 +214,21 @@ def answers(shop: Path, items: int, seconds: float) -> dict[str, float]:
         show("  with a filter", wrk(url, filtered, 1, seconds, process))
         show("  8 connections", wrk(url, script, 8, seconds, process))
         if items <= 20_000:
-            over = wrk(url, script, 640, seconds, process)
+            with admitted(url) as waits:
+                over = wrk(url, script, 640, seconds, process)
             show("  640 connections, ten times the line", over)
+            print(
+                f"  answers meanwhile: {over['ok']:,.0f}/s; four more clients were let in {len(waits)} times: "
+                f"p50 {np.percentile(waits, 50):.0f}, p99 {np.percentile(waits, 99):.0f} ms"
+                if waits
+                else "  no client more was let in"
+            )
             show("  and afterwards, 1 connection", wrk(url, script, 1, seconds, process))
             bare = wrk(url, BARE, 1, seconds, process)
             show("a bare route of the same server", bare)
             print(f"  of the ceiling: {one['rps'] / bare['rps']:.2f}")
-        print(f"  memory of the process: {rss(process):.0f} MB")
+        own = process.memory_full_info().uss / 1e6
+        print(f"  memory of the process: {rss(process):.0f} MB, {own:.0f} MB of them its own")
     return one
 
 

@@ -73,6 +73,7 @@ class Sequence:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # as fast, and what a large batch took is given back
         try:
             session = onnxruntime.InferenceSession(self.encoder.tobytes(), options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own, unrelated classes

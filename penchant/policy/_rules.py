@@ -117,23 +117,28 @@ def shared(inner: Chances, share: float, member_MN: Bools, weight_M: Floats, bou
 
     A group of which none is free gives its part to the others; with none left the slot is ``inner``'s alone.
     """
-
-    bound_MN = np.where(member_MN, bound_N, -np.inf)
-    rows_M = np.arange(len(bound_MN))
+    order_MK = [_best_first(member_N, bound_N) for member_N in member_MN]
+    weights = weight_M.tolist()
 
     def chances(free_N: Bools) -> Floats:
         p_N = inner(free_N)
-        free_MN = np.where(free_N, bound_MN, -np.inf)
-        best_M = free_MN.argmax(1)
-        left_M = np.where(np.isfinite(free_MN[rows_M, best_M]), weight_M, 0.0)
-        total = float(left_M.sum())
+        best_M = [next((at for at in order_K if free_N[at]), None) for order_K in order_MK]
+        parts = [(at, weight) for at, weight in zip(best_M, weights, strict=True) if at is not None]
+        total = sum(weight for _, weight in parts)
         if total > 0:
             p_N = (1 - share) * p_N
-            for best, part in zip(best_M.tolist(), (share * left_M / total).tolist(), strict=True):
-                p_N[best] += part
+            for at, weight in parts:
+                p_N[at] += share * weight / total
         return p_N
 
     return chances
+
+
+def _best_first(member_N: Bools, bound_N: Floats) -> list[int]:
+    """The members of a group by their bounds, found once: slot by slot only the first free one is looked for."""
+    member_K = np.flatnonzero(member_N & np.isfinite(bound_N))
+    order: list[int] = member_K[np.argsort(-bound_N[member_K], kind="stable")].tolist()
+    return order
 
 
 @dataclass(frozen=True, eq=False)
