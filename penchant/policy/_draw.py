@@ -7,6 +7,7 @@ come, no importance weight exceeds ``candidates / floor``, and estimators of oth
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from penchant.core import Bools, Candidates, Choice, Floats, Ints, Query, Slate
 from penchant.policy._greedy import top
 from penchant.policy._rerank import Rerank, Values
-from penchant.policy._rules import Best, Chances, Rule
+from penchant.policy._rules import Best, Chances, Peaks, Rule
 
 
 def draw_slate(
@@ -59,15 +60,11 @@ def draw_slate(
     index_K, odds_K, explored_K = np.zeros(k, np.int64), np.ones(k), np.zeros(k, np.bool_)
     begun_N: Floats | None = None
     for slot in range(k):
-        p_N = slots.chances(floor)
         if begun_N is None:
-            begun_N = p_N
-        sum_N = p_N.cumsum()
-        chosen = int(sum_N.searchsorted(rng.random() * sum_N[-1], side="right"))
-        # Rounding can point behind the last candidate, or at one without chance.
-        chosen = chosen if chosen < len(p_N) and p_N[chosen] > 0 else int(p_N.argmax())
+            begun_N = slots.chances(floor)
+        chosen, chance = slots.drawn(floor, rng.random())
         best = int(slots.left_N.argmax())
-        index_K[slot], odds_K[slot], explored_K[slot] = chosen, min(p_N[chosen], 1.0), chosen != best
+        index_K[slot], odds_K[slot], explored_K[slot] = chosen, min(chance, 1.0), chosen != best
         slots.place(chosen)
     return Choice(index_K, odds_K, explored_K, begun_N)
 
@@ -106,6 +103,7 @@ class _Slots:
         lowest = mean_N[self.free_N].min() if self.free_N.any() else 0.0
         self._values = Values(np.where(self.free_N, mean_N, lowest), rerank)
         self._rule, self._updates = rule, updates
+        self._gone: list[int] | None = None
         value_N = self._values.next(None)
         self.left_N = np.where(self.free_N, value_N, -np.inf)  # what those are worth that are free
         self._chances: Chances = rule.begin(value_N, self._std_N, updates)
@@ -118,14 +116,65 @@ class _Slots:
             p_N += self.free_N * (floor / np.count_nonzero(self.free_N))
         return p_N
 
+    def drawn(self, floor: float, share: float) -> tuple[int, float]:
+        """The candidate at which the chances, summed in order, pass a share of their sum; and its chance."""
+        few = (
+            self._chances.named(self.free_N)
+            if isinstance(self._chances, Peaks) and not self._values.move
+            else None
+        )
+        if few is not None:
+            return _among_few(few, floor, share, self._taken(), len(self.free_N))
+        p_N = self.chances(floor)
+        sum_N = p_N.cumsum()
+        chosen = int(sum_N.searchsorted(share * sum_N[-1], side="right"))
+        # Rounding can point behind the last candidate, or at one without chance.
+        chosen = chosen if chosen < len(p_N) and p_N[chosen] > 0 else int(p_N.argmax())
+        return chosen, float(p_N[chosen])
+
+    def _taken(self) -> list[int]:
+        """Candidates that are not free, in order."""
+        if self._gone is None:
+            self._gone = np.flatnonzero(~self.free_N).tolist()
+        return self._gone
+
     def place(self, at: int) -> None:
         """Fill the slot; where the stages move the others, the rule begins anew with their values."""
         self.free_N[at] = False
         self.left_N[at] = -np.inf
+        if self._gone is not None:
+            insort(self._gone, at)
         if self._values.move and self.free_N.any():
             value_N = self._values.next(at)
             self.left_N = np.where(self.free_N, value_N, -np.inf)
             self._chances = self._rule.begin(value_N, self._std_N, self._updates)
+
+
+def _among_few(
+    few: Mapping[int, float], floor: float, share: float, taken: Sequence[int], size: int
+) -> tuple[int, float]:
+    """What ``_Slots.drawn`` finds, without a sum over all: between the few the floor alone is summed, evenly."""
+    free = size - len(taken)
+    each = floor / free
+    passed = own = (
+        0.0  # what the few have beyond the floor: those that were passed, and the one that is looked at
+    )
+    at = -1
+    for at in sorted(few):
+        start, own = passed + each * (at - bisect_left(taken, at)), few[at] * (1 - floor)
+        if share < start:
+            break
+        if share < start + own + each:
+            return at, own + each
+        passed += own
+    if not floor:  # rounding pointed behind the last
+        return at, own + each
+    chosen = min(int((share - passed) / each), free - 1)  # of the free ones, by their order
+    for gone in taken:
+        if gone > chosen:
+            break
+        chosen += 1
+    return chosen, few.get(chosen, 0.0) * (1 - floor) + each
 
 
 class Explorer:

@@ -22,6 +22,26 @@ Chances = Callable[[Bools], Floats]
 """Takes which candidates are free (N,), gives the chance of each (N,): 0 where it is not free, sum 1."""
 
 
+_FEW = 8  # candidates that chances can be named for one by one; where more share the best, all are counted
+
+
+@dataclass(frozen=True, eq=False)
+class Peaks:
+    """Chances that lie on a few candidates: they can be asked for like all others, or by name.
+
+    Args:
+        dense: The chance of every candidate.
+        named: The same by candidate, without the zeros; None where too many have one.
+    """
+
+    dense: Chances
+    named: Callable[[Bools], dict[int, float] | None]
+
+    def __call__(self, free_N: Bools) -> Floats:
+        """The chance of each candidate: (N,)."""
+        return self.dense(free_N)
+
+
 class Rule(Protocol):
     """Turns means and standard deviations into chances. A frozen dataclass: its fields are its settings."""
 
@@ -76,7 +96,25 @@ class Best:
                 p_N[best] = 1.0
             return p_N
 
-        return chances
+        order: list[int] = []
+        bounds: list[float] = []
+
+        def named(free_N: Bools) -> dict[int, float] | None:
+            if not order:
+                order[:] = np.argsort(-bound_N, kind="stable").tolist()
+                bounds[:] = bound_N.tolist()
+            best = next(at for at in order if free_N[at])
+            if not self.bonus:
+                return {best: 1.0}
+            level: list[int] = []
+            for at in order:
+                if bounds[at] < bounds[best] or len(level) > _FEW:
+                    break
+                if bounds[at] == bounds[best] and free_N[at]:
+                    level.append(at)
+            return dict.fromkeys(level, 1.0 / len(level)) if 0 < len(level) <= _FEW else None
+
+        return Peaks(chances, named)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,18 +158,33 @@ def shared(inner: Chances, share: float, member_MN: Bools, weight_M: Floats, bou
     order_MK = [_best_first(member_N, bound_N) for member_N in member_MN]
     weights = weight_M.tolist()
 
+    def parts(free_N: Bools) -> list[tuple[int, float]]:
+        best_M = [next((at for at in order_K if free_N[at]), None) for order_K in order_MK]
+        found = [(at, weight) for at, weight in zip(best_M, weights, strict=True) if at is not None]
+        total = sum(weight for _, weight in found)
+        return [(at, share * weight / total) for at, weight in found] if total > 0 else []
+
     def chances(free_N: Bools) -> Floats:
         p_N = inner(free_N)
-        best_M = [next((at for at in order_K if free_N[at]), None) for order_K in order_MK]
-        parts = [(at, weight) for at, weight in zip(best_M, weights, strict=True) if at is not None]
-        total = sum(weight for _, weight in parts)
-        if total > 0:
+        if given := parts(free_N):
             p_N = (1 - share) * p_N
-            for at, weight in parts:
-                p_N[at] += share * weight / total
+            for at, part in given:
+                p_N[at] += part
         return p_N
 
-    return chances
+    if not isinstance(inner, Peaks):
+        return chances
+    of_inner = inner.named
+
+    def named(free_N: Bools) -> dict[int, float] | None:
+        p = of_inner(free_N)
+        if p is not None and (given := parts(free_N)):
+            p = {at: (1 - share) * chance for at, chance in p.items()}
+            for at, part in given:
+                p[at] = p.get(at, 0.0) + part
+        return p
+
+    return Peaks(chances, named)
 
 
 def _best_first(member_N: Bools, bound_N: Floats) -> list[int]:

@@ -11,9 +11,11 @@ from penchant.policy import (
     Explorer,
     FastCB,
     Limited,
+    Reserved,
     Softmax,
     SquareCB,
     Thompson,
+    _draw,
     draw_slate,
     slate_odds,
 )
@@ -184,3 +186,34 @@ def test_the_best_for_certain_are_those_that_slots_would_give():
             == quick.odds_K.tolist()
         )
         assert np.flatnonzero(quick.first_N).tolist() == wanted[:1]
+
+
+def test_chances_of_a_few_candidates_draw_the_same_slates_as_all_of_them(monkeypatch) -> None:
+    """The fast path beside its slow twin, with ties, floors, shares kept and candidates that may not come."""
+    rng, same = np.random.default_rng(1), 0
+    for seed in range(600):
+        size = int(rng.integers(1, 60))
+        mean_N = rng.integers(0, int(rng.integers(2, 40)), size) / 10.0
+        mean_N[rng.random(size) < 0.1 * (seed % 3 == 0)] = -np.inf
+        std_N = rng.random(size) * (seed % 5 > 0)
+        rule = Best(2.0 if seed % 4 else 0.0)
+        if seed % 2:
+            rule = Reserved(rule, 0.3, np.where(rng.random(size) < 0.3, rng.random(size), -np.inf))
+        asked = (
+            rule,
+            Candidates(np.arange(size) + 1, mean_N, std_N, "m"),
+            seed % 14 + 1,
+            (0.0, 0.02, 0.3, 1.0)[seed % 4],
+        )
+        fast = draw_slate(*asked, np.random.default_rng(seed))
+        with monkeypatch.context() as patch:
+            patch.setattr(_draw, "Peaks", type("Nothing", (), {}))
+            slow = draw_slate(*asked, np.random.default_rng(seed))
+        for one, other in zip(
+            (fast.index_K, fast.odds_K, fast.explored_K),
+            (slow.index_K, slow.odds_K, slow.explored_K),
+            strict=True,
+        ):
+            assert one.tolist() == other.tolist()
+        same += len(fast.index_K)
+    assert same > 1000
