@@ -18,6 +18,11 @@ def answer_id(*, teaches: bool = True) -> str:
     return ("" if teaches else _UNTAUGHT) + secrets.token_hex(12)
 
 
+def is_taught(recommendation_id: str) -> bool:
+    """Whether the policy learns from the outcomes of the answer with this id."""
+    return not recommendation_id.startswith(_UNTAUGHT)
+
+
 def plain_history(recommendation_id: pa.ChunkedArray) -> pa.ChunkedArray:
     """Which events no answer taught by them accounts for: they count as what people do by themselves.
 
@@ -29,6 +34,9 @@ def plain_history(recommendation_id: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(pc.starts_with(recommendation_id, pattern=_UNTAUGHT), True)
 
 
+SORTED = frozenset({BY_TEXT, COMPANIONS})  # policies that sort and do not draw
+
+
 def is_drawn(slate: Slate) -> bool:
     """Whether a logged answer is a recommendation; searches and companions are sorted lists."""
-    return slate.policy_id not in (BY_TEXT, COMPANIONS)
+    return slate.policy_id not in SORTED

@@ -35,7 +35,7 @@ from penchant.core import (
     Slate,
     Vocabulary,
 )
-from penchant.engine._answer_ids import is_drawn
+from penchant.engine._answer_ids import is_drawn, is_taught
 from penchant.engine._attention import BySlot, Cascade, Known
 from penchant.engine._facts import Facts
 from penchant.engine._sight import LearnerKind, OfItems, Seen, Sight, learner_of
@@ -472,7 +472,7 @@ class Exploration:
         self._settle(ts)
         self._fade(ts // DAY)
         answer = self._open.get(recommendation_id)
-        if answer is None and self.follows:  # logged a moment later, or long forgotten
+        if answer is None and self.follows and is_taught(recommendation_id):  # logged later, or forgotten
             self._early.setdefault(recommendation_id, []).append((kind, item_id, ts))
             if len(self._early) > _EARLY:
                 self._early.popitem(last=False)

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
-    """Remove a person from derived files first, then from the store, which searches every file afterwards.
+    """Remove a person from the store, then from everything beside it, and search every file afterwards.
+
+    The store comes first: from then on nothing of the person is taken in, so nothing of what follows can come back.
+    Were the consents forgotten before, an event in between would find somebody who forbids nothing; were a snapshot
+    deleted before, a training in between would make one with the person in it.
 
     Snapshots, unfinished runs and reports are made from everyone's events and can be made again, so they are
     deleted whole. Promoted models hold no person's rows; the next training learns without the person.
@@ -34,15 +38,19 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
     everybody = [*shop.store.guests(subject), subject]
     for name in everybody:
         note_erasure(shop, name)
-    removed = {
-        "consent": sum(shop.consent.forget(name) for name in everybody),
-        "quarantine": sum(shop.quarantine.erase(name) for name in everybody),
-        "snapshots": _drop(shop.snapshots),
-        "runs": _drop(shop.runs),
-        "reports": _drop(shop.path / "reports"),
-        "jobs": sum(forget_jobs(shop.path / "jobs", name) for name in everybody),
-    }
-    receipt = shop.store.erase(subject)
+    removed: dict[str, int] = {}
+
+    def beside() -> None:
+        removed.update(
+            consent=sum(shop.consent.forget(name) for name in everybody),
+            quarantine=sum(shop.quarantine.erase(name) for name in everybody),
+            snapshots=_drop(shop.snapshots),
+            runs=_drop(shop.runs),
+            reports=_drop(shop.path / "reports"),
+            jobs=sum(forget_jobs(shop.path / "jobs", name) for name in everybody),
+        )
+
+    receipt = shop.store.erase(subject, beside=beside)
     held = {name for person in everybody for name in shop.quarantine.holding(person)}
     refused = [f"quarantine/{name}" for name in sorted(held)]
     if remaining := [*receipt.remaining, *refused]:

@@ -161,14 +161,7 @@ class Keyring:
     # -- changing -----------------------------------------------------------------------------------------
 
     def create(
-        self,
-        name: str,
-        scopes: list[Scope],
-        *,
-        rate: float = 1000.0,
-        days: float | None = None,
-        instead_of: str | None = None,
-        grace: float = 0.0,
+        self, name: str, scopes: list[Scope], *, rate: float = 1000.0, days: float | None = None
     ) -> tuple[str, str]:
         """Make a key; returns its id and the key itself, which is kept nowhere.
 
@@ -177,13 +170,18 @@ class Keyring:
             scopes: What it may call.
             rate: Requests a second to each operation.
             days: It ends after so many; None for never.
-            instead_of: A key that it replaces.
-            grace: Hours that the replaced key is still taken.
         """
-        now = self._clock()
+        made, token = self._made(name, scopes, rate, days, self._clock())
+        with self._change() as keys:
+            keys[made.id] = made
+        return made.id, token
+
+    def _made(
+        self, name: str, scopes: list[Scope], rate: float, days: float | None, now: Micros
+    ) -> tuple[Stored, str]:
         key_id = secrets.token_hex(6)
         token = f"pk_{key_id}_{secrets.token_urlsafe(32)}"
-        made = Stored(
+        stored = Stored(
             id=key_id,
             name=name,
             scopes=sorted(set(scopes)),
@@ -192,28 +190,32 @@ class Keyring:
             digest=self._digest(token),
             expires=None if days is None else now + int(days * DAY),
         )
-        with self._change() as keys:
-            if instead_of is not None:
-                old = _known(keys, instead_of)
-                end = now + int(grace * HOUR)
-                end = end if old.expires is None else min(end, old.expires)
-                keys[old.id] = msgspec.structs.replace(old, expires=end, replaced_by=key_id)
-            keys[key_id] = made
-        return key_id, token
+        return stored, token
 
     def rotate(self, key_id: str, grace: float) -> tuple[str, str]:
         """Make a key that may do the same, and let the old one end after ``grace`` hours.
 
         Raises:
             NotFound: There is no such key.
-            InputError: It is taken no longer.
+            InputError: It is taken no longer, or another rotation has replaced it.
         """
-        old = _known(self._current(), key_id)
-        now = self._clock()
-        if old.state(now) != "active":
-            raise InputError(f"this key is {old.state(now)}", value=key_id, hint="create a new one")
-        days = None if old.expires is None else (old.expires - old.created) / DAY
-        return self.create(old.name, old.scopes, rate=old.rate, days=days, instead_of=key_id, grace=grace)
+        with self._change() as keys:  # whoever revokes or rotates it meanwhile comes before or after
+            old, now = _known(keys, key_id), self._clock()
+            if old.state(now) != "active":
+                raise InputError(f"this key is {old.state(now)}", value=key_id, hint="create a new one")
+            if old.replaced_by is not None:
+                raise InputError(
+                    "this key was replaced already",
+                    value=key_id,
+                    hint=f"rotate its successor {old.replaced_by}",
+                )
+            days = None if old.expires is None else (old.expires - old.created) / DAY
+            made, token = self._made(old.name, old.scopes, old.rate, days, now)
+            end = now + int(grace * HOUR)
+            end = end if old.expires is None else min(end, old.expires)
+            keys[old.id] = msgspec.structs.replace(old, expires=end, replaced_by=made.id)
+            keys[made.id] = made
+        return made.id, token
 
     def revoke(self, key_id: str) -> None:
         """Take a key no longer, from now on.

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from penchant.core import DAY, HOUR, KIND_CODES, TARGET_CODES, Bools, Floats, History, Ints, Vocabulary
 from penchant.core.errors import InputError
-from penchant.engine._answer_ids import is_drawn
+from penchant.engine._answer_ids import SORTED
 from penchant.engine._compile import Compiled, Kind, combined, compile_number, compile_truth
 from penchant.engine._expression import parse
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_RULES = 100  # of one answer
 MAX_SLOT = 1000
+SHOWN_DAYS = 30  # how far back `hours_since_shown` reaches
 _DERIVED = ("margin", "in_stock", "discount")
 _CONTEXT: Mapping[str, Kind] = {
     "bought": "truth",
@@ -350,8 +351,10 @@ class Person:
     def _hours_since_shown(self) -> Floats:
         last_N = np.zeros(len(self.items) + 1, np.int64)
         if self.personal:
-            for slate in filter(is_drawn, self.shop.store.decisions(self.history.subject)):
-                last_N[self.items.numbers(slate.item_ids)] = slate.ts
+            since = self.now - SHOWN_DAYS * DAY
+            for ts, items in self.shop.store.shown(self.history.subject, since=since, but=SORTED):
+                numbers = self.items.numbers(items)
+                last_N[numbers] = np.maximum(last_N[numbers], ts)
         last_N[0] = 0
         return self._hours(last_N)
 

@@ -37,7 +37,7 @@ from penchant.core import (
 )
 from penchant.core.errors import ArtifactError, InputError
 from penchant.data import item_values, live_sequences, sequence_batch
-from penchant.engine._answer_ids import plain_history
+from penchant.engine._answer_ids import plain_history, is_taught
 from penchant.engine._canary import check_model
 from penchant.engine._compile import Kind
 from penchant.engine._explore import Exploration
@@ -565,7 +565,7 @@ class Serving:
             number = ranker.items.number(event.item_id)
             if number == 0:
                 return False
-            if event.recommendation_id is None:
+            if event.recommendation_id is None or not is_taught(event.recommendation_id):
                 ranker.popularity.count_N[number] += 1
         return True
 

@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ FIRST, LONGEST, TRIES = (
 _TIMEOUT = 10.0
 _LARGEST = 100_000  # bytes of a message; what is larger is told without its data
 _LOOK = 1.0
+_LANES = 16  # webhooks that are served at a time
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, hook TEXT NOT NULL, type TEXT NOT NULL,
@@ -105,15 +107,23 @@ class Outbox:
         with self._open() as db:
             db.execute("INSERT INTO outbox (id, hook, type, ts, body) VALUES (?, ?, ?, ?, ?)", row)
 
-    def due(self, now: float) -> list[tuple[int, str, str, bytes, int]]:
-        """Messages whose time has come: number, id, hook, body, tries so far."""
+    def waiting(self, now: float) -> list[str]:
+        """The webhooks for which there are messages whose time has come."""
         if not self.path.exists():
             return []
         with self._open() as db:
+            found = db.execute(
+                "SELECT DISTINCT hook FROM outbox WHERE state = 'waiting' AND due <= ?", (now,)
+            )
+            return [hook for (hook,) in found]
+
+    def due(self, hook: str, now: float) -> list[tuple[int, str, bytes, int]]:
+        """The messages of one webhook whose time has come: number, id, body, tries so far."""
+        with self._open() as db:
             return db.execute(
-                "SELECT number, id, hook, body, tries FROM outbox WHERE state = 'waiting' AND due <= ?"
+                "SELECT number, id, body, tries FROM outbox WHERE state = 'waiting' AND hook = ? AND due <= ?"
                 " ORDER BY number LIMIT 100",
-                (now,),
+                (hook, now),
             ).fetchall()
 
     def settle(self, number: int, *, tries: int, state: str, due: float, said: str) -> None:
@@ -172,25 +182,43 @@ def _data(kind: str, response: Any) -> Mapping[str, Any]:
 
 
 class Deliverer(Worker):
-    """A thread of a server that sends what is in the outbox."""
+    """A thread of a server that sends what is in the outbox, to each webhook apart: none waits for a slow one."""
 
     def __init__(self, shop: Shop) -> None:
         import httpx
 
         self._httpx = httpx
         self._shop, self._outbox = shop, Outbox(shop.path)
+        self._busy: dict[str, Future[None]] = {}  # by webhook
+        self._lanes = ThreadPoolExecutor(_LANES, thread_name_prefix="penchant-webhook")
         super().__init__("webhooks")
 
     def _run(self) -> None:
         while not self._stop.wait(_LOOK):
             try:
-                self.step()
+                self._begin()
             except Exception as error:  # whatever it is, the next look comes
                 log.error("webhooks wait: %s", type(error).__name__)
 
+    def _begin(self) -> None:
+        for hook in self._outbox.waiting(time.time()):
+            if hook not in self._busy or self._busy[hook].done():
+                self._busy[hook] = self._lanes.submit(self._deliver_or_log, hook)
+
     def step(self) -> None:
         """Try everything that is due once."""
-        for number, message_id, hook, body, tries in self._outbox.due(time.time()):
+        self._begin()
+        for lane in list(self._busy.values()):
+            lane.result()
+
+    def _deliver_or_log(self, hook: str) -> None:
+        try:
+            self._deliver(hook)
+        except Exception as error:  # whatever it is, the next look comes
+            log.error("the webhook %s waits: %s", hook, type(error).__name__)
+
+    def _deliver(self, hook: str) -> None:
+        for number, message_id, body, tries in self._outbox.due(hook, time.time()):
             settings = self._shop.config.webhooks.get(hook)
             if settings is None:
                 taken, said = None, "there is no webhook of this name any more"
@@ -204,6 +232,11 @@ class Deliverer(Worker):
                 log.error("the webhook %s did not take a message: %s", hook, said)
             if self._stop.is_set():
                 return
+
+    def close(self) -> None:
+        """End the threads after the messages they are at."""
+        super().close()
+        self._lanes.shutdown()
 
     def _send(self, settings: WebhookSettings, message_id: str, body: bytes) -> tuple[bool | None, str]:
         """Whether it was taken, and what was said; None where asking again makes no sense."""

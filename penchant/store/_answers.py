@@ -83,6 +83,21 @@ class BatchAnswers:
                 if rest is not None and len(rest):
                     yield from _slates(rest)
 
+    def shown(self, subject: str, since: int) -> list[tuple[int, list[str]]]:
+        """When a person was shown which items, in files that were kept since a moment."""
+        import pyarrow.parquet as pq
+
+        found: list[tuple[int, list[str]]] = []
+        for path in self.files():
+            if int(path.name[:20]) < since:  # named by when it was kept, which is after its answers were made
+                continue
+            with guard("the decision log cannot be read", path, "the other files are untouched"):
+                table = pq.read_table(
+                    path, columns=["item_id", "ts"], filters=[("user_id", "==", subject)], use_threads=False
+                )
+            found += [(row["ts"], [row["item_id"]]) for row in table.to_pylist() if row["ts"] >= since]
+        return found
+
     def remove(self, is_person: Callable[[str], bool]) -> int:
         """Rewrite the files without a person; returns how many rows went."""
         import pyarrow.parquet as pq

@@ -6,7 +6,7 @@ import base64
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -27,6 +27,22 @@ class _Sealed(msgspec.Struct, frozen=True):
     sealed: str
 
 
+class _Item(msgspec.Struct, frozen=True):
+    item_id: str
+
+
+class _Items(msgspec.Struct, frozen=True):
+    """What an answer showed; the rest of it is passed over."""
+
+    ts: int
+    policy_id: str
+    items: list[_Item]
+
+
+class _LoggedItems(msgspec.Struct, frozen=True):
+    slate: _Items
+
+
 class _Logged(Noun, frozen=True):
     """A decision with its candidates in few bytes."""
 
@@ -44,6 +60,14 @@ def _decode_slate(body: bytes) -> Slate:
         return _decode_plain(body)
     logged = _decode_logged(body)
     return msgspec.structs.replace(logged.slate, candidates=logged.packed.unpack())
+
+
+_decode_items = msgspec.json.Decoder(_Items).decode
+_decode_logged_items = msgspec.json.Decoder(_LoggedItems).decode
+
+
+def _decode_shown(body: bytes) -> _Items:
+    return _decode_logged_items(body).slate if body.startswith(b'{"slate":') else _decode_items(body)
 
 
 _decode_sealed = msgspec.json.Decoder(_Sealed).decode
@@ -135,15 +159,28 @@ class DecisionLog:
 
     def decode(self, body: bytes) -> Slate | None:
         """A stored body as a slate; None when its key was destroyed."""
+        plain = self._opened(body)
+        return None if plain is None else _decode_slate(plain)
+
+    def _opened(self, body: bytes) -> bytes | None:
         if self._cipher is None or not body.startswith(_SEALED):
-            return _decode_slate(body)
+            return body
         sealed = _decode_sealed(body)
         try:
-            return _decode_slate(
-                self._cipher.decrypt(sealed.subject, "decision", base64.b64decode(sealed.sealed))
-            )
+            return self._cipher.decrypt(sealed.subject, "decision", base64.b64decode(sealed.sealed))
         except StorageError:
             return None
+
+    def shown(self, subject: str, since: int, most: int, but: Collection[str]) -> list[tuple[int, list[str]]]:
+        """When a person was shown which items, in their newest answers since a moment, those not yet on disk too.
+
+        Answers of the policies ``but`` are left out.
+        """
+        bodies = (self._opened(body) for body in self._journal.newest_of(self._persons(subject), since, most))
+        logged = [_decode_shown(body) for body in bodies if body is not None]
+        found = [(one.ts, [i.item_id for i in one.items]) for one in logged if one.policy_id not in but]
+        waiting = [slate for slate, _ in list(self._queue) if slate.subject == subject and slate.ts >= since]
+        return [*found, *((slate.ts, slate.item_ids) for slate in waiting if slate.policy_id not in but)]
 
     def drop(self, person: bytes) -> None:
         """Forget queued decisions of an erased person."""

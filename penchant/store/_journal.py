@@ -304,6 +304,17 @@ class Journal:
                 return
             ts, number = page[-1][:2]
 
+    def newest_of(self, person: bytes, since: int, most: int) -> list[bytes]:
+        """The newest sound decisions of one person at or after a moment, the newest first."""
+        page = self.query(
+            "SELECT recommendation_id, ts, person, body, sum FROM decisions WHERE person = ? AND ts >= ?"
+            " ORDER BY ts DESC LIMIT ?",
+            person,
+            since,
+            most,
+        )
+        return [row[3] for row in page if row[4] is None or fits(decision_sum, tuple(row[:4]), row[4])]
+
     def numbered_decisions(self, after: int, up_to: int) -> Iterator[tuple[int, bytes]]:
         """Sound decisions with after < number <= up_to, in that order."""
         page = self.query(

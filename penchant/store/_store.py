@@ -6,7 +6,7 @@ import contextlib
 import heapq
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +117,9 @@ class ShopStore:
         self._table.ids.read()
         self._peers = Peers(journal, self._table, self._live, self._cipher)
         self._eraser = Eraser(
-            journal,
-            self._decisions,
-            self._answers,
-            self._table,
-            self._live,
-            self._users,
-            persons,
-            self._cipher,
-            self._exclusive,
-        )
+            journal, self._decisions, self._answers, self._table, self._live, self._users, persons,
+            self._cipher, self._exclusive,
+        )  # fmt: skip
         self._peers.replay()
         with contextlib.suppress(
             ShopBusy
@@ -499,6 +492,13 @@ class ShopStore:
             return
         yield from heapq.merge(known, self._answers.slates(subject), key=lambda slate: slate.ts)
 
+    def shown(
+        self, subject: str, *, since: int, most: int = 200, but: Collection[str] = ()
+    ) -> list[tuple[int, list[str]]]:
+        """When a person was shown what: their newest answers since a moment, ``but`` of some policies, and batches."""
+        found = self._decisions.shown(subject, since, most, but)
+        return [*self._answers.shown(subject, since), *found]
+
     def log_batch(self, path: Path) -> None:
         """Keep a Parquet file of answers for many people in the decision log.
 
@@ -537,14 +537,15 @@ class ShopStore:
         """The guests that turned out to be this user, as subjects, in the order of their hashes."""
         return self._identities.guests(subject)
 
-    def erase(self, subject: str) -> ErasureReceipt:
+    def erase(self, subject: str, *, beside: Callable[[], Any] = lambda: None) -> ErasureReceipt:
         """Remove a person from every store for good and leave a tombstone; see ``Store.erase``.
 
         The guests that turned out to be a user go with the user. Where a device was several people's, its guest goes
         with the first of them who is erased: whose an event without a user is, is likely and not certain.
         For a guest (``anon:<id>``) the bare id goes too, from the events of others that carry it. The
         receipt's ``remaining`` names files below the shop in which the id was still found, by the rules of
-        the byte search; files of other rooms are theirs to clean.
+        the byte search; files of other rooms are theirs to clean: ``beside`` does that, when nothing of the person is
+        taken in any more and before the search.
         """
         self._require_writer()
         if not subject:
@@ -557,6 +558,7 @@ class ShopStore:
             for name in names:
                 mentions = self._letters.forget_mentions(Needle(name).ids)  # before the files are cleared
                 removed.update(self._erase_one(self._eraser.target(name), ts), letters=mentions)
+            beside()
             for name in names:
                 size, held = self._search(name)
                 searched, remaining = max(searched, size), remaining | set(held)

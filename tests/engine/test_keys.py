@@ -183,3 +183,26 @@ def test_a_long_access_log_is_read_from_its_end(shop: Path) -> None:
     with Engine.open(shop) as engine:
         entries = engine.access_log(k=4000, operation="x" * 50).entries
     assert [int(entry.outcome) for entry in entries] == list(range(4999, 999, -1))
+
+
+def test_a_key_is_rotated_once_however_many_try(shop: Path, clock: Clock) -> None:
+    """Two rotations at a time must not leave two successors, nor a revocation be undone by one."""
+    import threading
+
+    key_id, _ = Keyring(shop, clock).create("site", ["serve"])
+    words: list[str] = []
+
+    def rotate() -> None:
+        try:
+            Keyring(shop, clock).rotate(key_id, grace=1)
+            words.append("rotated")
+        except InputError as error:
+            words.append(error.message)
+
+    threads = [threading.Thread(target=rotate) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(words) == ["rotated"] + ["this key was replaced already"] * 7
+    assert len(Keyring(shop, clock).all()) == 2

@@ -202,3 +202,41 @@ def test_the_secret_may_lie_in_the_environment(tmp_path, receiver, monkeypatch) 
         stamp = int(headers["webhook-timestamp"])
         made = _webhooks.signature("a long secret", headers["webhook-id"], stamp, body)
         assert headers["webhook-signature"] == made
+
+
+def test_a_slow_receiver_keeps_no_other_waiting(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_webhooks, "_LOOK", 0.05)
+    hold = threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hold.wait(20)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    slow = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=slow.serve_forever, daemon=True).start()
+    make(tmp_path / "shop", f"http://127.0.0.1:{slow.server_port}/hook").close()
+    more = f'\n[webhooks.mail]\nurl = "{receiver.url}"\nsecret = "{SECRET}"\non = ["catalog"]\n'
+    with (tmp_path / "shop" / "shop.toml").open("a") as config:
+        config.write(more)
+    try:
+        with Engine.open(tmp_path / "shop") as engine:
+            engine.keep()
+            for number in range(1, 4):
+                told(engine, tmp_path)
+                deadline = time.monotonic() + 10
+                while len(receiver.got) < number and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                assert len(receiver.got) == number
+            assert {d.webhook for d in engine.webhooks().deliveries} == {"erp"}
+            hold.set()
+    finally:
+        hold.set()
+        slow.shutdown()
+        slow.server_close()
