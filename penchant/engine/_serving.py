@@ -37,7 +37,7 @@ from penchant.core import (
 )
 from penchant.core.errors import ArtifactError, InputError
 from penchant.data import item_values, live_sequences, sequence_batch
-from penchant.engine._answer_ids import plain_history, is_taught
+from penchant.engine._answer_ids import is_taught, plain_history
 from penchant.engine._canary import check_model
 from penchant.engine._compile import Kind
 from penchant.engine._explore import Exploration
