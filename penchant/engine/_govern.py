@@ -13,6 +13,7 @@ from penchant.core.errors import ErasureIncomplete
 from penchant.engine import _requests as rq
 from penchant.engine._backup import note_erasure
 from penchant.engine._jobs import forget_jobs
+from penchant.engine._plan import forget_plans
 from penchant.engine._profile import profile
 from penchant.engine._serving import Serving
 from penchant.store import atomic_write
@@ -38,7 +39,7 @@ def erase_user(shop: Shop, request: rq.EraseRequest) -> ErasureReceipt:
     everybody = [*shop.store.guests(subject), subject]
     for name in everybody:
         note_erasure(shop, name)
-    removed: dict[str, int] = {}
+    removed = {"plans": forget_plans(shop, subject)}  # while it is known what the person held
 
     def beside() -> None:
         removed.update(

@@ -32,6 +32,8 @@ from penchant.core import (
     subject_of,
 )
 from penchant.core.errors import InputError
+from penchant.engine._plan_book import Plans
+from penchant.models import tilted
 from penchant.policy import DPP, MMR, Calibrated, Rerank, Steer
 
 if TYPE_CHECKING:
@@ -84,11 +86,15 @@ class _Person:
 
 @dataclass(frozen=True)
 class Plan:
-    """An interest planned for a person: its weight, and the held interest it follows from (None: none)."""
+    """An interest planned for a person: its weight, and the held interest it follows from (None: none).
+
+    ``suggested``: the held interests for which a language model named it; None where it did not, or does not count.
+    """
 
     interest: int
     chance: float
     because: int | None
+    suggested: tuple[int, ...] | None = None
 
 
 class Guide:
@@ -111,6 +117,7 @@ class Guide:
         known: Vocabulary | None = None,
     ) -> None:
         self.settings, self.rerank, self.items, self.map = settings, rerank, items, drawn
+        self.plans = Plans()  # of a language model
         self._people: dict[str, _Person] = {}
         self._tried: dict[str, list[int]] = {}  # interest -> [offers with an outcome, rewards]
         self._inside: dict[int, Bools] = {}
@@ -210,6 +217,10 @@ class Guide:
             return []
         person = self.person(subject)
         chance_G = self.map.next_chances(held_H)
+        plans = self.plans
+        suggestion = plans.of(held_H) if plans.weight else None
+        if suggestion is not None:
+            chance_G = tilted(chance_G, suggestion.planned, plans.weight)
         with self._lock:
             tried = [sum(column) for column in zip(*self._tried.values(), strict=True)] or [0, 0]
             usual = (tried[1] + 1) / (tried[0] + 10)
@@ -225,7 +236,12 @@ class Guide:
                 chance_G[self._number[name]] = 0.0
         best = np.argsort(-chance_G, kind="stable")[: self.settings.planned]
         return [
-            Plan(int(g), float(chance_G[g]), self.map.because(held_H, int(g)))
+            Plan(
+                int(g),
+                float(chance_G[g]),
+                self.map.because(held_H, int(g)),
+                suggestion.held if suggestion is not None and int(g) in suggestion.planned else None,
+            )
             for g in best
             if chance_G[g] > 0
         ]
@@ -307,10 +323,13 @@ class Guide:
         for plan in plans:
             if plan.interest + 1 in own:
                 assert self.map is not None
-                name = self.map.names[plan.interest]
+                names = self.map.names
+                name = names[plan.interest]
                 text = f"something new: {name}"
                 if plan.because is not None:
-                    text = f"because people who like {self.map.names[plan.because]} often come to like {name}"
+                    text = f"because people who like {names[plan.because]} often come to like {name}"
+                elif plan.suggested is not None:
+                    text = f"something new that may go with {', '.join(names[g] for g in plan.suggested)}: {name}"
                 return Reason(text=text, kind="interest", weight=round(plan.chance, 6), interest=name)
         return None
 

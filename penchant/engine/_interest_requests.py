@@ -96,6 +96,19 @@ class PlannedInterest(Noun, frozen=True):
     name: str
     chance: float
     because: str | None = None
+    suggested: Annotated[bool, Meta(description="a language model named it, and its plans count")] = False
+
+
+class SuggestedInterests(Noun, frozen=True):
+    """What a language model would try on people who hold some interests, and what that counts."""
+
+    model: str
+    held: list[str]  # the interests that it was asked about
+    interests: list[str]  # best first
+    weight: Annotated[
+        float, Meta(description="chances of the interests are multiplied by 1 + weight / place")
+    ]
+    ts: Micros  # when it was asked
 
 
 class OwnInterests(Noun, frozen=True):
@@ -107,6 +120,42 @@ class OwnInterests(Noun, frozen=True):
     rejected: list[str] = []
     rejected_items: list[str] = []
     planned: list[PlannedInterest] = []
+    suggested: SuggestedInterests | None = None
+
+
+class PlanRequest(Noun, frozen=True):
+    """Let the shop's language model plan which new interests to try."""
+
+    most: (
+        Annotated[int, Meta(ge=1, description="questions to ask this time; none: as many as there are")]
+        | None
+    ) = None
+    dry_run: Annotated[
+        bool, Meta(description="ask nothing: tell how many questions wait, their cost, and what one says")
+    ] = False
+
+
+class PlanReport(Noun, frozen=True):
+    """What was asked, what became of it, and how much the plans are to count."""
+
+    model: str
+    sets: Annotated[int, Meta(description="sets of interests that enough people hold, or held on their way")]
+    people: Annotated[int, Meta(description="people who hold or held one of them")]
+    asked: int
+    planned: Annotated[int, Meta(description="sets that have a plan now")]
+    waiting: Annotated[int, Meta(description="sets without a plan")]
+    refused: Annotated[dict[str, int], Meta(description="answers that were of no use, by reason")] = {}
+    dropped: Annotated[int, Meta(description="names in answers that were unknown, held or said before")] = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Annotated[float, Meta(description="by the prices of the settings; of a dry run at most")] = 0.0
+    weight: Annotated[
+        float, Meta(description="chances of planned interests are multiplied by 1 + weight / place")
+    ] = 0.0
+    metrics: dict[str, Estimate] = {}  # of the next interest, with plans and without
+    example: str | None = None  # the first question, word by word
+    note: str | None = None
+    seconds: float = 0.0
 
 
 __all__ = [

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penchant.core import Estimate, Event, EventKind, Floats, Progress, Snapshot, subject_of
+from penchant.core import Estimate, Event, EventKind, Floats, Ints, Progress, Snapshot, subject_of
 from penchant.core.errors import InputError, ModelError, NotFound
 from penchant.data import check_event, is_english
 from penchant.engine import _interest_requests as ir
 from penchant.engine._collect import take
 from penchant.engine._people import NOBODY, history_of, may, withheld
-from penchant.models import encoder_installed, load_encoder
+from penchant.models import encoder_installed, load_encoder, spelled
 from penchant.training import save_artifact
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def train_interests(shop: Shop, snapshot: Snapshot, seed: int, progress: Progres
 
     progress("drawing the map of interests", 0, 1, {})
     config: InterestsConfig = model_config(shop, "interests")  # type: ignore[assignment]
-    reader = _name_reader(shop, snapshot)
+    compared_by, reader = _name_reader(shop, snapshot)
     try:
         drawn, test = fit_interests(snapshot, config, seed, reader)
     except ModelError as error:
@@ -52,7 +52,7 @@ def train_interests(shop: Shop, snapshot: Snapshot, seed: int, progress: Progres
         metrics={} if test is None else next_interest_metrics(test),
         fingerprint=snapshot.fingerprint,
         items=snapshot.items,
-        facts={"names compared": reader is not None},
+        facts={"names compared by": compared_by},
     )
     progress("drawing the map of interests", 1, 1, {})
     return InterestsOutcome(artifact.id)
@@ -60,8 +60,6 @@ def train_interests(shop: Shop, snapshot: Snapshot, seed: int, progress: Progres
 
 def next_interest_metrics(test: NextInterestTest) -> dict[str, Estimate]:
     """Log loss and the share among the first three, beside the base rate, with intervals over people."""
-    from penchant.evaluation import bootstrap_means
-
     columns = {
         "next interest log loss": test.log_loss_C,
         "base rate log loss": test.base_log_loss_C,
@@ -69,21 +67,28 @@ def next_interest_metrics(test: NextInterestTest) -> dict[str, Estimate]:
         "next interest in 3": test.among_3_C,
         "base rate in 3": test.base_among_3_C,
     }
+    return case_means(columns, test.person_C)
+
+
+def case_means(columns: Mapping[str, np.ndarray[Any, Any]], person_C: Ints) -> dict[str, Estimate]:
+    """The mean of each column of cases, with intervals over people; shares are those named ``... in 3``."""
+    from penchant.evaluation import bootstrap_means
+
     values_CV = np.stack([np.asarray(column, np.float64) for column in columns.values()], 1)
     bounded = np.array([name.endswith("in 3") for name in columns])
-    return dict(zip(columns, bootstrap_means(values_CV, test.person_C, bounded=bounded), strict=True))
+    return dict(zip(columns, bootstrap_means(values_CV, person_C, bounded=bounded), strict=True))
 
 
-def _name_reader(shop: Shop, snapshot: Snapshot) -> Callable[[Sequence[str]], Floats] | None:
-    """Makes vectors of names, where the shop's text encoder is installed."""
+def _name_reader(shop: Shop, snapshot: Snapshot) -> tuple[str, Callable[[Sequence[str]], Floats]]:
+    """What makes vectors of names: the shop's text encoder where it is installed, else how names are spelled."""
     name = shop.config.content.text
     if name == "auto":
         name = "minilm" if is_english(snapshot.catalog.table) else "e5"
         if not encoder_installed(name):
-            return None
+            name = "off"
     if name == "off":
-        return None
-    return lambda names: load_encoder(name, "text").encode(list(names))
+        return "spelling", spelled
+    return name, lambda names: load_encoder(name, "text").encode(list(names))
 
 
 def interests(shop: Shop, serving: Serving, request: ir.InterestsRequest) -> ir.InterestsReport:
@@ -181,6 +186,8 @@ def own_interests(shop: Shop, serving: Serving, subject: str) -> ir.OwnInterests
     history = history_of(shop, subject if allowed else NOBODY)
     held_H = guide.held(history)
     names = () if guide.map is None else guide.map.names
+    plans = guide.plans
+    suggested = plans.of(held_H)
     return ir.OwnInterests(
         explore=person.level,
         held=[names[g] for g in held_H],
@@ -195,7 +202,17 @@ def own_interests(shop: Shop, serving: Serving, subject: str) -> ir.OwnInterests
                 name=names[plan.interest],
                 chance=round(plan.chance, 5),
                 because=None if plan.because is None else names[plan.because],
+                suggested=plan.suggested is not None,
             )
             for plan in guide.plan(subject, held_H)
         ],
+        suggested=None
+        if suggested is None
+        else ir.SuggestedInterests(
+            model=plans.model,
+            held=[names[g] for g in suggested.held],
+            interests=[names[g] for g in suggested.planned],
+            weight=plans.weight,
+            ts=suggested.ts,
+        ),
     )

@@ -46,6 +46,7 @@ from penchant.engine._follow import beginning, take_up
 from penchant.engine._guide import Guide
 from penchant.engine._index import index_note
 from penchant.engine._people import history_of, willing
+from penchant.engine._plan_book import PlanBook, load_plans
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
 from penchant.engine._rules import RuleBook, TableFields
 from penchant.engine._sight import sight_of
@@ -277,6 +278,7 @@ class Serving:
         self._companions: Ranker | None = None
         self._usual: tuple[Any, dict[str, float]] | None = None
         self._beside: dict[str, Any] = {}  # artifacts that serve beside the model, by what they are
+        self._plans: tuple[int, int] | None = None  # stamp of the book of plans
         self.counts: tuple[Vocabulary, Counts] | None = None  # of the shelves
         self._meanings: tuple[Shelf, bool, Meanings | None] | None = None
         self.kept = False  # somebody else looks for what is new, so that no request waits for it
@@ -328,6 +330,8 @@ class Serving:
                 self._companions = self._load_companions(pointer)
                 self._stamp = (pointer, *stamp[1:3], self._stamp_now(pointer)[3])
                 _give_back_memory()
+            if self._ranker is not None:
+                self._take_up_plans(self._ranker)
             self._looked = time.monotonic()
 
     def _stamp_now(self, pointer: Pointer | None) -> tuple[Any, ...]:
@@ -335,6 +339,13 @@ class Serving:
         store = self.shop.store
         begun = None if self._key is None else store.agreed(self._key)
         return pointer, _stamp_of(self.shop), store.remade, begun
+
+    def _take_up_plans(self, ranker: Ranker) -> None:
+        """Look up the plans of the language model, where they were made or dropped since."""
+        stamp = PlanBook(self.shop.path).stamp
+        if ranker.guide.map is not None and (stamp != self._plans or not ranker.guide.plans.model):
+            ranker.guide.plans = load_plans(self.shop.path, self.shop.config.planner, ranker.guide.map.names)
+            self._plans = stamp
 
     def _only_stock_moved(self, pointer: Pointer | None) -> bool:
         """Take up what changed in the stock; False where more than that did, and everything has to be made anew."""

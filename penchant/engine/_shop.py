@@ -19,6 +19,7 @@ from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
 from penchant.engine._guide import NovelSettings, RerankSettings
 from penchant.engine._identity import Identity, give_identity, read_identity
+from penchant.engine._planner import PlannerSettings
 from penchant.engine._requests import InitReport, InitRequest, Objective
 from penchant.engine._scenarios import ScenarioSettings
 from penchant.privacy import ConsentBook, Pseudonyms
@@ -216,6 +217,7 @@ class ShopConfig(Noun, frozen=True):
     kafka: KafkaSettings = msgspec.field(default_factory=KafkaSettings)
     explore: ExploreSettings = msgspec.field(default_factory=ExploreSettings)
     interests: NovelSettings = msgspec.field(default_factory=NovelSettings)
+    planner: PlannerSettings = msgspec.field(default_factory=PlannerSettings)
     rerank: RerankSettings = msgspec.field(default_factory=RerankSettings)
     privacy: PrivacySettings = msgspec.field(default_factory=PrivacySettings)
     scenarios: dict[str, ScenarioSettings] = {}

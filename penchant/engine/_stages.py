@@ -75,6 +75,10 @@ def told(
         )
     if offer.plans:
         says = f"{len(offer.plans)} interests new to the person are planned"
+        suggested = sum(plan.suggested is not None for plan in offer.plans)
+        if suggested:
+            plans = ranker.guide.plans
+            says += f", {suggested} of them named by {plans.model}, whose plans count {plans.weight:g}"
         stages.append(Stage(name="interests", says=says, left=len(numbers)))
     rerank = ", ".join(stage.id for stage in offer.steer.rerank)
     says = f"by {rerank}, slot by slot" if rerank else "off: mmr, dpp and calibration are 0"

@@ -27,7 +27,7 @@ from msgspec import Meta
 from penchant.core import Floats, Ints, Noun, Snapshot, rng
 from penchant.core.errors import ModelError
 from penchant.models._counts import positives, target_counts
-from penchant.models._interest_names import cluster_names, label_members
+from penchant.models._interest_names import cluster_names, label_members, spelled
 from penchant.models._interest_vectors import cluster, item_vectors
 
 _KAPPAS = (3.0, 30.0, 300.0)
@@ -35,7 +35,7 @@ _FALLS = (1.0, 0.6)  # weight of an interest against the one taken up after it
 _TAUS = (0.0, 2.0, 5.0)
 _MOST_CASES = 40_000  # that settings are chosen on
 _MOST_TAKEN = 1_000_000  # pairs of person and interest that are counted
-_LATER = 0.2  # share of the cases, the newest, on which settings are chosen and measured
+LATER = 0.2  # share of the cases, the newest, on which settings are chosen and measured
 _ARRAYS = ("member_NL", "vec_ND", "count_HG", "base_G", "like_GG", "turned_N")
 
 NameVectors = Callable[[Sequence[str]], Floats]
@@ -111,7 +111,7 @@ class InterestMap:
     vec_ND: npt.NDArray[np.float32]  # (N + 1, D) unit vectors, zeros where nothing is known of an item
     count_HG: npt.NDArray[np.float32]
     base_G: npt.NDArray[np.float32]  # sum 1
-    like_GG: npt.NDArray[np.float32]  # likeness of the names, 0 where no encoder read them
+    like_GG: npt.NDArray[np.float32]  # likeness of the names
     turned_N: npt.NDArray[np.float32]  # how often people turned to each item
 
     @property
@@ -176,7 +176,7 @@ def fit_interests(
     snapshot: Snapshot,
     config: InterestsConfig | None = None,
     seed: int = 0,
-    name_vectors: NameVectors | None = None,
+    name_vectors: NameVectors = spelled,
 ) -> tuple[InterestMap, NextInterestTest | None]:
     """Draw the map and learn which interest comes after which.
 
@@ -187,7 +187,7 @@ def fit_interests(
         snapshot: Events, catalogue and its vectors.
         config: How the map is drawn.
         seed: Of the clusters.
-        name_vectors: Makes unit vectors of names (a text encoder); None: names are not compared.
+        name_vectors: Makes vectors of names, near where names are alike: a text encoder, or how they are spelled.
 
     Returns:
         The map, and how well it tells the next interest; None where too few were taken up to measure it.
@@ -238,7 +238,7 @@ def fit_interests(
     if not len(taken):
         return blank, None
     chosen, test = _choose(blank, taken, seed)
-    return _counted(chosen, taken), test
+    return counted(chosen, taken), test
 
 
 def interests_taken(snapshot: Snapshot, member_NL: Ints, seed: int = 0) -> Taken:
@@ -262,7 +262,8 @@ def interests_taken(snapshot: Snapshot, member_NL: Ints, seed: int = 0) -> Taken
     return Taken(person[cases], found.ts[event[cases]], group[cases], held)
 
 
-def _counted(blank: InterestMap, taken: Taken) -> InterestMap:
+def counted(blank: InterestMap, taken: Taken) -> InterestMap:
+    """A map with the counts of some cases, and nothing of others."""
     num = len(blank.names)
     base_G = np.bincount(taken.next_C, minlength=num) + 0.5
     size_C = np.array([len(held) for held in taken.held])
@@ -278,11 +279,11 @@ def _counted(blank: InterestMap, taken: Taken) -> InterestMap:
 def _choose(blank: InterestMap, taken: Taken, seed: int) -> tuple[InterestMap, NextInterestTest | None]:
     """Settings by log loss on the newest cases of half of the people; how they do on those of the others."""
     order = np.argsort(taken.ts_C, kind="stable")
-    cut = int(len(order) * (1 - _LATER))
+    cut = int(len(order) * (1 - LATER))
     later = taken.some(order[cut:])
     if not cut or len(np.unique(later.person_C)) < 20:
         return blank, None
-    earlier = _counted(blank, taken.some(order[:cut]))
+    earlier = counted(blank, taken.some(order[:cut]))
     lot = rng(seed, "interests").random(int(taken.person_C.max()) + 1) < 0.5
     choosing, measuring = (
         later.some(np.flatnonzero(lot[later.person_C] == half)[:_MOST_CASES]) for half in (True, False)
@@ -311,9 +312,7 @@ def _losses(drawn: InterestMap, cases: Taken) -> tuple[Floats, npt.NDArray[np.bo
     return loss_C, among_C
 
 
-def _likeness(names: Sequence[str], name_vectors: NameVectors | None) -> npt.NDArray[np.float32]:
-    if name_vectors is None:
-        return np.zeros((len(names), len(names)), np.float32)
+def _likeness(names: Sequence[str], name_vectors: NameVectors) -> npt.NDArray[np.float32]:
     vec_GD = np.asarray(name_vectors(names), np.float64)
     vec_GD = vec_GD - vec_GD.mean(0)
     vec_GD /= np.maximum(np.linalg.norm(vec_GD, axis=1, keepdims=True), 1e-9)

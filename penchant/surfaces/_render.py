@@ -355,11 +355,15 @@ def _profile(profile: e.Profile) -> RenderableType:
 
 def _own_interests(own: e.OwnInterests) -> RenderableType:
     planned = [p.name + (f" (after {p.because})" if p.because else "") for p in own.planned]
+    plan = own.suggested
     rows = {
         "held": own.held,
         "explored": [f"{o.name} ({o.rewards} of {o.outcomes})" for o in own.explored],
         "rejected": [*own.rejected, *own.rejected_items],
         "planned": planned,
+        f"suggested by {plan.model}, counting {plan.weight:g}" if plan else "": plan.interests
+        if plan
+        else [],
     }
     table = _table("on the map", "interests")
     for name, names in rows.items():
@@ -377,6 +381,26 @@ def _map(report: e.InterestsReport) -> RenderableType:
     told = [f"{name} {value}" for name, value in report.metrics.items()]
     return _lines(
         f"{len(report.interests)} interests by {report.by}, as of {iso(report.as_of)[:10]}", table, *told
+    )
+
+
+def _plans(report: e.PlanReport) -> RenderableType:
+    words = (
+        f"{report.model}: asked {report.asked:,} questions in {report.seconds:.1f} s; {report.planned:,} of "
+        f"{report.sets:,} sets of interests have a plan, which {report.people:,} people hold or held"
+    )
+    took = f"{report.input_tokens:,} tokens of questions, {report.output_tokens:,} of answers"
+    refused = ", ".join(f"{why} {count:,}" for why, count in report.refused.items())
+    told = [f"{name} {value}" for name, value in report.metrics.items()]
+    return _lines(
+        words,
+        took + (f", cost {report.cost:.4g}" if report.cost else ""),
+        f"answers of no use: {refused}" if refused else None,
+        f"names of no use: {report.dropped:,}" if report.dropped else None,
+        f"plans count {report.weight:g}: chances of planned interests are multiplied by 1 + {report.weight:g} / place",
+        *told,
+        _note(report.note),
+        report.example and f"the first question, word by word:\n{report.example}",
     )
 
 
@@ -586,6 +610,7 @@ _RENDERERS: dict[type, Callable[[Any], RenderableType]] = {
     e.Profile: _profile,
     e.OwnInterests: _own_interests,
     e.InterestsReport: _map,
+    e.PlanReport: _plans,
     e.SimilarReport: _similar,
     e.SearchReport: _searched,
     e.Status: _status,

@@ -250,6 +250,7 @@ STEPS: tuple[Step, ...] = (
     ),
     ("search", "search", lambda s: {**_ME, "query": "itm 03", "k": 4}),
     ("profile", "profile", lambda s: {**_ME, "k": 3}),
+    ("no planner", "plan", lambda s: {"dry_run": True}),
     ("evaluate", "evaluate", lambda s: {"seed": 2, "html": str(s.out / "report.html")}),
     ("compare", "compare", lambda s: {"models": list(s.models), "seed": 2}),
     ("sizes", "sizes", lambda s: {"targets": 1000}),
@@ -371,6 +372,7 @@ class OperationTests:
             "whom": 2,
             "empty query": 2,
             "forged cursor": 2,
+            "no planner": 2,
         }
         for step, code in expected.items():
             assert story[step]["error"]["exit"] == code, step

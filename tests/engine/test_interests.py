@@ -4,57 +4,17 @@ import numpy as np
 import pytest
 
 from penchant import Engine
-from penchant.core import DAY
 from penchant.core.errors import InputError, NotFound, PenchantError
 
 NOW = 1_750_000_000_000_000
 KINDS = ("tea", "cups", "bread", "jam", "soap")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Who drinks tea comes to cups, who eats bread comes to jam; soap follows nothing."""
-    draw, folder = np.random.default_rng(0), tmp_path_factory.mktemp("interests") / "shop"
-    rows = []
-    for user in range(150):
-        order = [["tea", "cups", "soap"], ["bread", "jam"], ["soap", "bread", "jam"]][user % 3]
-        for day, kind in enumerate(order):
-            for step in range(3):
-                rows.append(
-                    {
-                        "event_id": f"{user}-{day}-{step}",
-                        "user_id": f"u{user}",
-                        "kind": "view",
-                        "item_id": f"{kind}{draw.integers(6)}",
-                        "ts": NOW - (20 - day * 4) * DAY + user * 1_000_000_000 + step,
-                    }
-                )
-    rows += [
-        {"event_id": f"new-{n}", "user_id": "new", "kind": "view", "item_id": f"tea{n}", "ts": NOW - DAY + n}
-        for n in range(3)
-    ]
-    catalog = folder.parent / "items.csv"
-    catalog.write_text(
-        "id,title,labels\n" + "".join(f"{k}{n},{k} number {n},{k}\n" for k in KINDS for n in range(6))
-    )
-    events = folder.parent / "events.csv"
-    events.write_text(
-        "event_id,user_id,kind,item_id,ts\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows)
-    )
-    with Engine.open(folder, clock=lambda: NOW) as engine:
-        engine.init()
-        engine.catalog(files=[str(catalog)])
-        engine.ingest(files=[str(events)])
-        report = engine.train(models=["transitions"])
-        assert "interests" in report.artifacts, report.notes
-    return folder
-
-
 @pytest.fixture
-def engine(trained, tmp_path):
+def engine(shop_with_map, tmp_path):
     import shutil
 
-    shutil.copytree(trained, tmp_path / "shop", symlinks=True)
+    shutil.copytree(shop_with_map, tmp_path / "shop", symlinks=True)
     text = (tmp_path / "shop" / "shop.toml").read_text()
     (tmp_path / "shop" / "shop.toml").write_text(text.replace("\nshare = 0.0", "\nshare = 0.5"))
     with Engine.open(tmp_path / "shop", clock=lambda: NOW) as engine:

@@ -150,7 +150,7 @@ def test_api7_server_side_request_forgery(served: Any) -> None:
         for path in ROOT.rglob("*.py")
         if any(word in path.read_text("utf-8") for word in ("httpx.", "urlopen", "requests.get"))
     }
-    assert fetching <= {"_remote.py", "_webhooks.py"}, (
+    assert fetching <= {"_chat.py", "_remote.py", "_webhooks.py"}, (
         "only these speak to other machines, to addresses of the shop"
     )
 

@@ -27,6 +27,7 @@ TABLES = (
     "kafka",
     "explore",
     "interests",
+    "planner",
     "rerank",
     "privacy",
 )
