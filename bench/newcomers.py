@@ -1,10 +1,12 @@
 """First sessions: what to show somebody of whom only the declared attributes, or the hour, are known.
 
-Bring ``ml-1m`` or ``complete-journey``. A fifth of the people (of the households whose attributes are known) never
-enters training; of each the first ten items are asked for, ten are shown. Attributes and hours multiply the share of
-what people begin with by how much more often their group turned to an item than expected, drawn to 1 by 20 events.
+Bring ``ml-1m`` or ``complete-journey``, or any other set of ``datasets.py`` for the second half alone. A fifth of the
+people (of the households whose attributes are known) never enters training; of each the first ten items are asked for,
+ten are shown. Attributes and hours multiply the share of what people begin with by how much more often their group
+turned to an item than expected, drawn to 1 by 20 events.
 
-Then the session itself is the context: after its first one, two, three and five items the next ten are asked for.
+Then the session itself is the context: after its first one, two, three and five items the next ten are asked for, of
+counted models and of the sequence model, which is fitted as everywhere, on the people of the log that are no newcomers.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from datasets import DATASETS
 
 from penchant.core import DAY, KIND_CODES, Run, Snapshot, Vocabulary
-from penchant.data import sequence_batch
+from penchant.data import leave_one_out, sequence_batch
+from penchant.evaluation import validation_metric
+from penchant.models import Sequence
 from penchant.testing import snapshot_from_arrays
 from penchant.training import fit_model
 
 K, DRAWN, WEIGHTS = 10, 20, (0.3, 0.6, 1.0)
 SEEN = (1, 2, 3, 5)  # items of a first session that are known
 COUNTED = ("transitions", "item_knn")
+CHOOSING = 1500  # people who stop and blend the sequence model
 
 
 def movielens(folder: Path) -> tuple[list[list[int]], np.ndarray]:
@@ -50,6 +56,15 @@ def journey(folder: Path) -> tuple[list[list[int]], np.ndarray]:
     return people.item.apply(list).tolist(), np.concatenate([known, part], axis=1)
 
 
+def any_log(folder: Path) -> tuple[list[list[int]], np.ndarray]:
+    """Sequences of items of a set of ``datasets.py``, and nothing of the people."""
+    data = next(data for data in DATASETS if data.folder == folder.name)
+    events = data.read(folder).events.to_pandas().sort_values("timestamp", kind="stable")
+    events["item"] = events.item_id.astype("category").cat.codes
+    people = events.groupby("user_id").item.apply(list).tolist()
+    return people, np.zeros((len(people), 0), str)
+
+
 def counted(lists: list[list[int]], width: int) -> np.ndarray:
     """How many of the lists hold each item."""
     return np.bincount([item for items in lists for item in set(items)], minlength=width).astype(float)
@@ -60,10 +75,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    sequences, told = (movielens if folder.name == "ml-1m" else journey)(folder)
+    read = {"ml-1m": movielens, "complete-journey": journey}.get(folder.name, any_log)
+    sequences, told = read(folder)
     width = max(map(max, sequences)) + 1
     rng = np.random.default_rng(0)
-    asked = (told[:, 0] != "") & (rng.random(len(told)) < 0.2)
+    asked = rng.random(len(told)) < 0.2
+    if told.size:
+        asked &= told[:, 0] != ""
     kept = [items for items, new in zip(sequences, asked, strict=True) if not new]
     kept_told = told[~asked]
     share = counted(kept, width) + 0.5
@@ -71,6 +89,10 @@ def main() -> None:
     begun = [list(dict.fromkeys(items))[:K] for items in kept]
     first = counted(begun, width) + 20 * share
     first /= first.sum()
+    newcomers = [sequences[n] for n in np.flatnonzero(asked)]
+    if not told.size:
+        after_some(kept, newcomers, first)
+        return
 
     def lift(column: int, value: str) -> np.ndarray:
         group = counted([s for s, t in zip(kept, kept_told[:, column], strict=True) if t == value], width)
@@ -94,7 +116,7 @@ def main() -> None:
     for name, found in rows.items():
         gap = found - rows["what people begin with"]
         print(f"{name:<24} {interval(found)}   against what people begin with: {interval(gap)}")
-    after_some(kept, [sequences[n] for n in np.flatnonzero(asked)], first)
+    after_some(kept, newcomers, first)
 
 
 def snapshot(people: list[list[int]], width: int) -> Snapshot:
@@ -114,8 +136,14 @@ def after_some(kept: list[list[int]], newcomers: list[list[int]], first: np.ndar
     """Print recall of the next items of people whose first ones are known, by what people begin with and by counts."""
     train, new = snapshot(kept, len(first)), snapshot(newcomers, len(first))
     models = {kind: fit_model(kind, train, {}, Run()) for kind in COUNTED}
+    known, choose = leave_one_out(train, leave_out=1, target=1, max_users=CHOOSING)
+    judge = validation_metric(choose, measure="NDCG@10")
+    # Days are made up here, so that nothing is popular of late.
+    sequence = fit_model("sequence", known, {"trend_weight": 0.0}, Run(validate=judge))
+    assert isinstance(sequence, Sequence)
+    models["sequence"] = sequence.recounted(train)
     for seen in SEEN:
-        rows = np.flatnonzero(np.diff(new.ptr) >= seen + K)
+        rows = np.array([n for n, items in enumerate(newcomers) if set(items[seen:]) - set(items[:seen])])
         wanted = [
             list(dict.fromkeys(i for i in newcomers[r][seen:] if i not in newcomers[r][:seen]))[:K]
             for r in rows
