@@ -430,7 +430,7 @@ class Engine:
         """
         from penchant.engine._replay import replay
 
-        return replay(self.shop, request, self.progress)
+        return replay(self.shop, self.serving, request, self.progress)
 
     # -- manage: experiments --------------------------------------------------------------------------
 

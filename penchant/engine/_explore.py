@@ -520,25 +520,37 @@ class Exploration:
         if self._outcome is not None and answer.offers is not None and item_id in answer.offers:
             self._outcome(answer.subject, answer.offers[item_id], reward)
 
+    def outcomes(self, rows: Sequence[tuple[str, str, str, int]], now: int) -> None:
+        """Learn from outcomes, as ``outcomes_of`` gives them, and from what has waited long enough by ``now``."""
+        with self._lock:
+            for kind, recommendation_id, item_id, ts in rows:
+                self._one(kind, recommendation_id, item_id, ts)
+            self._settle(now)
+
     def replay(self, shop: Shop, up_to: int | None = None) -> None:
         """Learn anew from the decision log and the events that name its answers, up to a number of the log."""
         for slate in shop.store.decisions(newest=_OPEN, up_to=up_to):
             self.answered(slate)
             self._book(slate)
         self.position = -1 if up_to is None else up_to
-        if not self._open:
-            return
-        table = shop.store.scan(columns=["ts", "kind", "item_id", "recommendation_id"], up_to=up_to)
-        table = table.filter(pc.is_in(table["recommendation_id"], value_set=pa.array(list(self._open))))
-        # An impression and its outcome may bear the same moment: the impression came first.
-        kind = table["kind"].to_pylist()
-        order = np.lexsort([np.array([k != "impression" for k in kind], bool), table["ts"].to_numpy()])
-        rows = table.select(["recommendation_id", "item_id", "ts"]).to_pylist()
-        with self._lock:
-            for at in order.tolist():
-                row = rows[at]
-                if row["item_id"] is not None:
-                    self._one(kind[at], row["recommendation_id"], row["item_id"], row["ts"])
+        rows = outcomes_of(shop, list(self._open), up_to) if self._open else []
+        if rows:
+            self.outcomes(rows, rows[-1][3])
+
+
+def outcomes_of(
+    shop: Shop, recommendation_ids: list[str], up_to: int | None = None
+) -> list[tuple[str, str, str, int]]:
+    """What became of answers: kind, recommendation, item and moment, in order of time."""
+    table = shop.store.scan(columns=["ts", "kind", "item_id", "recommendation_id"], up_to=up_to)
+    table = table.filter(pc.is_in(table["recommendation_id"], value_set=pa.array(recommendation_ids)))
+    table = table.filter(pc.is_valid(table["item_id"]))
+    # An impression and its outcome may bear the same moment: the impression came first.
+    kind = table["kind"].to_pylist()
+    order = np.lexsort([np.array([k != "impression" for k in kind], bool), table["ts"].to_numpy()])
+    names = ("recommendation_id", "item_id", "ts")
+    found = list(zip(kind, *(table[name].to_pylist() for name in names), strict=True))
+    return [found[at] for at in order.tolist()]
 
 
 def hash_of(texts: Sequence[str]) -> str:

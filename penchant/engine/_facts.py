@@ -35,14 +35,20 @@ class Facts:
 
 
 def gather_facts(
-    shop: Shop, items: Vocabulary, catalog: pa.Table, *, vectors: bool, up_to: int | None = None
+    shop: Shop,
+    items: Vocabulary,
+    catalog: pa.Table,
+    *,
+    vectors: bool,
+    up_to: int | None = None,
+    as_of: int | None = None,
 ) -> Facts:
     """Read what is known of items: how often people turned to them, in whose company, and their labels.
 
     Events that name an answer of ours are left out: what they say is learned as an outcome. With ``up_to`` only events
-    up to this number of the log are read.
+    up to this number of the log are read, with ``as_of`` only those before that moment.
     """
-    person_M, item_M = _pairs(shop, items, up_to)
+    person_M, item_M = _pairs(shop, items, up_to, as_of)
     rows = len(items) + 1
     count_N = np.bincount(item_M, minlength=rows).astype(np.float64)
     fresh_N = count_N == 0
@@ -73,13 +79,13 @@ def gather_facts(
     return Facts(np.stack(columns, 1), np.array(prior), np.array(spread), labels, fresh_N, categories)
 
 
-def _pairs(shop: Shop, items: Vocabulary, up_to: int | None) -> tuple[Ints, Ints]:
+def _pairs(shop: Shop, items: Vocabulary, up_to: int | None, as_of: int | None) -> tuple[Ints, Ints]:
     """Who turned to what, at most ``_MOST_PAIRS``: person numbers and item numbers, unattributed events only."""
     kinds = pa.array(sorted(str(kind) for kind in TARGET_KINDS))
     persons, found, base, total = [], [], 0, 0
     for bucket in range(shop.store.num_buckets):
         columns = ["subject", "kind", "item_id", "recommendation_id"]
-        table = shop.store.scan(bucket=bucket, columns=columns, up_to=up_to)
+        table = shop.store.scan(bucket=bucket, columns=columns, up_to=up_to, as_of=as_of)
         keep = pc.and_(pc.is_in(table["kind"], value_set=kinds), plain_history(table["recommendation_id"]))
         table = table.filter(keep)
         if not table.num_rows:

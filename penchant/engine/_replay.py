@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from penchant.core import DAY, USER_KEY, Candidates, Floats, Ints, Policy, Progress, Query, Slate
 from penchant.core.errors import InputError
 from penchant.engine._answer_ids import is_drawn
+from penchant.engine._apprentice import Apprentice
 from penchant.engine._replay_files import file_cases
 from penchant.engine._replay_requests import ReplayPart, ReplayReport, ReplayRequest
 from penchant.evaluation import (
@@ -28,10 +29,11 @@ from penchant.evaluation import (
     judge,
     render_decision_html,
 )
-from penchant.policy import Best, Explorer, FastCB, Softmax, SquareCB, Thompson
+from penchant.policy import Best, Explorer, FastCB, Learned, Softmax, SquareCB, Thompson
 from penchant.store import atomic_write
 
 if TYPE_CHECKING:
+    from penchant.engine._serving import Serving
     from penchant.engine._shop import Shop
 
 FEWEST = 50  # answers of a part that is reported
@@ -39,7 +41,11 @@ MOST_PARTS = 20
 _RULES: dict[str, Any] = {
     "softmax": Softmax, "squarecb": SquareCB, "fastcb": FastCB, "thompson": Thompson, "ucb": Best,
 }  # fmt: skip
-_HINT = "greedy, uniform, epsilon:0.1, softmax:0.1, ucb:1, thompson:1, squarecb:100 or fastcb:10, also with +FLOOR"
+_HINT = (
+    "greedy, uniform, epsilon:0.1, softmax:0.1, ucb:1, thompson:1, squarecb:100 or fastcb:10, also with +FLOOR; "
+    "on the shop's own log also LEARNER/ before it, such as neural_linear/thompson:1"
+)
+_WATCHED = "the learner watched the log: before each answer it knew what had become of those before"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +87,13 @@ def policy_named(name: str) -> Policy:
     raise InputError("there is no such policy", value=name, hint=_HINT, path="$.policy")
 
 
-def replay(shop: Shop, request: ReplayRequest, progress: Progress) -> ReplayReport:
+def replay(shop: Shop, serving: Serving, request: ReplayRequest, progress: Progress) -> ReplayReport:
     """Estimate, judge, and write the page."""
     started = time.perf_counter()
     cases = (
-        file_cases(request, policy_named) if request.log is not None else _shop_cases(shop, request, progress)
+        file_cases(request, policy_named)
+        if request.log is not None
+        else _shop_cases(shop, serving, request, progress)
     )
     judged = judge(cases.replay, level=request.level)
     who_C = cases.replay.who_C
@@ -139,9 +147,18 @@ def _parts(cases: Cases, request: ReplayRequest) -> list[ReplayPart]:
 # -- the shop's own log ------------------------------------------------------------------------------------
 
 
-def _shop_cases(shop: Shop, request: ReplayRequest, progress: Progress) -> Cases:
-    policy = policy_named(request.policy)
+def _shop_cases(shop: Shop, serving: Serving, request: ReplayRequest, progress: Progress) -> Cases:
+    kind, name = request.parted()
+    policy = policy_named(name)
     slates, notes = _usable(shop, request)
+    watches = None
+    if kind is not None:
+        watches = Apprentice(shop, serving.ranker, kind, slates)
+        assert isinstance(policy, Explorer)
+        policy = Learned(watches.kind, watches.learner, policy.rule, policy.floor, serving.ranker.items)
+        notes.append(
+            _WATCHED if watches.kind == kind else f"{_WATCHED}; nothing is trained for {kind}: hybrid"
+        )
     reward = _outcomes(shop, slates, request)
     slots = max(len(slate.items) for slate in slates)
     shape = (len(slates), slots)
@@ -158,6 +175,8 @@ def _shop_cases(shop: Shop, request: ReplayRequest, progress: Progress) -> Cases
     for row, slate in enumerate(slates):
         progress("replaying the decision log", row + 1, len(slates), {})
         candidates, chosen_K, rate_SN = _as_the_policy_saw(slate, rate, row)
+        if watches is not None:
+            candidates = watches.sees(slate)
         target_CK[row, : len(chosen_K)] = policy.odds(candidates, candidates.item_N[chosen_K])
         first_KN = _slot_chances(policy, candidates, chosen_K, slate)
         k = len(chosen_K)
@@ -261,7 +280,7 @@ def _slot_chances(policy: Policy, candidates: Candidates, chosen_K: Ints, slate:
     mean_N = candidates.mean_N.copy()
     query = Query(slate.subject, slate.ts, 1, slate.surface)
     for slot, chosen in enumerate(chosen_K.tolist()):
-        left = Candidates(candidates.item_N, mean_N.copy(), candidates.std_N, candidates.source)
+        left = replace(candidates, mean_N=mean_N.copy())
         choice = policy.choose(left, query, np.random.default_rng(0))
         if choice.first_N is None:
             out_KN[slot, choice.index_K] = 1.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta
 
 from penchant.core import Estimate, Noun
 from penchant.core.errors import InputError
 from penchant.engine._operation import InFile, OutFile
+from penchant.engine._sight import LearnerKind
 from penchant.evaluation import SupportGate
 
 
@@ -19,8 +20,9 @@ class ReplayRequest(Noun, frozen=True):
         str,
         Meta(
             description="greedy, uniform, epsilon:SHARE, softmax:TEMPERATURE, ucb:BONUS, thompson:SCALE, "
-            "squarecb:SCALE or fastcb:SCALE, each with +FLOOR for a share spread evenly; for a file also "
-            "column:NAME, or any name beside --odds",
+            "squarecb:SCALE or fastcb:SCALE, each with +FLOOR for a share spread evenly, by what was expected when the "
+            "answer was logged; with LEARNER/ before it (hybrid, linear, neural_linear, bootstrap, diag_linucb) by "
+            "what that learner would have expected; for a file also column:NAME, or any name beside --odds",
             examples=["softmax:0.1"],
         ),
     ]
@@ -65,15 +67,28 @@ class ReplayRequest(Noun, frozen=True):
     html: Annotated[OutFile, Meta(description="also write the report as HTML here")] | None = None
 
     def check(self) -> None:
-        """Refuse what only a file can have.
+        """Refuse what only a file can have, and what none can.
 
         Raises:
-            InputError: Odds or conditions are given without a file.
+            InputError: Odds or conditions are given without a file, or a learner with one.
         """
         if self.log is None and (self.odds is not None or self.where):
             raise InputError(
                 "odds and conditions go with a log file", hint="give --log FILE too", path="$.log"
             )
+        if self.log is not None and self.odds is None and self.parted()[0] is not None:
+            raise InputError(
+                "a learner needs to see people and items, which a log file does not show",
+                value=self.policy,
+                hint="leave LEARNER/ away, or replay the shop's own log",
+                path="$.policy",
+            )
+
+    def parted(self) -> tuple[LearnerKind | None, str]:
+        """The learner that is named before the rule, if any, and the rule."""
+        name, _, rule = self.policy.partition("/")
+        known = next((kind for kind in get_args(LearnerKind) if kind == name and rule), None)
+        return (known, rule) if known is not None else (None, self.policy)
 
 
 class ReplayPart(Noun, frozen=True):

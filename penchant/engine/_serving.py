@@ -257,6 +257,17 @@ def live_batch(
     return sequence_batch(sequences, rows, max_history, asked=ASKED_CODES[target])
 
 
+def person_vectors(model: Any, items: Vocabulary, shop: Shop) -> Callable[[History], npt.NDArray[np.float32]]:
+    """A person's interests by a sequence model, (R, D), for what the shop usually asks."""
+
+    def vectors(history: History) -> npt.NDArray[np.float32]:
+        batch = live_batch([history], items, shop.config.serve.max_history, shop.config.target)
+        found: npt.NDArray[np.float32] = model.interests(batch)[0][0]
+        return found
+
+    return vectors
+
+
 class _NewModelFailedError(Exception):
     """A model that was just promoted cannot serve, while the one before it does."""
 
@@ -439,12 +450,7 @@ class Serving:
         guide = Guide(config.interests, config.rerank, items, *known)
         guide.replay(self.shop, up_to)
         facts = gather_facts(self.shop, items, catalog, vectors=model is not None, up_to=up_to)
-
-        def vectors(history: History) -> npt.NDArray[np.float32]:
-            batch = live_batch([history], items, config.serve.max_history, config.target)
-            found: npt.NDArray[np.float32] = model.interests(batch)[0][0]  # type: ignore[union-attr]
-            return found
-
+        vectors = person_vectors(model, items, self.shop)
         sight = sight_of(config.explore.learner, facts, guide, model, vectors)
         follows = up_to is not None
         exploration = Exploration(config.explore, items, facts, guide.outcome, sight, follows=follows)

@@ -63,5 +63,7 @@ def _shrunk(group_C: Ints, reward_C: Floats, num_groups: int, mean: float) -> Fl
     spread = float((size_G * (raw_G - mean) ** 2).sum()) - (int(shown_G.sum()) - 1) * within
     scale = len(reward_C) - float((size_G**2).sum()) / len(reward_C)
     between = max(spread / scale, 0.0) if scale > 0 else 0.0
-    trust_G = size_G * between / (size_G * between + within) if between > 0 else np.zeros(num_groups)
+    between_G = size_G * between
+    # Where outcomes of a group are all alike, nothing is noise; a group that was never shown has nothing to trust.
+    trust_G = np.divide(between_G, between_G + within, out=np.zeros(num_groups), where=between_G > 0)
     return mean + trust_G * (raw_G - mean)  # type: ignore[no-any-return]

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
+from penchant.core import DAY
+from penchant.core.errors import InputError
 
 NOW = 1_750_000_000_000_000
 MOMENT = dt.datetime(2025, 6, 15, 16, tzinfo=dt.UTC)
@@ -30,7 +32,7 @@ def trained(tmp_path_factory, walk):
 
 
 def opened(trained, tmp_path, **settings):
-    """A copy of the shop with other settings of exploring."""
+    """A copy of the shop with other settings of exploring, months later."""
     import shutil
 
     path = tmp_path / "shop"
@@ -41,18 +43,18 @@ def opened(trained, tmp_path, **settings):
     lines = [line for n, line in enumerate(lines) if n <= at or line.split(" =")[0] not in settings]
     lines[at + 1 : at + 1] = [f"{name} = {value}" for name, value in settings.items()]
     (path / "shop.toml").write_text("\n".join(lines))
-    return Engine.open(path, clock=lambda: NOW)
+    return Engine.open(path, clock=lambda: NOW + 90 * DAY)
 
 
-def rounds(engine, count, likes="i7"):
-    """People are shown five items and buy one that all like."""
+def rounds(engine, count, likes=("i7",), k=5):
+    """People are shown some items and buy those that all like."""
     for n in range(count):
         moment = MOMENT + dt.timedelta(hours=2 * n)
         who = f"u{n % 6}"
-        slate = engine.recommend(user_id=who, k=5, now=moment, seen="allow")
+        slate = engine.recommend(user_id=who, k=k, now=moment, seen="allow", seed=n)
         told = {"user_id": who, "recommendation_id": slate.recommendation_id, "timestamp": moment}
         events = [{**told, "kind": "impression", "item_id": item} for item in slate.item_ids]
-        events += [{**told, "kind": "purchase", "item_id": likes}] if likes in slate.item_ids else []
+        events += [{**told, "kind": "purchase", "item_id": i} for i in slate.item_ids if i in likes]
         engine.observe(events=events)
 
 
@@ -147,3 +149,38 @@ def test_batches_are_drawn_by_the_learner_too(trained, tmp_path):
         alone = engine.recommend(user_id="u4", k=3, seed=3, seen="allow", now=MOMENT)
         mine = [row["item_id"] for row in table.to_pylist() if row["user_id"] == "u4"]
     assert mine == alone.item_ids
+
+
+@pytest.fixture(scope="module")
+def logged(trained, tmp_path_factory):
+    """The shop after 150 answers drawn evenly, of which five items alone were bought."""
+    folder = tmp_path_factory.mktemp("logged")
+    with opened(trained, folder, floor=1.0, fresh_share=0.0) as engine:
+        rounds(engine, 150, [f"i{n}" for n in range(5)], k=1)
+    with opened(None, folder) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_learner_can_be_replayed_on_the_log_of_another(logged, kind):
+    uniform = logged.replay(policy="uniform", days=2)
+    found = logged.replay(policy=f"{kind}/greedy+0.2", days=2)
+    assert "watched the log" in " ".join(found.notes)
+    assert found.value.value > 1.2 * uniform.value.value, f"{found.value} {uniform.value}"
+    assert found.value.low <= found.value.value <= found.value.high
+
+
+def test_replaying_what_the_log_was_drawn_by_changes_nothing(logged):
+    """An even draw is the same whatever a learner expects."""
+    plain = logged.replay(policy="uniform", days=2)
+    assert plain.value.value == pytest.approx(plain.logged.value, abs=0.08)
+    for name in ("bootstrap/uniform", "neural_linear/uniform"):
+        assert logged.replay(policy=name, days=2).value.value == pytest.approx(plain.value.value, abs=1e-9)
+
+
+def test_a_learner_and_a_log_file_do_not_go_together(logged, tmp_path):
+    (tmp_path / "log.csv").write_text("item_id,reward,odds\na,1,0.5\nb,0,0.5\n")
+    with pytest.raises(InputError, match="does not show"):
+        logged.replay(policy="linear/greedy", log=str(tmp_path / "log.csv"))
+    with pytest.raises(InputError, match="no such policy"):
+        logged.replay(policy="frog/greedy", days=2)
