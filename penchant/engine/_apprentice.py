@@ -70,7 +70,7 @@ class Apprentice:
         exploration, told = self._exploration, slate.candidates
         assert told is not None
         start = self._at
-        while self._at < len(self._rows) and self._rows[self._at][3] <= slate.ts:
+        while self._at < len(self._rows) and self._rows[self._at][3] < slate.ts:
             self._at += 1
         exploration.outcomes(self._rows[start : self._at], slate.ts)
         seen = exploration.sight.person(self._before(slate))

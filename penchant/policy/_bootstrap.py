@@ -18,7 +18,7 @@ _ROOT = float(np.sqrt(2 * np.pi))
 
 
 class Bootstrap:
-    """Bootstrapped heads over shared features, with an effect of each item: probit regressions of diagonal precision.
+    """Bootstrapped heads over shared features, with an effect of each item: probit regressions of diagonal covariance.
 
     Each head counts an outcome as often as a Poisson draw of mean 1 says, the online bootstrap (Oza and Russell, 2001;
     Eckles and Kaptein, "Thompson sampling with the online bootstrap", 2014), and begins from a draw of its own from the
@@ -104,11 +104,16 @@ class Bootstrap:
         else:
             ratio_M = -seen * density_M / np.maximum(1 - seen * chance_M, 1e-12)
         count_M = self._draw.poisson(1.0, len(t_M))
+        # One Newton step of each head from where it stands, with what the step itself makes known taken into account:
+        # without that, features that lie far out would be stepped over.
         bend_M = count_M * np.maximum(ratio_M * (ratio_M + t_M), 0.0)
-        self.var_MF /= 1 + self.var_MF * np.square(feature_F) * bend_M[:, None]
-        self.weight_MF += self.var_MF * feature_F * (count_M * ratio_M)[:, None]
-        self.var_MN[:, item] /= 1 + self.var_MN[:, item] * bend_M
-        self.item_MN[:, item] += self.var_MN[:, item] * count_M * ratio_M
+        toward_MF, toward_M = self.var_MF * feature_F, self.var_MN[:, item]
+        damp_M = 1 / (1 + bend_M * (toward_MF @ feature_F + toward_M))
+        step_M, less_M = count_M * ratio_M * damp_M, bend_M * damp_M
+        self.weight_MF += toward_MF * step_M[:, None]
+        self.var_MF -= toward_MF**2 * less_M[:, None]
+        self.item_MN[:, item] += toward_M * step_M
+        self.var_MN[:, item] = toward_M - toward_M**2 * less_M
         self.shown_N[item] += 1
         self.updates += 1
         return float(chance_M.mean())
