@@ -295,9 +295,13 @@ class Postgres:
         return []
 
     def close(self) -> None:
-        """Close both connections, which gives the lock back."""
+        """Give the locks back and close both connections."""
         for connection in (self._reader, self._writer):
             if connection is not None:
+                with contextlib.suppress(self._psycopg.Error):
+                    # By word: a session that merely ends keeps its locks until the server has cleared it away.
+                    if connection is self._writer:
+                        connection.execute("SELECT pg_advisory_unlock_all()")
                 with contextlib.suppress(self._psycopg.Error):
                     connection.close()
         self._reader = self._writer = None
