@@ -64,3 +64,19 @@ def read_identity(path: Path) -> Identity | None:
             "the file that says which shop this is is damaged", value=FILE, hint="restore it from a backup"
         )
     return Identity(match[1], match[2])
+
+
+def identity_of(path: Path, on_servers: bool, name: str, *, readonly: bool) -> Identity:
+    """Which shop this is. One of before there were ids gets one, and is known by its name where its journal lies.
+
+    Args:
+        path: Its folder.
+        on_servers: Whether it keeps a part on servers; else nobody asks for the id.
+        name: As its settings say.
+        readonly: Write nothing.
+    """
+    if not on_servers:
+        return read_identity(path) or Identity("")
+    elsewhere = (path / "events").exists() and not (path / "journal.db").exists()
+    known = name if elsewhere else None
+    return (read_identity(path) or Identity("", known)) if readonly else give_identity(path, known)

@@ -49,6 +49,7 @@ class Keeper(Worker):
             try:
                 self._lead()
                 self._serving.refresh()
+                self._serving.judge()
                 if time.monotonic() - self._looked >= COMPACT_EVERY:
                     self._looked = time.monotonic()
                     self._compact()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -179,8 +180,21 @@ _Steps = Generator[_Wanted, Floats, Slate]
 
 
 def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Slate:
-    """Answer one person."""
-    steps = _steps(shop, serving, request)
+    """Answer one person; where a model on trial fails, the one before it answers."""
+    ranker = serving.ranker
+    try:
+        return _answered(_steps(shop, serving, request, ranker))
+    except (PenchantError, OSError):
+        raise
+    except Exception:
+        spare = serving.failed(ranker)
+        if spare is None:
+            raise
+        return _answered(_steps(shop, serving, request, spare))
+
+
+def _answered(steps: _Steps) -> Slate:
+    """Go through an answer that is not scored together with others."""
     try:
         wanted = next(steps)
         steps.send(wanted.ranker.scores([wanted.history], wanted.target)[0])
@@ -196,7 +210,8 @@ def recommend_all(
 
     Scores of people in company may differ from those alone in the last bits of a float32.
     """
-    begun = [_steps(shop, serving, request) for request in requests]
+    ranker = serving.ranker
+    begun = [_steps(shop, serving, request, ranker) for request in requests]
     reached = [_reached(steps) for steps in begun]
     groups: dict[tuple[int, Target], list[int]] = {}
     for at, wanted in enumerate(reached):
@@ -205,13 +220,33 @@ def recommend_all(
     score_of: dict[int, Floats] = {}
     for (_, target), places in groups.items():
         asked = [wanted for at in places if isinstance(wanted := reached[at], _Wanted)]
-        score_BN = asked[0].ranker.scores([wanted.history for wanted in asked], target)
+        try:
+            score_BN = asked[0].ranker.scores([wanted.history for wanted in asked], target)
+        except Exception as error:  # of each alone below, where another model may answer
+            for at in places:
+                reached[at] = error
+            continue
         score_of |= zip(places, score_BN, strict=True)
     for at, found in enumerate(reached):
         if isinstance(found, _Wanted):
             found = _reached(begun[at], score_of.pop(at))
             assert not isinstance(found, _Wanted), "an answer needs scores once"
+        if isinstance(found, Exception) and not isinstance(found, PenchantError):
+            found = _spared(shop, serving, requests[at], ranker, found)
         yield found
+
+
+def _spared(
+    shop: Shop, serving: Serving, request: rq.RecommendRequest, ranker: Ranker, error: Exception
+) -> Slate | Exception:
+    """The answer of the model before, where one on trial failed; else the error."""
+    spare = serving.failed(ranker)
+    if spare is None:
+        return error
+    try:
+        return _answered(_steps(shop, serving, request, spare))
+    except Exception as own:
+        return own
 
 
 def _reached(steps: _Steps, score_N: Floats | None = None) -> _Wanted | Slate | Exception:
@@ -226,11 +261,11 @@ def _reached(steps: _Steps, score_N: Floats | None = None) -> _Wanted | Slate | 
         return error
 
 
-def _steps(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> _Steps:
+def _steps(shop: Shop, serving: Serving, request: rq.RecommendRequest, ranker: Ranker) -> _Steps:
     """Answer one person: score, filter, choose, explain, log. Stops once where the scores are needed."""
+    started = time.perf_counter()
     subject = asking(shop, request.user_id, request.anonymous_id)
     request = as_asked(shop, request)
-    ranker = serving.ranker
     history = history_of(shop, subject) if request.purpose == "personalise" else no_history(subject)
     target, by_value = question(shop, ranker, request)
     allowed_N = allowed(ranker, request)
@@ -271,6 +306,7 @@ def _steps(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> _Steps
     more = len(offer.candidates.item_N) > offer.k
     shown = [*before, *slate.item_ids]
     cursor = next_cursor(shop, subject, request.surface, shown) if more else None
+    serving.trials.answered(slate, time.perf_counter() - started)
     return msgspec.structs.replace(slate, cursor=cursor, stages=stages)
 
 

@@ -51,6 +51,7 @@ from penchant.engine._promotion import Answering, Pointer, answering, read_point
 from penchant.engine._rules import RuleBook, TableFields
 from penchant.engine._sight import sight_of
 from penchant.engine._stock import same_but_for_stock
+from penchant.engine._trial import Trials
 from penchant.models import INDEX_ITEMS, best_allowed, best_of, expected_value
 from penchant.policy import Popularity
 
@@ -294,6 +295,10 @@ class Serving:
         self._meanings: tuple[Shelf, bool, Meanings | None] | None = None
         self.kept = False  # somebody else looks for what is new, so that no request waits for it
         self.recent: deque[str] = deque(maxlen=16)  # people served lately: the canaries of the next model
+        self.trials = Trials()
+        self._before: tuple[Ranker, float] | None = (
+            None  # what served before the model on trial, and until when
+        )
         self._key: str | None = None  # what all that share the shop call the beginning of what they learn
         self.follower: Follower | None = None  # takes up what other processes that share the shop stored
 
@@ -308,6 +313,7 @@ class Serving:
             self.refresh()
             if not self.kept:
                 self.follow()
+                self.judge()
         assert self._ranker is not None
         return self._ranker
 
@@ -335,6 +341,7 @@ class Serving:
                     ranker = self._build(pointer)
                     if ranker.exploration.follows:
                         take_up(self, ranker)
+                    self._put_on_trial(pointer, self._ranker, ranker)
                     self._ranker = ranker
                 except _NewModelFailedError as failure:
                     pointer = self._take_back(failure) or pointer
@@ -344,6 +351,54 @@ class Serving:
             if self._ranker is not None:
                 self._take_up_plans(self._ranker)
             self._looked = time.monotonic()
+
+    def _put_on_trial(self, pointer: Pointer | None, old: Ranker | None, new: Ranker) -> None:
+        """Watch a model that was just promoted over another; whatever else is built anew leaves a trial as it is."""
+        if old is None or old.model_id == new.model_id:
+            return
+        self._before = None
+        self.trials.end()
+        hours = self.shop.config.serve.trial_hours
+        if (
+            hours
+            and pointer is not None
+            and new.model_id == pointer.promoted
+            and self._follows_on(pointer, old)
+        ):
+            self._before = old, time.monotonic() + hours * 3600
+            self.trials.begin(new.model_id, old.model_id)
+
+    @staticmethod
+    def _follows_on(pointer: Pointer, old: Ranker) -> bool:
+        """Whether what answered was the model before the promoted one, and not one that was rolled back."""
+        return old.model is not None and old.model_id in pointer.previous[:1]
+
+    def judge(self) -> None:
+        """Take back a model on trial that surely does worse than the one before it; end a trial that is over."""
+        if self._before is None:
+            return
+        if time.monotonic() >= self._before[1]:
+            self._before = None
+            self.trials.end()
+            return
+        new, why = self.trials.new, self.trials.verdict()
+        if new is not None and why is not None:
+            self._ranker = self._before[0]  # at once; then with what was learned meanwhile
+            self._take_back(_NewModelFailedError(new, why))
+            self._before = None
+            self.trials.end()
+            self.refresh()
+
+    def failed(self, ranker: Ranker) -> Ranker | None:
+        """Count that a model failed to answer; gives what served before it while it is on trial, marked as degraded."""
+        self.trials.failed(ranker.model_id)
+        now, before = self._ranker, self._before
+        if now is not None and now.model_id != ranker.model_id:  # taken back meanwhile
+            return now
+        if before is None or ranker.model_id != self.trials.new:
+            return None
+        note = "the promoted model failed at this answer; the one before it answers"
+        return replace(before[0], degraded=True, note=note)
 
     def _stamp_now(self, pointer: Pointer | None) -> tuple[Any, ...]:
         """What the current state is made from: pointer, catalogue, erasures, and where the log begins to be read."""
@@ -557,6 +612,7 @@ class Serving:
         ranker = self._ranker
         if ranker is None:
             return
+        self.trials.observed(events)
         if ranker.exploration.follows:
             if self.follower is None or any(event.kind in WISH_KINDS for event in events):
                 self.follow()  # whoever said what they want sees it at once

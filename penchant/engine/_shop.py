@@ -18,7 +18,7 @@ from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
 from penchant.engine._explore import ExploreSettings
 from penchant.engine._guide import NovelSettings, RerankSettings
-from penchant.engine._identity import Identity, give_identity, read_identity
+from penchant.engine._identity import Identity, give_identity, identity_of
 from penchant.engine._planner import PlannerSettings
 from penchant.engine._requests import InitReport, InitRequest, Objective
 from penchant.engine._scenarios import ScenarioSettings
@@ -44,6 +44,14 @@ class ServeSettings(Noun, frozen=True):
         Objective, Meta(description="rank by interest alone, or by value: chance times price less cost")
     ] = "interest"
     recount: Annotated[bool, Meta(description="count new events before answering many people")] = True
+    trial_hours: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="hours in which a promoted model is taken back when it surely does worse in front of people "
+            "than the one before: errors, empty or late answers, fewer clicks; 0: never",
+        ),
+    ] = 24.0
     spark: Annotated[
         str,
         Meta(
@@ -68,6 +76,11 @@ class StoreSettings(Noun, frozen=True):
     live: Annotated[
         str, Meta(description="Redis or Valkey for live histories, `redis://...`; empty: files of the shop")
     ] = ""
+
+    @property
+    def used(self) -> bool:
+        """Whether there is any."""
+        return bool(self.journal or self.live)
 
     def servers(self, shop: Identity, *, alone: bool = False) -> Servers:
         """The addresses themselves; ``alone`` where one process has to be the only one that writes.
@@ -329,15 +342,6 @@ def _open_vault(path: Path, config: ShopConfig, *, readonly: bool) -> Vault | No
     return Vault(file, keys_from_environment(), readonly=readonly)
 
 
-def _identity(path: Path, config: ShopConfig, *, readonly: bool) -> Identity:
-    """Which shop this is. One of before there were ids gets one, and is known by its name where its journal lies."""
-    if not (config.store.journal or config.store.live):
-        return read_identity(path) or Identity("")  # nobody asks
-    elsewhere = (path / "events").exists() and not (path / "journal.db").exists()
-    name = config.name if elsewhere else None
-    return (read_identity(path) or Identity("", name)) if readonly else give_identity(path, name)
-
-
 class Shop:
     """An open shop folder."""
 
@@ -372,7 +376,8 @@ class Shop:
         try:
             # Two processes could each make a key for the same person and lose one: a sealed shop has one writer.
             servers = config.store.servers(
-                _identity(path, config, readonly=readonly), alone=config.privacy.encrypt
+                identity_of(path, config.store.used, config.name, readonly=readonly),
+                alone=config.privacy.encrypt,
             )
             store = open_store(path, readonly=readonly, clock=clock, cipher=vault, servers=servers)
             return cls(path, config, store, clock, vault)

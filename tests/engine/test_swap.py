@@ -213,3 +213,99 @@ def test_an_address_in_the_environment(monkeypatch):
         settings.servers(shop)
     monkeypatch.setenv("SHOP_JOURNAL", "postgresql://x")
     assert settings.servers(shop).journal == "postgresql://x"
+
+
+def swapped(engine, trained, fails):
+    """A model that passes the canary and then does what it should not; the one before served some answers."""
+    for number in range(120):
+        engine.recommend(user_id=f"u{number % 40}")
+    promote_by_hand(engine.shop.path, trained[1]["item_knn"])
+    engine.serving.refresh()
+    ranker = engine.serving.ranker
+    assert ranker.model_id == trained[1]["item_knn"]
+    fails(ranker)
+
+
+def raising(ranker):
+    def scores(batch):
+        raise RuntimeError("a broken kernel")
+
+    object.__setattr__(ranker, "model", type("Broken", (), {"scores": staticmethod(scores)})())
+
+
+def hiding(ranker):
+    ranker.shelf.offered_N[:] = False
+
+
+@pytest.mark.parametrize(("fails", "why"), [(raising, "failed"), (hiding, "had no items")])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_model_that_does_worse_in_front_of_people_is_taken_back(shop, trained, fails, why, together):
+    """Fault 8: by live metrics, within a minute; until then the model before answers for it, marked as degraded."""
+    from penchant.engine import _requests as rq
+
+    with Engine.open(shop, clock=lambda: NOW) as engine:
+        engine.warm()
+        engine.keep()
+        swapped(engine, trained, fails)
+        bad = trained[1]["item_knn"]
+        deadline = time.monotonic() + 30
+        while read_pointer(shop / "artifacts").promoted == bad and time.monotonic() < deadline:
+            if together:
+                asked = [rq.RecommendRequest(user_id=f"u{n}", k=5) for n in range(8)]
+                slates = list(engine.recommend_all(asked))
+            else:
+                slates = [engine.recommend(user_id="u1", k=5)]
+            for slate in slates:
+                assert not isinstance(slate, Exception)
+                if why == "failed":
+                    assert slate.items
+                    assert slate.model_id == trained[1]["transitions"], "the model before answers"
+        pointer = read_pointer(shop / "artifacts")
+        assert pointer.promoted == trained[1]["transitions"]
+        assert pointer.failed[0].id == bad
+        assert why in pointer.failed[0].why
+        wait_for(lambda: engine.recommend(user_id="u1").model_id == trained[1]["transitions"])
+        assert engine.recommend(user_id="u1").items
+
+
+def test_a_model_that_people_turn_away_from_is_taken_back_and_a_good_one_is_not():
+    """By clicks, with an interval that holds however often one looks: no false alarm in fifty trials."""
+    from penchant.core import Event, Slate, SlateItem
+    from penchant.engine._trial import CLICKS_AFTER, Trials
+
+    def trial(rate, seed):
+        rng = np.random.default_rng(seed)
+        moment = [0.0]
+        trials = Trials(lambda: moment[0])
+        for number in range(6000):
+            if number == 3000:
+                trials.begin("new", "old")
+            model, share = ("old", 0.2) if number < 3000 else ("new", rate)
+            moment[0] += 1.0
+            rid = f"{number:024x}"
+            items = [SlateItem(item_id="i", score=1.0, odds=1.0, explored=False, reasons=[])]
+            trials.answered(
+                Slate(
+                    recommendation_id=rid,
+                    ts=0,
+                    subject="u",
+                    items=items,
+                    policy_id="p",
+                    model_id=model,
+                    seed=0,
+                ),
+                0.001,
+            )
+            if rng.random() < share:
+                trials.observed([Event(kind="click", item_id="i", recommendation_id=rid)])
+            if number % 50 == 0 and (why := trials.verdict()) is not None:
+                return number, why
+        assert CLICKS_AFTER < 3000
+        return None
+
+    alarms = [trial(0.2, seed) for seed in range(50)]
+    assert alarms == [None] * 50
+    found = trial(0.05, 0)
+    assert found is not None
+    assert "had no click" in found[1]
+    assert found[0] < 5000
