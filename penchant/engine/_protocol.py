@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from penchant.core import Model, Progress, Run, Scorer, SeenRule, Snapshot, Target, iso, leads, rng
-from penchant.core.errors import InputError, MissingExtra, ModelError
+from penchant.core.errors import InputError, MissingExtra, ModelError, StorageError
 from penchant.data import (
     Cases,
     SnapshotOptions,
@@ -62,6 +62,7 @@ _CHOICE_CASES, _FEWEST_CASES, _CHOICE_CELLS = 3000, 400, 40_000_000
 _BASKET = 2.0  # items bought at one visit on average that make a shop one of baskets
 _BASKET_KS = (10, 20)
 _FEWEST_OTHERS = 20  # people from whom something can be learned about a further question
+_SNAPSHOT_TRIES = 3
 _REPEATS = 0.2  # a shop where more than this share of events repeats an earlier item is one of habits
 
 
@@ -113,15 +114,22 @@ def take_snapshot(shop: Shop, progress: Progress) -> Snapshot:
     Raises:
         ModelError: There are no events.
     """
-    last = shop.store.last_ts()
-    if last is None:
-        raise ModelError(
-            "there is nothing to learn from yet", hint="ingest events first: penchant ingest FILE"
-        )
-    data = shop.config.data
-    bots = bot_subjects(shop.store, data) if data.leave_out_bots else ()
-    settings = SnapshotOptions(exclude=tuple(sorted({*bots, *unwilling(shop)})))
-    return make_snapshot(shop.store, last + 1, shop.snapshots, settings=settings, progress=progress)
+    for left in reversed(range(_SNAPSHOT_TRIES)):
+        last = shop.store.last_ts()
+        if last is None:
+            raise ModelError(
+                "there is nothing to learn from yet", hint="ingest events first: penchant ingest FILE"
+            )
+        data = shop.config.data
+        bots = bot_subjects(shop.store, data) if data.leave_out_bots else ()
+        settings = SnapshotOptions(exclude=tuple(sorted({*bots, *unwilling(shop)})))
+        try:
+            return make_snapshot(shop.store, last + 1, shop.snapshots, settings=settings, progress=progress)
+        except StorageError as error:
+            # An erasure deletes what is made of everybody's events, half made too: made anew it lacks the erased.
+            if not left or not isinstance(error.__cause__, FileNotFoundError):
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def chosen_kinds(asked: Sequence[str]) -> list[str]:

@@ -29,6 +29,7 @@ from penchant.store._rows import Stored
 
 _POSITION = b"\x00seq"
 _PATIENCE = 0.05  # seconds that a request waits for the server
+_SLOWLY = 2.0  # seconds that building and erasing wait
 _REST = 1.0  # seconds without asking after it did not answer
 _CHUNK = 1000  # entries sent at once while a bucket is built, and rows applied
 _UNLINKED = 3600  # seconds after which a key goes that was built and never linked
@@ -63,7 +64,7 @@ class RedisHistories:
             url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=once
         )
         self._slow: Any = redis.Redis.from_url(
-            url, socket_timeout=10.0, socket_connect_timeout=1.0, retry=once
+            url, socket_timeout=_SLOWLY, socket_connect_timeout=1.0, retry=once
         )
         self._swap: Any = self._quick.register_script(_SWAP)
         self._lock = threading.Lock()
@@ -189,7 +190,13 @@ class RedisHistories:
         self._quick.delete(key)  # built again when next asked for
 
     def build(self, bucket: int, rows: pa.Table, position: int) -> str:
-        """Fill a new key from a bucket's ordered rows; ``link`` gives it the bucket's name."""
+        """Fill a new key from a bucket's ordered rows; ``link`` gives it the bucket's name.
+
+        Raises:
+            Exception: The server does not answer, or did not lately: whoever asks is not kept waiting for it.
+        """
+        if not self.trusted:
+            raise self._gone[0]("the server of the live histories does not answer")
         name = f"{self._key(bucket)}:{uuid.uuid4().hex[:12]}"
         part: dict[bytes, bytes] = {_POSITION: b"%d" % position}
         try:
@@ -231,13 +238,18 @@ class RedisHistories:
             self.drop(bucket, strict=self._shared)
 
     def drop(self, bucket: int, *, strict: bool = False) -> None:
-        """Forget a bucket; while the server does not answer, stop reading it, or fail where that is ``strict``."""
+        """Forget a bucket; while the server does not answer, stop reading it, or fail where that is ``strict``.
+
+        What is dropped while nobody waits for the server is deleted when it answers again.
+        """
         self._distrusted.add(bucket)
+        if not strict and time.monotonic() < self._resting_until:
+            return
         try:
             if not self._prefix:
                 self._look()
             if self._prefix:
-                self._slow.delete(self._key(bucket))
+                (self._slow if strict else self._quick).delete(self._key(bucket))
                 self._distrusted.discard(bucket)
             elif strict:
                 raise self._gone[0]("the server of the live histories does not answer")

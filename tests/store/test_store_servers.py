@@ -1,5 +1,6 @@
 """The journal in PostgreSQL and the histories in Redis or Valkey keep every promise of a store."""
 
+import signal
 import threading
 import time
 import uuid
@@ -128,6 +129,32 @@ def test_the_cache_goes_and_comes_back(tmp_path: Path) -> None:
             assert store._live.is_built(0)
             assert right(6)
     finally:
+        cache.stop()
+
+
+def test_a_cache_that_does_not_answer(tmp_path: Path) -> None:
+    """Fault 12: it holds its connections and says nothing for two seconds; nobody waits for it, and all is right."""
+    cache = Cache()
+    assert cache.process is not None
+    try:
+        servers = Servers(uuid.uuid4().hex[:8], live=cache.url)
+        with open_store(tmp_path / "shop", servers=servers) as store:
+            store.append([event(n) for n in range(3)])
+            assert len(store.history("u1").event_id) == 3
+            cache.process.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            for number in range(3, 13):
+                started = time.monotonic()
+                assert store.append([event(number)]) == ["stored"]
+                assert store.history("u1").event_id == [f"e{n}" for n in range(number + 1)]
+                assert time.monotonic() - started < 0.8, "a server that says nothing was waited for"
+            time.sleep(max(0.0, 2 - (time.monotonic() - stopped)))
+            cache.process.send_signal(signal.SIGCONT)
+            time.sleep(1.1)
+            assert store.append([event(13)]) == ["stored"]
+            assert store.history("u1").event_id == [f"e{n}" for n in range(14)]
+    finally:
+        cache.process.send_signal(signal.SIGCONT)
         cache.stop()
 
 
