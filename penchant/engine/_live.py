@@ -234,6 +234,7 @@ def recommend_all(
         if isinstance(found, Exception) and not isinstance(found, PenchantError):
             found = _spared(shop, serving, requests[at], ranker, found)
         yield found
+    shop.store.pack_decisions()  # all have their answers: nobody waits for this
 
 
 def _spared(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import msgspec
 
@@ -76,7 +78,13 @@ _SEALED = b'{"subject":'  # how a sealed body begins; a plain one begins with it
 
 DecisionRow = tuple[str, int, bytes, bytes]
 """recommendation_id, ts, person, body."""
-_Queued = tuple[Slate, Callable[[], PackedCandidates] | None]
+
+
+@dataclass(eq=False, slots=True)
+class _Queued:
+    slate: Slate
+    candidates: Callable[[], PackedCandidates] | None
+    row: DecisionRow | None = None
 
 
 class DecisionLog:
@@ -100,6 +108,7 @@ class DecisionLog:
         self._write = write
         self._journal, self._persons, self._cipher = journal, persons, cipher
         self._queue: deque[_Queued] = deque()
+        self._fresh: deque[_Queued] = deque(maxlen=_GROUP)  # the newest, for `pack`
         self._wake, self._stop = threading.Event(), threading.Event()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -109,15 +118,24 @@ class DecisionLog:
         if len(self._queue) >= _BACKLOG:
             self.lost += 1
             return False
-        self._queue.append((slate, candidates))
+        queued = _Queued(slate, candidates)
+        self._queue.append(queued)
+        self._fresh.append(queued)
         if self._thread is None:
             self._start()
         if not self._wake.is_set():
             self._wake.set()
         return True
 
+    def pack(self) -> None:
+        """Put what waits into bytes, in the caller's thread: the thread that writes keeps nobody waiting with it."""
+        while self._fresh:
+            with contextlib.suppress(IndexError):  # another thread was sooner
+                queued = self._fresh.popleft()
+                queued.row = self._row(queued)
+
     def _row(self, queued: _Queued) -> DecisionRow:
-        slate, candidates = queued
+        slate, candidates = queued.slate, queued.candidates
         body = _encode(slate if candidates is None else _Logged(slate, candidates()))
         if self._cipher is not None:
             sealed = self._cipher.encrypt(slate.subject, "decision", body)
@@ -149,8 +167,10 @@ class DecisionLog:
                 group = [self._queue[i] for i in range(min(_GROUP, len(self._queue)))]
                 rows = []
                 for queued in group:
-                    rows.append(self._row(queued))
-                    time.sleep(0)  # answers go first: none of them waits for more than one row
+                    if queued.row is None:
+                        queued.row = self._row(queued)
+                        time.sleep(0)  # answers go first: none of them waits for more than one row
+                    rows.append(queued.row)
                 if self._cipher is not None:
                     self._cipher.flush()
                 self._write(rows)
@@ -179,15 +199,18 @@ class DecisionLog:
         bodies = (self._opened(body) for body in self._journal.newest_of(self._persons(subject), since, most))
         logged = [_decode_shown(body) for body in bodies if body is not None]
         found = [(one.ts, [i.item_id for i in one.items]) for one in logged if one.policy_id not in but]
-        waiting = [slate for slate, _ in list(self._queue) if slate.subject == subject and slate.ts >= since]
+        queued = [one.slate for one in list(self._queue)]
+        waiting = [slate for slate in queued if slate.subject == subject and slate.ts >= since]
         return [*found, *((slate.ts, slate.item_ids) for slate in waiting if slate.policy_id not in but)]
 
     def drop(self, person: bytes) -> None:
         """Forget queued decisions of an erased person."""
         with self._writing:
             for queued in list(self._queue):  # others may be added meanwhile
-                if self._persons(queued[0].subject) == person:
+                if self._persons(queued.slate.subject) == person:
                     self._queue.remove(queued)
+                    with contextlib.suppress(ValueError):  # it may be packed by now
+                        self._fresh.remove(queued)
 
     def close(self) -> None:
         """Stop the thread, then write what is left."""

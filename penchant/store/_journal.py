@@ -57,6 +57,7 @@ CREATE TABLE damaged (seq INTEGER PRIMARY KEY, body BLOB);
     + SCHEMA_3
 )
 EVENT_COLUMNS = "seq, id_hash, content, person, bucket, ts, body, sum"
+_ROWS = 100  # of one statement
 _PAGE = 10_000
 
 LinkRow = tuple[bytes, bytes, int, bytes]
@@ -373,11 +374,15 @@ class Journal:
         """Add decisions; one that is there already stays as it is. ``numbered`` ones begin with their number."""
         names = "recommendation_id, ts, person, body, sum"
         names, first = (f"number, {names}", 1) if numbered else (names, 0)
-        marks = ", ".join("?" * (5 + first))
-        db.executemany(
-            f"INSERT INTO decisions ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING",
-            [(*row, decision_sum(row[first:])) for row in rows],
-        )
+        marks = f"({', '.join('?' * (5 + first))})"
+        summed = [(*row, decision_sum(row[first:])) for row in rows]
+        for start in range(0, len(summed), _ROWS):
+            group = summed[start : start + _ROWS]
+            # One statement for all: each has to wait for the interpreter, which answers keep busy.
+            db.execute(
+                f"INSERT INTO decisions ({names}) VALUES {', '.join([marks] * len(group))} ON CONFLICT DO NOTHING",
+                [value for row in group for value in row],
+            )
 
     def learn_anew(self, db: Connection | None = None) -> None:
         """Tell all processes that what they learned may rest on what is no more, or lack what came in bulk."""

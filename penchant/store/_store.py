@@ -475,6 +475,10 @@ class ShopStore:
             return True
         return self._decisions.add(slate, candidates)
 
+    def pack_decisions(self) -> None:
+        """Do now, in this thread, what the thread of the decision log would do to logged slates before it writes."""
+        self._decisions.pack()
+
     def decisions(
         self, subject: str | None = None, *, newest: int | None = None, up_to: int | None = None
     ) -> Iterator[Slate]:

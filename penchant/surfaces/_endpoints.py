@@ -50,16 +50,20 @@ T = TypeVar("T")
 class Server:
     """What the endpoints of one app share: the engine, its jobs, the threads and the limits.
 
-    ``quick`` threads answer serve operations; ``slow`` ones do everything that may take a while, so that a
-    batch never stands in the way of a visitor. Events wait in a line of their own, whose threads take all that are
-    there: they share a commit to the disk, and while one waits for it the other reads what comes next. ``looks``
+    ``quick`` threads answer serve operations; those that can be answered together have one thread of their own,
+    ``answers``, which finds its data in the cache of its core. ``slow`` ones do everything that may take a while, so
+    that a batch never stands in the way of a visitor. Events wait in a line of their own, whose threads take all that
+    are there: they share a commit to the disk, and while one waits for it the other reads what comes next. ``looks``
     tells health and numbers, however busy the others are.
     """
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine = engine
         self.limits = limits
-        self.quick = Line("quick", threads=2, waiting=limits.waiting, patience=limits.patience, together=8)
+        self.quick = Line("quick", threads=2, waiting=limits.waiting, patience=limits.patience)
+        self.answers = Line(
+            "answers", threads=1, waiting=limits.waiting, patience=limits.patience, together=8
+        )
         self.events = Line("events", threads=2, waiting=limits.waiting * 16, together=256)
         self.slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
         self.looks = ThreadPoolExecutor(1, thread_name_prefix="look")
@@ -81,6 +85,7 @@ class Server:
         if self._jobs is not None:
             self._jobs.close()
         self.quick.close()
+        self.answers.close()
         self.events.close()
         self.slow.shutdown(wait=True)
         self.looks.shutdown(wait=True)
@@ -121,7 +126,8 @@ class OperationEndpoint:
             server.engine, operation.together or "", None
         )
         self._answer_all = self._together  # one object, however often it is asked for: lines compare them
-        self._line = server.events if operation.scope == "write" else server.quick
+        usual = server.answers if operation.together else server.quick
+        self._line = server.events if operation.scope == "write" else usual
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

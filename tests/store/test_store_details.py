@@ -340,3 +340,21 @@ def test_a_loaded_event_equals_the_same_event_sent(store: ShopStore) -> None:
     assert store.load([batch], source="a").already_stored == 1
     store.compact()
     assert store.append([sent]) == ["duplicate"]
+
+
+def test_decisions_packed_ahead_are_written_once_and_not_for_the_erased(tmp_path) -> None:
+    with open_store(tmp_path) as store:
+        for number in range(150):
+            made = Slate(
+                recommendation_id=f"r{number}", ts=number, subject=f"u{number % 3}", items=[], policy_id="p",
+                model_id="m", seed=0,
+            )  # fmt: skip
+            store.log_decision(made)
+            if number % 2:
+                store.pack_decisions()
+        store._decisions.drop(store._persons("u1"))
+        store.pack_decisions()
+        assert not store._decisions._fresh
+        assert len([slate for slate in store.decisions() if slate.subject != "u1"]) == 100
+    with open_store(tmp_path) as store:
+        assert len([slate for slate in store.decisions() if slate.subject == "u0"]) == 50
