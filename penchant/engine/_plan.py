@@ -27,7 +27,15 @@ from penchant.engine._plan_book import Held, PlanBook, Plans, load_plans
 from penchant.engine._planner import Asker, Budget, BudgetSpentError, PlannerSettings
 from penchant.engine._protocol import take_snapshot
 from penchant.engine._serving import Serving
-from penchant.models import SYSTEM, PlanRefusedError, Wording, choose_weight, interests_taken, recent_sets
+from penchant.models import (
+    SYSTEM,
+    PlanRefusedError,
+    Wording,
+    choose_weight,
+    interests_taken,
+    recent_sets,
+    tokens_at_most,
+)
 
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
@@ -155,7 +163,7 @@ def _forecast(
 ) -> ir.PlanReport:
     """What a run would ask, and what that costs at most; nothing is asked."""
     questions = [wording.question(held) for held in waiting]
-    tokens = sum(len(SYSTEM) + len(question) for question in questions) // 3
+    tokens = sum(tokens_at_most(SYSTEM, question) for question in questions)
     answers = len(questions) * settings.answer_tokens
     return ir.PlanReport(
         model=settings.name,

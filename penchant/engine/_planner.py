@@ -150,9 +150,9 @@ class Budget:
 
     Example:
         >>> budget = Budget(PlannerSettings(per_day=1), Spent())
-        >>> budget.take(300)
+        >>> budget.take(100)
         Spent(questions=1, input_tokens=100, output_tokens=300, cost=0.0)
-        >>> budget.take(300)
+        >>> budget.take(100)
         Traceback (most recent call last):
         penchant.engine._planner.BudgetSpentError: the 1 questions of the day (per_day) are asked
     """
@@ -170,14 +170,14 @@ class Budget:
         """What so many tokens cost."""
         return (input_tokens * self._settings.input_price + output_tokens * self._settings.output_price) / 1e6
 
-    def take(self, letters: int) -> Spent:
-        """Lay aside what a question of so many letters costs at most.
+    def take(self, tokens: int) -> Spent:
+        """Lay aside what a question of so many tokens, and its answer, cost at most.
 
         Raises:
             BudgetSpentError: There is not so much left.
         """
         settings = self._settings
-        most = letters // 3, settings.answer_tokens
+        most = tokens, settings.answer_tokens
         with self._lock:
             if self._spent.questions >= settings.per_day:
                 raise BudgetSpentError(f"the {settings.per_day:,} questions of the day (per_day) are asked")
@@ -239,11 +239,13 @@ class Asker:
             ServiceError: There is no answer after all tries, or trying again does not help.
             BudgetSpentError: The budget does not allow it.
         """
+        from penchant.models import tokens_at_most
+
         for attempt in range(1, self._settings.tries + 1):
             self._pace.wait()
             if self.stop.is_set():
                 raise BudgetSpentError("the run was stopped")
-            part = self.budget.take(len(system) + len(question))
+            part = self.budget.take(tokens_at_most(system, question))
             try:
                 said = self._model.ask(system, question, schema, self._settings.answer_tokens)
             except ServiceError as error:

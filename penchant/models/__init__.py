@@ -13,7 +13,7 @@ from penchant.core import Model, load_on_use
 from penchant.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from penchant.models._chat import GGUF, SMOLLM2, ChatModel, Endpoint, Said, gguf_path
+    from penchant.models._chat import GGUF, SMOLLM2, ChatModel, Endpoint, Said, gguf_path, tokens_at_most
     from penchant.models._content import Content, ContentNeighbours
     from penchant.models._counts import beginnings, target_counts
     from penchant.models._ease import EASE, EASEConfig
@@ -105,6 +105,7 @@ _LAZY = {
     "SMOLLM2": "_chat",
     "Said": "_chat",
     "gguf_path": "_chat",
+    "tokens_at_most": "_chat",
     "PlanRefusedError": "_interest_plans",
     "PlanTest": "_interest_plans",
     "SYSTEM": "_interest_plans",
@@ -229,6 +230,7 @@ __all__ = [
     "spelled",
     "target_counts",
     "tilted",
+    "tokens_at_most",
     "train_tags",
     "uphill",
 ]

@@ -385,22 +385,24 @@ def _map(report: e.InterestsReport) -> RenderableType:
 
 
 def _plans(report: e.PlanReport) -> RenderableType:
-    words = (
-        f"{report.model}: asked {report.asked:,} questions in {report.seconds:.1f} s; {report.planned:,} of "
-        f"{report.sets:,} sets of interests have a plan, which {report.people:,} people hold or held"
-    )
-    took = f"{report.input_tokens:,} tokens of questions, {report.output_tokens:,} of answers"
+    held = f"{report.sets:,} sets of interests, which {report.people:,} people hold or held"
+    sets = f"{held}: {report.planned:,} have a plan"
+    cost = f", cost {report.cost:.4g}" if report.cost else ""
+    took = f"{report.input_tokens:,} tokens of questions, {report.output_tokens:,} of answers{cost}"
+    if report.example is not None:
+        asked = f"{report.model} would be asked {report.waiting:,} questions"
+        return _lines(sets, asked, took, _note(report.note), "the first, word by word:", Text(report.example))
     refused = ", ".join(f"{why} {count:,}" for why, count in report.refused.items())
-    told = [f"{name} {value}" for name, value in report.metrics.items()]
+    counting = f"1 + {report.weight:g} / place" if report.weight else "nothing"
     return _lines(
-        words,
-        took + (f", cost {report.cost:.4g}" if report.cost else ""),
+        sets,
+        f"{report.model} was asked {report.asked:,} questions in {report.seconds:.1f} s",
+        took,
         f"answers of no use: {refused}" if refused else None,
         f"names of no use: {report.dropped:,}" if report.dropped else None,
-        f"plans count {report.weight:g}: chances of planned interests are multiplied by 1 + {report.weight:g} / place",
-        *told,
+        *(f"{name} {value}" for name, value in report.metrics.items()),
+        f"plans count {counting}",
         _note(report.note),
-        report.example and f"the first question, word by word:\n{report.example}",
     )
 
 
