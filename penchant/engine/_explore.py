@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +42,7 @@ from penchant.engine._facts import Facts
 from penchant.engine._sight import LearnerKind, OfItems, Seen, Sight, learner_of
 from penchant.policy import (
     Best,
+    Changes,
     FastCB,
     Limited,
     Reserved,
@@ -62,6 +64,7 @@ Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
 BY_VALUE = f"value/1+{Best().id}"  # the policy where expected value ranks
 _OPEN = 20_000  # answers whose outcomes are waited for
 _EARLY = 1_000  # answers that are not logged yet, of which something is known already
+log = logging.getLogger("penchant.exploring")
 _TOO_DEAR = "off: exploring may cost"
 
 
@@ -135,6 +138,25 @@ class ExploreSettings(Noun, frozen=True):
     half_life_days: (
         Annotated[float, Meta(gt=0, description="days after which half of what was learned has faded")] | None
     ) = None
+
+    change_every: (
+        Annotated[
+            int,
+            Meta(
+                ge=10,
+                description="test items for change; an unchanged one is called changed, and what its outcomes said "
+                "forgotten, once in so many of its outcomes on average; none given: no test",
+            ),
+        ]
+        | None
+    ) = None
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together: a learner without items has none to test."""
+        if self.change_every is not None and self.learner == "linear":
+            raise ValueError(
+                "change_every tests items, of which the learner linear knows nothing by themselves"
+            )
 
     def rule(self) -> Rule:
         """The method with its scale."""
@@ -256,6 +278,8 @@ class Exploration:
         self._rule = settings.rule()
         self.kind, self.sight = sight or ("hybrid", OfItems(facts))
         self.learner = learner_of(self.kind, facts, self.sight)
+        every = settings.change_every
+        self._changes = None if every is None else Changes(len(items), every)
         self._outcome = outcome
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
@@ -309,6 +333,8 @@ class Exploration:
             rule, floor = self._exploring(sampled_rule, steer, candidates.item_N, mean_N, std_N)
             expected = Candidates(candidates.item_N, mean_N * factor_N, std_N * factor_N, candidates.source)
             reason = self._refusal(query, allowed, steer.level) or self._too_dear(rule, floor, expected)
+            if reason is None and self.settings.per_day is not None and not self.follows:
+                self._spend(query.subject, query.now)
         explore = reason is None
         if not explore:
             rule, floor = Best(), 0.0
@@ -382,9 +408,7 @@ class Exploration:
     def _book(self, slate: Slate) -> None:
         """Take up what a logged answer cost, or what it would have cost too much."""
         if slate.explore and self.settings.per_day is not None:
-            day, spent = self._spent.get(slate.subject, (0, 0))
-            today = slate.ts // DAY
-            self._spent[slate.subject] = (today, spent + 1 if day == today else 1)
+            self._spend(slate.subject, slate.ts)
         told = slate.candidates
         if told is None or not told.mean:
             return
@@ -402,7 +426,7 @@ class Exploration:
         return found
 
     def _refusal(self, query: Query, allowed: bool, level: float) -> str | None:
-        """Why this answer may not explore; None when it may, and then it is counted."""
+        """Why this answer may not explore, whatever it would cost; None when it may."""
         if not self.settings.on:
             return "off: [explore] on = false in shop.toml"
         if not allowed:
@@ -416,9 +440,12 @@ class Exploration:
             spent = spent if day == query.now // DAY else 0
             if spent >= self.settings.per_day:
                 return f"off: the person's {self.settings.per_day} exploring answers of the day are used up"
-            if not self.follows:
-                self._spent[query.subject] = (query.now // DAY, spent + 1)
         return None
+
+    def _spend(self, subject: str, now: int) -> None:
+        """Count an answer that explored towards what the person and day may have."""
+        day, spent = self._spent.get(subject, (0, 0))
+        self._spent[subject] = (now // DAY, spent + 1 if day == now // DAY else 1)
 
     def logged(self, slate: Slate) -> None:
         """Take up an answer from the log, and what became of it before it stood there."""
@@ -517,6 +544,11 @@ class Exploration:
             chance = self.learner.learn(answer.subject, number, feature_NF[0], reward, known)
             again = reward and item_id in heard.denied
             self._known.looked.learned(slot, rewarded, 0.0 if again else chance, reward)
+            # What was hardly looked at is expected to bring less; a reward that came late was counted as a no.
+            expected = chance if reward else chance * known
+            if self._changes is not None and not again and self._changes.called(number, expected, reward):
+                log.info("item %s is not what it was: what its outcomes said is forgotten", item_id)
+                self.learner.reset(number)
         if self._outcome is not None and answer.offers is not None and item_id in answer.offers:
             self._outcome(answer.subject, answer.offers[item_id], reward)
 

@@ -53,7 +53,6 @@ from penchant.engine._sight import sight_of
 from penchant.engine._stock import same_but_for_stock
 from penchant.engine._trial import Trials
 from penchant.models import INDEX_ITEMS, best_allowed, best_of, expected_value
-from penchant.policy import Popularity
 
 if TYPE_CHECKING:
     from penchant.engine._follow import Follower
@@ -137,7 +136,7 @@ class Ranker:
     kind: str
     items: Vocabulary
     shelf: Shelf
-    popularity: Popularity | None  # counts, where there is no model
+    count_N: Floats | None  # how often people turned to each item, where there is no model
     exploration: Exploration
     guide: Guide
     answering: Mapping[Target, Answering]
@@ -175,8 +174,8 @@ class Ranker:
     def scores(self, histories: Sequence[History], target: Target) -> Floats:
         """Score all items for some people, asked for one kind of event: (B, N + 1) float32."""
         if self.model is None:
-            assert self.popularity is not None
-            scores_BN = np.tile(self.popularity.count_N.astype(np.float32), (len(histories), 1))
+            assert self.count_N is not None
+            scores_BN = np.tile(self.count_N.astype(np.float32), (len(histories), 1))
             scores_BN[:, 0] = -np.inf
             return scores_BN
         return self.model.scores(self._batch(histories, target))
@@ -484,7 +483,7 @@ class Serving:
             kind=loaded.artifact.kind,
             items=items,
             shelf=shelf,
-            popularity=None,
+            count_N=None,
             exploration=exploration,
             guide=guide,
             answering=answering(loaded.artifact.facts, config.seen),
@@ -543,15 +542,15 @@ class Serving:
 
     def _without_model(self, catalog: pa.Table, note: str) -> Ranker:
         """Popularity counted from the events at rest, kept up to date by ``observed``."""
-        popularity = count_popularity(self.shop, catalog, self._beginning(catalog))
-        guide, exploration = self._policy(popularity.items, catalog, None)
+        items, count_N = count_popularity(self.shop, catalog, self._beginning(catalog))
+        guide, exploration = self._policy(items, catalog, None)
         return Ranker(
             model=None,
             model_id="popularity",
             kind="popularity",
-            items=popularity.items,
-            shelf=shelve(popularity.items, catalog, out_of_stock=self.shop.config.serve.out_of_stock),
-            popularity=popularity,
+            items=items,
+            shelf=shelve(items, catalog, out_of_stock=self.shop.config.serve.out_of_stock),
+            count_N=count_N,
             exploration=exploration,
             guide=guide,
             answering=answering({}, "allow"),
@@ -630,7 +629,7 @@ class Serving:
         ranker.guide.observed(events)
         events = [event for event in events if event.kind not in WISH_KINDS]
         ranker.exploration.observed(events)
-        if ranker.popularity is None:
+        if ranker.count_N is None:
             return True
         for event in events:
             if event.item_id is None:
@@ -639,7 +638,7 @@ class Serving:
             if number == 0:
                 return False
             if event.recommendation_id is None or not is_taught(event.recommendation_id):
-                ranker.popularity.count_N[number] += 1
+                ranker.count_N[number] += 1
         return True
 
 
@@ -656,7 +655,7 @@ def _stamp_of(shop: Shop) -> tuple[tuple[str, int, int], ...]:
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
 
-def count_popularity(shop: Shop, catalog: pa.Table, up_to: int | None = None) -> Popularity:
+def count_popularity(shop: Shop, catalog: pa.Table, up_to: int | None = None) -> tuple[Vocabulary, Floats]:
     """Count how often each item was turned to, from everything stored, or up to a number of the log."""
     counts: dict[str, int] = dict.fromkeys(catalog["id"].to_pylist(), 0)
     wanted = pa.array(sorted(EventKind(kind).value for kind in TARGET_KINDS))
@@ -668,7 +667,7 @@ def count_popularity(shop: Shop, catalog: pa.Table, up_to: int | None = None) ->
         for found in pc.value_counts(items.combine_chunks()).to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
     ids = sorted(counts)
-    return Popularity(Vocabulary(ids), np.array([0, *(counts[i] for i in ids)], np.float64))
+    return Vocabulary(ids), np.array([0, *(counts[i] for i in ids)], np.float64)
 
 
 def seen_numbers(ranker: Ranker, history: History) -> npt.NDArray[np.int64]:

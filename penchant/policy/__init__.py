@@ -1,9 +1,9 @@
 """Candidates to a slate, with the odds it had."""
 
 from penchant.policy._bootstrap import Bootstrap
+from penchant.policy._change import Changes
 from penchant.policy._clusters import Clusters
 from penchant.policy._draw import Explorer, draw_slate, slate_odds
-from penchant.policy._greedy import Greedy, Popularity
 from penchant.policy._hybrid import Hybrid, Spread
 from penchant.policy._learn import Learned, Learner, Voter, reach_of, sampled
 from penchant.policy._offline import (
@@ -24,10 +24,10 @@ __all__ = [
     "Best",
     "Bootstrap",
     "Calibrated",
+    "Changes",
     "Clusters",
     "Explorer",
     "FastCB",
-    "Greedy",
     "Hybrid",
     "Learned",
     "Learner",
@@ -36,7 +36,6 @@ __all__ = [
     "LoggedActions",
     "OfflineConfig",
     "Planned",
-    "Popularity",
     "Potec",
     "Rerank",
     "Reserved",

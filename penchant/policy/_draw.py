@@ -14,9 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from penchant.core import Bools, Candidates, Choice, Floats, Ints, Query, Slate
-from penchant.policy._greedy import top
 from penchant.policy._rerank import Rerank, Values
 from penchant.policy._rules import Best, Chances, Peaks, Rule
+
+
+def _top(score_N: Floats, k: int) -> npt.NDArray[np.int64]:
+    """Positions of the k highest scores, best first, ties in candidate order; -inf and NaN never."""
+    usable = np.flatnonzero(np.isfinite(score_N))
+    k = min(k, len(usable))
+    if k == 0:
+        return np.empty(0, np.int64)
+    score = score_N[usable]
+    if k < len(usable):
+        # Keep everything that ties with the k-th score, so that the order among ties does not depend on
+        # how the partition happened to swap them.
+        bar = np.partition(score, len(score) - k)[len(score) - k]
+        keep = np.flatnonzero(score >= bar)
+        usable, score = usable[keep], score[keep]
+    return usable[np.argsort(-score, kind="stable")[:k]]
 
 
 def draw_slate(
@@ -45,7 +60,7 @@ def draw_slate(
         [0.5, 1.0]
     """
     if rule == Best() and not floor and not rerank:  # for certain: there is nothing to draw
-        index_K = top(candidates.mean_N, k)
+        index_K = _top(candidates.mean_N, k)
         first_N = np.zeros(len(candidates.mean_N))
         first_N[index_K[:1]] = 1.0
         return Choice(

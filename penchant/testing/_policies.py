@@ -13,7 +13,7 @@ class PolicyTests:
     """What every policy must hold.
 
     Example:
-        ``class TestGreedy(PolicyTests): make = staticmethod(lambda n: Greedy())``
+        ``class TestGreedy(PolicyTests): make = staticmethod(lambda n: Explorer(Best()))``
     """
 
     make: Callable[[int], Policy]

@@ -9,6 +9,7 @@ import pytest
 
 from penchant import Engine
 from penchant.core import PackedCandidates, micros
+from penchant.core.errors import PenchantError
 
 MOMENT = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
 
@@ -263,3 +264,63 @@ def test_what_came_from_a_sorted_list_is_plain_history(engine):
     listed = engine.search(query="i1").recommendation_id
     engine.observe(events=[{**buy, "user_id": f"b{n}", "recommendation_id": listed} for n in range(5)])
     assert count("i1") != before
+
+
+def test_the_answers_of_a_day_are_counted_over_a_restart_and_only_those_that_explored(engine):
+    with with_settings(
+        engine, per_day=2, max_loss=0.05, fresh_share=0.0, method='"softmax"', scale=0.2
+    ) as shop:
+        answers = [shop.recommend(user_id="x", k=1, now=MOMENT) for _ in range(60)]
+        told = [a.explore_reason for a in answers if not a.explore]
+        assert sum(a.explore for a in answers) == 2
+        assert any("may cost" in why for why in told), "refused for what they cost: those are not counted"
+        assert "the person's 2 exploring answers of the day are used up" in told[-1]
+        path = shop.path
+    with Engine.open(path) as again:
+        assert "used up" in again.recommend(user_id="x", k=1, now=MOMENT).explore_reason
+        others = [again.recommend(user_id="y", k=1, now=MOMENT + dt.timedelta(days=1)) for _ in range(40)]
+        assert sum(a.explore for a in others) == 2
+
+
+def test_new_items_have_their_share_until_they_have_lived_on_their_own(engine, tmp_path):
+    ids = [f"i{n}" for n in range(1, 9)] + ["new"]
+    pq.write_table(pa.table({"id": ids}), tmp_path / "items.parquet")
+    engine.catalog(files=[str(tmp_path / "items.parquet")])
+    with with_settings(engine, fresh_share=0.5, fresh_until=5, floor=0.0) as shop:
+        for n in range(60):
+            moment = MOMENT + dt.timedelta(hours=2 * n)
+            slate = shop.recommend(user_id=f"p{n}", k=1, now=moment)
+            outcomes = shop.serving.ranker.exploration.learner.shown_N[
+                shop.serving.ranker.items.number("new")
+            ]
+            assert ("reserved0.5" in slate.policy_id) == (outcomes < 5)
+            if outcomes < 5:
+                assert first_slot(shop, f"p{n}")["new"] >= 0.5
+            told = {"user_id": f"p{n}", "item_id": slate.item_ids[0], "timestamp": moment}
+            told["recommendation_id"] = slate.recommendation_id
+            shop.observe(events=[{**told, "kind": "impression"}])
+        assert outcomes >= 5
+
+
+def test_an_item_that_is_called_changed_is_learned_anew(engine, caplog):
+    found = {}
+    path = engine.path
+    for every in (0, 20):
+        settings = {"change_every": every} if every else {}
+        shop = with_settings(engine if not every else Engine.open(path), **settings)
+        with shop, caplog.at_level("INFO", "penchant.exploring"):
+            if not every:
+                rounds(shop, 60, "i7")
+                rounds(shop, 60, "nothing", start=60)
+            shop.recommend(user_id="x", k=1, explore="off", now=MOMENT + dt.timedelta(days=30))
+            shop.shop.store.flush()
+            row = list(shop.shop.store.decisions("x"))[-1]
+            found[every] = dict(zip(row.candidates.item_ids, row.candidates.std, strict=True))["i7"]
+    assert found[20] > found[0], "less is held to be known"
+    assert "item i7 is not what it was" in caplog.text
+
+
+def test_the_test_for_change_needs_a_learner_that_knows_items(engine):
+    shop = with_settings(engine, change_every=100, learner='"linear"')
+    with shop, pytest.raises(PenchantError, match="change_every tests items"):
+        shop.recommend(user_id="x")
