@@ -104,15 +104,21 @@ def test_the_image_runs_without_rights() -> None:
 
 def test_the_compose_file() -> None:
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
-    assert services.keys() == {"penchant", "postgres", "valkey"}
-    own = services["penchant"]
-    assert own["read_only"]
-    assert own["cap_drop"] == ["ALL"]
+    assert services.keys() == {"penchant-1", "penchant-2", "postgres", "valkey"}
+    own, other = services["penchant-1"], services["penchant-2"]
+    for one in (own, other):
+        assert one["read_only"]
+        assert one["cap_drop"] == ["ALL"]
+        assert one["volumes"] == own["volumes"], "both work on one folder"
+        assert one["environment"] == own["environment"]
+        assert "/readyz" in one["healthcheck"]["test"][-1]
     assert own["ports"] == ["127.0.0.1:8000:8000"]
+    assert other["ports"] == ["127.0.0.1:8001:8000"]
     for volume in own["volumes"]:
         source = volume.partition(":")[0]
         assert source == "data" or (DEPLOY / source).exists()
     assert set(own["depends_on"]) == {"postgres", "valkey"}
+    assert other["depends_on"] == {"penchant-1": {"condition": "service_healthy"}}
     assert "healthcheck" in services["postgres"]
     assert "healthcheck" in services["valkey"]
     text = (DEPLOY / "compose.yaml").read_text()
@@ -174,3 +180,36 @@ def test_an_open_address_needs_a_certificate() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "certificate" in done.stderr
+
+
+SERVERS = 'name = "shop"\n[store]\njournal = "$PENCHANT_JOURNAL"\nlive = "$PENCHANT_LIVE"\n'
+
+
+@needs_helm
+def test_two_replicas_share_one_volume(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"settings": SERVERS, "replicas": 2, "storage": {"shared": True}}))
+    made = {document["kind"]: document for document in rendered("--values", str(values))}
+    assert made["StatefulSet"]["spec"]["replicas"] == 2
+    assert "volumeClaimTemplates" not in made["StatefulSet"]["spec"], "each would have a folder of its own"
+    claim = made["PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    volumes = made["StatefulSet"]["spec"]["template"]["spec"]["volumes"]
+    assert claim["metadata"]["name"] in {v.get("persistentVolumeClaim", {}).get("claimName") for v in volumes}
+    assert made["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), "--values", str(values))
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("settings", "shared", "said"), [(SERVERS, False, "one volume"), ('name = "shop"\n', True, "Valkey")]
+)
+def test_replicas_that_could_not_work_together_are_refused(
+    tmp_path: Path, settings: str, shared: bool, said: str
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"settings": settings, "replicas": 2, "storage": {"shared": shared}}))
+    command = [str(HELM), "template", "shop", str(CHART), "--values", str(values)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert said in done.stderr
