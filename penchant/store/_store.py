@@ -237,11 +237,11 @@ class ShopStore:
                 self._live.drop(bucket)
             raise
 
-    def follow(self) -> None:
+    def follow(self, *, histories: bool = True) -> None:
         """Take up what other processes that share the shop changed; without any there is nothing to do."""
-        if not self.readonly and self._peers.shared:
+        if self.shared:
             with self._lock:
-                self._peers.follow()
+                (self._peers.follow if histories else self._peers.look)()
 
     @property
     def shared(self) -> bool:
@@ -256,9 +256,7 @@ class ShopStore:
         """Whether events of these ids are stored."""
         hashes = [hash_text(event_id) for event_id in event_ids]
         live = self._log.contents([signed(number) for number in hashes])
-        if not self.readonly and self._peers.shared:
-            with self._lock:
-                self._peers.look()  # afterwards: what the journal has no more, the index has by then
+        self.follow(histories=False)  # afterwards: what the journal has no more, the index has by then
         return [signed(number) in live or self._table.ids.find(number) is not None for number in hashes]
 
     def keep_aside(self, letters: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
