@@ -77,11 +77,9 @@ def shown(differences: Floats, person: Ints) -> str:
 
 def likeness(snapshot: Snapshot, config: InterestsConfig) -> InterestMap:
     """Maps whose names are compared in three ways, on the same people; gives the one that is spelled."""
-    readers = {
-        "none": lambda names: np.zeros((len(names), 1)),
-        "spelling": spelled,
-        "minilm": lambda names: load_encoder("minilm", "text").encode(list(names)),
-    }
+    spelling = {"spelling": spelled}
+    minilm = {"minilm": lambda names: load_encoder("minilm", "text").encode(list(names))}
+    readers = {"none": {}, "spelling": spelling, "minilm": minilm, "the better": {**spelling, **minilm}}
     found: dict[str, tuple[InterestMap, NextInterestTest | None]] = {
         name: fit_interests(snapshot, config, 0, reader) for name, reader in readers.items()
     }
@@ -97,7 +95,7 @@ def likeness(snapshot: Snapshot, config: InterestsConfig) -> InterestMap:
         told = (
             f"tau {own.meta.tau:g}  log loss {test.log_loss_C.mean():.4f}  in 3 {test.among_3_C.mean():.4f}"
         )
-        print(f"names: {name:<9} {told}", end="")
+        print(f"names: {name:<10} {told}", end="")
         if name != "none":
             print(f"  log loss {shown(test.log_loss_C - plain.log_loss_C, person)}", end="")
             print(f"  in 3 {shown(1.0 * test.among_3_C - plain.among_3_C, person)}", end="")

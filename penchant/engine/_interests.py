@@ -39,9 +39,9 @@ def train_interests(shop: Shop, snapshot: Snapshot, seed: int, progress: Progres
 
     progress("drawing the map of interests", 0, 1, {})
     config: InterestsConfig = model_config(shop, "interests")  # type: ignore[assignment]
-    compared_by, reader = _name_reader(shop, snapshot)
+    readers = _name_readers(shop, snapshot)
     try:
-        drawn, test = fit_interests(snapshot, config, seed, reader)
+        drawn, test = fit_interests(snapshot, config, seed, readers)
     except ModelError as error:
         return InterestsOutcome(notes=(f"no map of interests: {error}",))
     artifact = save_artifact(
@@ -52,7 +52,7 @@ def train_interests(shop: Shop, snapshot: Snapshot, seed: int, progress: Progres
         metrics={} if test is None else next_interest_metrics(test),
         fingerprint=snapshot.fingerprint,
         items=snapshot.items,
-        facts={"names compared by": compared_by},
+        facts={"names compared by": drawn.meta.likeness or "nothing"},
     )
     progress("drawing the map of interests", 1, 1, {})
     return InterestsOutcome(artifact.id)
@@ -79,16 +79,17 @@ def case_means(columns: Mapping[str, np.ndarray[Any, Any]], person_C: Ints) -> d
     return dict(zip(columns, bootstrap_means(values_CV, person_C, bounded=bounded), strict=True))
 
 
-def _name_reader(shop: Shop, snapshot: Snapshot) -> tuple[str, Callable[[Sequence[str]], Floats]]:
-    """What makes vectors of names: the shop's text encoder where it is installed, else how names are spelled."""
+def _name_readers(shop: Shop, snapshot: Snapshot) -> dict[str, Callable[[Sequence[str]], Floats]]:
+    """What makes vectors of names: how they are spelled, and the shop's text encoder where it is installed."""
+    found: dict[str, Callable[[Sequence[str]], Floats]] = {"spelling": spelled}
     name = shop.config.content.text
     if name == "auto":
         name = "minilm" if is_english(snapshot.catalog.table) else "e5"
         if not encoder_installed(name):
             name = "off"
-    if name == "off":
-        return "spelling", spelled
-    return name, lambda names: load_encoder(name, "text").encode(list(names))
+    if name != "off":
+        found[name] = lambda names: load_encoder(name, "text").encode(list(names))
+    return found
 
 
 def interests(shop: Shop, serving: Serving, request: ir.InterestsRequest) -> ir.InterestsReport:

@@ -32,7 +32,7 @@ from penchant.models._interest_vectors import cluster, item_vectors
 
 _KAPPAS = (3.0, 30.0, 300.0)
 _FALLS = (1.0, 0.6)  # weight of an interest against the one taken up after it
-_TAUS = (0.0, 2.0, 5.0)
+_TAUS = (2.0, 5.0)
 _MOST_CASES = 40_000  # that settings are chosen on
 _MOST_TAKEN = 1_000_000  # pairs of person and interest that are counted
 LATER = 0.2  # share of the cases, the newest, on which settings are chosen and measured
@@ -63,6 +63,7 @@ class _Meta(Noun, frozen=True):
     kappa: float = 30.0
     fall: float = 1.0
     tau: float = 0.0
+    likeness: str = ""  # what the names are compared by; none where that did not help
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +177,7 @@ def fit_interests(
     snapshot: Snapshot,
     config: InterestsConfig | None = None,
     seed: int = 0,
-    name_vectors: NameVectors = spelled,
+    name_vectors: Mapping[str, NameVectors] | None = None,
 ) -> tuple[InterestMap, NextInterestTest | None]:
     """Draw the map and learn which interest comes after which.
 
@@ -187,7 +188,8 @@ def fit_interests(
         snapshot: Events, catalogue and its vectors.
         config: How the map is drawn.
         seed: Of the clusters.
-        name_vectors: Makes vectors of names, near where names are alike: a text encoder, or how they are spelled.
+        name_vectors: What makes vectors of names, near where names are alike, by name; the one that helps most is
+            taken, or none. None: how they are spelled.
 
     Returns:
         The map, and how well it tells the next interest; None where too few were taken up to measure it.
@@ -222,7 +224,8 @@ def fit_interests(
                 hint="send a catalogue with titles, categories or labels, or wait for more events",
             )
         names, member_NL, by = cluster_names(snapshot, group_N), group_N[:, None].astype(np.int32), "clusters"
-    like_GG = _likeness(names, name_vectors)
+    readers = {"spelling": spelled} if name_vectors is None else name_vectors
+    likes = {name: _likeness(names, reader) for name, reader in readers.items()}
     num = len(names)
     blank = InterestMap(
         config,
@@ -231,13 +234,13 @@ def fit_interests(
         vec_ND,
         np.zeros((num, num), np.float32),
         np.full(num, 1 / num, np.float32),
-        like_GG,
+        np.zeros((num, num), np.float32),
         target_counts(snapshot).astype(np.float32),
     )
     taken = interests_taken(snapshot, member_NL, seed)
     if not len(taken):
         return blank, None
-    chosen, test = _choose(blank, taken, seed)
+    chosen, test = _choose(blank, likes, taken, seed)
     return counted(chosen, taken), test
 
 
@@ -276,8 +279,13 @@ def counted(blank: InterestMap, taken: Taken) -> InterestMap:
     )
 
 
-def _choose(blank: InterestMap, taken: Taken, seed: int) -> tuple[InterestMap, NextInterestTest | None]:
-    """Settings by log loss on the newest cases of half of the people; how they do on those of the others."""
+def _choose(
+    blank: InterestMap, likes: Mapping[str, npt.NDArray[np.float32]], taken: Taken, seed: int
+) -> tuple[InterestMap, NextInterestTest | None]:
+    """Settings by log loss on the newest cases of half of the people; how they do on those of the others.
+
+    First how counts are read, then whether and how likeness of the names helps beside them.
+    """
     order = np.argsort(taken.ts_C, kind="stable")
     cut = int(len(order) * (1 - LATER))
     later = taken.some(order[cut:])
@@ -288,18 +296,25 @@ def _choose(blank: InterestMap, taken: Taken, seed: int) -> tuple[InterestMap, N
     choosing, measuring = (
         later.some(np.flatnonzero(lot[later.person_C] == half)[:_MOST_CASES]) for half in (True, False)
     )
-    best, lowest = blank.meta, np.inf
-    for kappa, fall, tau in product(_KAPPAS, _FALLS, _TAUS if blank.like_GG.any() else (0.0,)):
-        meta = msgspec.structs.replace(blank.meta, kappa=kappa, fall=fall, tau=tau)
-        loss = float(_losses(replace(earlier, meta=meta), choosing)[0].mean()) if len(choosing) else np.inf
+    best, lowest = earlier, np.inf
+
+    def try_out(drawn: InterestMap) -> None:
+        nonlocal best, lowest
+        loss = float(_losses(drawn, choosing)[0].mean()) if len(choosing) else np.inf
         if loss < lowest - 1e-9:
-            best, lowest = meta, loss
-    chosen = replace(earlier, meta=best)
-    loss_C, among_C = _losses(chosen, measuring)
-    plain = msgspec.structs.replace(best, kappa=1e12, tau=0.0)  # nothing but the base rate is left
-    base_loss_C, base_among_C = _losses(replace(earlier, meta=plain), measuring)
+            best, lowest = drawn, loss
+
+    for kappa, fall in product(_KAPPAS, _FALLS):
+        try_out(replace(earlier, meta=msgspec.structs.replace(blank.meta, kappa=kappa, fall=fall)))
+    plain = best
+    for (name, like_GG), tau in product(likes.items(), _TAUS):
+        meta = msgspec.structs.replace(plain.meta, tau=tau, likeness=name)
+        try_out(replace(plain, meta=meta, like_GG=like_GG))
+    loss_C, among_C = _losses(best, measuring)
+    meta = msgspec.structs.replace(best.meta, kappa=1e12, tau=0.0)  # nothing but the base rate is left
+    base_loss_C, base_among_C = _losses(replace(earlier, meta=meta), measuring)
     test = NextInterestTest(measuring.person_C, loss_C, base_loss_C, among_C, base_among_C)
-    return replace(blank, meta=best), test if len(measuring) else None
+    return replace(blank, meta=best.meta, like_GG=best.like_GG), test if len(measuring) else None
 
 
 def _losses(drawn: InterestMap, cases: Taken) -> tuple[Floats, npt.NDArray[np.bool_]]:

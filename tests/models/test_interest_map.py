@@ -8,8 +8,8 @@ import pytest
 
 from penchant.core import Catalog
 from penchant.core.errors import ModelError
-from penchant.models import InterestMap, InterestsConfig, fit_interests
-from penchant.models._interest_map import interests_taken
+from penchant.models import InterestMap, InterestsConfig, Taken, fit_interests
+from penchant.models._interest_map import _choose, _Meta, interests_taken
 from penchant.models._interest_vectors import cluster
 from penchant.testing import toy_snapshot
 
@@ -87,11 +87,36 @@ def test_interests_of_one_event_do_not_follow_one_another():
     assert [held.tolist() for held in taken.held] == [[0, 1], [0, 1]]
 
 
-def test_likeness_of_names_speaks_where_it_helps():
-    """Names that are alike follow one another here, and the log alone is too short to say so."""
+@pytest.mark.parametrize(("offered", "taken_up"), [(("wrong", "right"), "right"), (("wrong",), "")])
+def test_likeness_of_names_speaks_where_it_helps(offered, taken_up):
+    """A hundred interests in pairs that follow one another; the log is too short to know all of them."""
+    draw, num = np.random.default_rng(0), 100
+    held = [np.array([g]) for g in draw.integers(num, size=600)]
+    next_C = np.array([(h[0] ^ 1) if draw.random() < 0.9 else (h[0] + 2) % num for h in held])
+    taken = Taken(np.repeat(np.arange(300), 2), np.arange(600), next_C, held)
+    pairs = np.kron(np.eye(num // 2), 1 - np.eye(2)).astype(np.float32)
+    likes = {"right": pairs, "wrong": np.roll(pairs, 8, axis=1)}
+    square, line = np.zeros((num, num), np.float32), np.full(num, 1 / num, np.float32)
+    none = np.zeros((num + 1, 1), np.int32), np.zeros((num + 1, 1), np.float32)
+    meta = _Meta(names=tuple(f"i{g}" for g in range(num)), by="labels")
+    blank = InterestMap(InterestsConfig(), meta, *none, square, line, square, line)
+    chosen, _ = _choose(blank, {name: likes[name] for name in offered}, taken, 0)
+    assert chosen.meta.likeness == taken_up
+    assert (chosen.meta.tau > 0) is bool(taken_up)
+    np.testing.assert_array_equal(chosen.like_GG, likes.get(taken_up, square))
+
+
+def test_names_are_read_by_what_is_given():
     vec = {"Beer": [1, 0], "Snack": [0.95, 0.1], "Soap": [0, 1], "Pen": [0.1, 0.9]}
-    drawn, _ = fit_interests(shop(), name_vectors=lambda names: np.array([vec[n] for n in names], float))
-    assert drawn.like_GG[0, 2] > 0.9 > drawn.like_GG[0, 1]
+    read = []
+
+    def made(names):
+        read.append(list(names))
+        return np.array([vec[name] for name in names], float)
+
+    drawn, _ = fit_interests(shop(), name_vectors={"made": made})
+    assert read == [list(drawn.names)]
+    assert drawn.meta.likeness in {"", "made"}
 
 
 def test_it_is_the_same_after_it_was_stored():
