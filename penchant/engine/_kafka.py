@@ -2,7 +2,11 @@
 
 Brokers' own offsets are not used. Every commit of events holds the next offset of their partitions, so a crash, a
 broker that sends again and a shop restored from a backup all go on where the stored events end. One process writes a
-shop, so it reads all partitions itself; consumer groups and their rebalancing are not needed.
+shop, or one of several leads, so it reads all partitions itself; consumer groups and their rebalancing are not needed.
+
+A topic that was deleted and made anew counts its offsets from 0 again. Where the brokers tell the id of a topic (Kafka
+2.8 and later) each of its incarnations has positions and event ids of its own; of older brokers' topics a new one is
+known by an end before the stored position, or by offsets that fall while it is read.
 """
 
 from __future__ import annotations
@@ -34,17 +38,30 @@ _TRIES = 3
 _WAIT = 0.5  # seconds for messages to come
 _LOOK = 60.0  # seconds between looks for new partitions
 _REACH = 10.0  # seconds in which a broker must answer
+_IDS = 3.0  # seconds to wait for the ids of topics, which not every broker tells
 _LONGEST = 30.0  # seconds between attempts while brokers or disk refuse
 
 
-def source_of(topic: str, partition: int) -> str:
+def source_of(topic: str, partition: int, incarnation: int = 1) -> str:
     """The name of a partition among the sources whose positions a store keeps.
 
     Example:
-        >>> source_of("events", 3)
-        'kafka:events:3'
+        >>> source_of("events", 3), source_of("events", 3, 2)
+        ('kafka:events:3', 'kafka:events#2:3')
     """
-    return f"kafka:{topic}:{partition}"
+    return f"kafka:{topic}{'' if incarnation == 1 else f'#{incarnation}'}:{partition}"
+
+
+def topic_id(kafka: Any, options: dict[str, str], topic: str) -> str | None:
+    """The id of a topic, another one when it is made anew; None where the brokers do not tell."""
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        asked = AdminClient(options).describe_topics(kafka.TopicCollection([topic]), request_timeout=_IDS)
+        found = str(asked[topic].result(_IDS).topic_id)
+    except Exception:  # an older broker, or a right to ask that is not given
+        return None
+    return found if found.strip("A=0-") else None
 
 
 class KafkaSource:
@@ -72,6 +89,9 @@ class KafkaSource:
         self._ends: set[str] = set()
         self._partitions: set[str] = set()
         self._looked = 0.0
+        self._incarnation: dict[str, int] = {}  # by topic
+        self._fallen: set[str] = set()  # topics whose offsets fell while they were read
+        self._next: dict[str, int] = {}  # by source: the offset that comes next
         self.read = self.stored = 0
         self.results: dict[str, int] = {}
 
@@ -99,18 +119,61 @@ class KafkaSource:
             told = self._consumer.list_topics(topic, timeout=_REACH).topics[topic]
             if told.error is not None:
                 raise self._kafka.KafkaException(told.error)
+            self._incarnation[topic] = self._which(topic, sorted(told.partitions), positions)
             found += [(topic, number) for number in sorted(told.partitions)]
-        names = {source_of(*place) for place in found}
+        names = {self._source(*place) for place in found}
         if names != self._partitions:
             beginning = self._kafka.OFFSET_BEGINNING
             self._consumer.assign(
                 [
-                    self._kafka.TopicPartition(t, n, positions.get(source_of(t, n), beginning))
+                    self._kafka.TopicPartition(t, n, positions.get(self._source(t, n), beginning))
                     for t, n in found
                 ]
             )
-            self._partitions, self._ends = names, set()
+            self._partitions, self._ends, self._next = names, set(), {}
         self._looked = time.monotonic()
+
+    def _source(self, topic: str, partition: int) -> str:
+        return source_of(topic, partition, self._incarnation.get(topic, 1))
+
+    def _which(self, topic: str, partitions: Sequence[int], positions: dict[str, int]) -> int:
+        """How often the topic was made, counted from when it was first read; noted where that is news."""
+        last = positions.get(f"kafka:{topic}", 1)
+        options = {**self._options, "bootstrap.servers": self._settings.brokers}
+        own = topic_id(self._kafka, options, topic)
+        if own is not None and (known := positions.get(f"kafka:{topic}={own}")) is not None:
+            return known
+        again = own is not None and any(name.startswith(f"kafka:{topic}=") for name in positions)
+        again = again or (own is None and topic in self._fallen)
+        again = again or any(self._is_behind(topic, number, last, positions) for number in partitions)
+        self._fallen.discard(topic)
+        last += again
+        news = {f"kafka:{topic}": last} if again else {}
+        if own is not None:
+            news |= {f"kafka:{topic}": last, f"kafka:{topic}={own}": last}
+        if again:
+            log.warning("the topic %s was made anew: it is read from its beginning", topic)
+        if news:
+            self._shop.store.append([], positions=news)
+        return last
+
+    def _is_behind(self, topic: str, partition: int, incarnation: int, positions: dict[str, int]) -> bool:
+        """Whether a partition ends before the position up to which it was read."""
+        stored = positions.get(source_of(topic, partition, incarnation))
+        if not stored:
+            return False
+        place = self._kafka.TopicPartition(topic, partition)
+        return bool(self._consumer.get_watermark_offsets(place, timeout=_REACH)[1] < stored)
+
+    def _fell(self, messages: Sequence[Any]) -> bool:
+        """Whether offsets fall, as they do where a topic is made anew while it is read."""
+        for message in messages:
+            source = self._source(message.topic(), message.partition())
+            if message.offset() < self._next.get(source, 0):
+                self._fallen.add(message.topic())
+                return True
+            self._next[source] = message.offset() + 1
+        return False
 
     def step(self) -> bool:
         """Read and store what has come; whether the end of every partition was reached.
@@ -126,6 +189,9 @@ class KafkaSource:
                 self._assign()
             got = self._consumer.consume(_BATCH, _WAIT)
             messages = [message for message in got if not self._is_end(message)]
+            if self._fell(messages):
+                self.close()  # these messages are read again, as those of another topic
+                return False
             if messages:
                 self._store(messages)
         except self._kafka.KafkaException as error:
@@ -147,11 +213,11 @@ class KafkaSource:
         """Whether this is no message but the news that a partition is at its end."""
         error = message.error()
         if error is None:
-            self._ends.discard(source_of(message.topic(), message.partition()))
+            self._ends.discard(self._source(message.topic(), message.partition()))
             return False
         if error.code() != self._kafka.KafkaError._PARTITION_EOF:
             raise self._kafka.KafkaException(error)
-        self._ends.add(source_of(message.topic(), message.partition()))
+        self._ends.add(self._source(message.topic(), message.partition()))
         return True
 
     def _store(self, messages: Sequence[Any]) -> None:
@@ -167,7 +233,7 @@ class KafkaSource:
             log.error("a message was kept aside after %d tries: %s", _TRIES, type(error).__name__)
             (message,) = messages
             self._aside(f"it cannot be stored: {type(error).__name__}", message)
-            self._shop.store.append([], positions=_positions(messages))
+            self._shop.store.append([], positions=self._positions(messages))
             self._count(["refused"])
         self.read += len(messages)
 
@@ -197,7 +263,7 @@ class KafkaSource:
             else:
                 values.append(self._placed(value, message))
         self._count(["refused"] * odd)
-        positions = _positions(messages)
+        positions = self._positions(messages)
         report: cr.CollectReport | rq.ObserveReport
         if self._settings.form == "canonical":
             request = rq.ObservedRequest(events=values)
@@ -210,7 +276,7 @@ class KafkaSource:
 
     def _placed(self, value: dict[str, Any], message: Any) -> dict[str, Any]:
         """A message with the id and the time that it lacks: where it lies in Kafka, and when it came there."""
-        own = f"{source_of(message.topic(), message.partition())}:{message.offset()}"
+        own = f"{self._source(message.topic(), message.partition())}:{message.offset()}"
         kind, milliseconds = message.timestamp()
         if self._settings.form == "segment":
             value.setdefault("messageId", own)
@@ -220,6 +286,10 @@ class KafkaSource:
         if kind != self._kafka.TIMESTAMP_NOT_AVAILABLE and not {"ts", "timestamp"} & set(value):
             value["ts"] = milliseconds * 1000
         return value
+
+    def _positions(self, messages: Sequence[Any]) -> dict[str, int]:
+        """Where to read on after these messages."""
+        return {self._source(m.topic(), m.partition()): m.offset() + 1 for m in messages}
 
     def _aside(self, why: str, message: Any) -> None:
         place = {"props": {"topic": message.topic(), "offset": message.offset()}}
@@ -242,11 +312,6 @@ def _value(message: Any) -> dict[str, Any] | None:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _positions(messages: Sequence[Any]) -> dict[str, int]:
-    """Where to read on after these messages."""
-    return {source_of(m.topic(), m.partition()): m.offset() + 1 for m in messages}
 
 
 def _option(value: str) -> str:

@@ -33,6 +33,14 @@ class Broker:
         assert self.producer.flush(10) == 0
 
 
+@pytest.fixture(autouse=True)
+def ids(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What brokers say of topics' ids: the mock cluster tells none, and would be waited for."""
+    known: dict[str, str] = {}
+    monkeypatch.setattr(_kafka, "topic_id", lambda kafka, options, topic: known.get(topic))
+    return known
+
+
 @pytest.fixture(scope="module")
 def broker() -> Broker:
     return Broker()
@@ -188,3 +196,32 @@ def test_without_settings_it_says_what_to_set(tmp_path: Path) -> None:
         engine.init()
         with pytest.raises(InputError, match="brokers and topics"):
             engine.consume()
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
+    make, broker: Broker, ids: dict[str, str]
+) -> None:
+    """Its offsets begin again: none of its events may be passed over, nor taken for those of the topic before."""
+    ids[make.topic] = "first"
+    broker.send(*(view(n) for n in range(5)), topic=make.topic)
+    with make() as engine:
+        assert engine.consume().stored == 5
+        assert engine.consume().messages == 0
+        ids[make.topic] = "second"  # the same offsets, other messages as far as anybody can tell
+        told = engine.consume()
+        assert (told.messages, told.stored) == (5, 5)
+        assert told.positions[f"kafka:{make.topic}#2:0"] == 5
+        assert engine.consume().messages == 0
+        ids[make.topic] = "first"
+        assert engine.consume().messages == 0, "what was read of it is known still"
+
+
+def test_where_no_ids_are_told_an_end_before_the_position_says_so(make, broker: Broker) -> None:
+    broker.send(*(view(n) for n in range(5)), topic=make.topic)
+    with make() as engine:
+        engine.shop.store.append(
+            [], positions={f"kafka:{make.topic}:0": 9}
+        )  # read from a topic that is no more
+        told = engine.consume()
+        assert (told.messages, told.stored) == (5, 5)
+        assert told.positions[f"kafka:{make.topic}#2:0"] == 5
