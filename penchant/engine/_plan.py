@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penchant.core import Ints, Progress, Vocabulary
-from penchant.core.errors import ModelError, NotFound, ServiceError
+from penchant.core.errors import ModelError, NotFound, ServiceError, StorageError
 from penchant.engine import _interest_requests as ir
 from penchant.engine._batch import bucket_histories
 from penchant.engine._guide import Guide
@@ -301,10 +301,18 @@ def forget_plans(shop: Shop, subject: str) -> int:
     Such a set was held by several people, and the next `plan` asks again where enough others still hold it. The plan
     for a single interest says nothing of anybody and stays.
     """
-    book, settings = PlanBook(shop.path), shop.config.planner
+    book = PlanBook(shop.path)
     if not book.path.exists():
         return 0
-    loaded = Serving(shop).interests
+    try:
+        return _forget_plans(shop, book, subject)
+    except StorageError:  # nobody can read it: it goes whole, for an erasure must not wait for it
+        book.path.unlink(missing_ok=True)
+        return 0
+
+
+def _forget_plans(shop: Shop, book: PlanBook, subject: str) -> int:
+    loaded, settings = Serving(shop).interests, shop.config.planner
     if loaded is None:
         return book.expire(None)
     wording = Wording(loaded.model.names, settings.plans)

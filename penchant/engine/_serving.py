@@ -35,7 +35,7 @@ from penchant.core import (
     Target,
     Vocabulary,
 )
-from penchant.core.errors import ArtifactError, InputError
+from penchant.core.errors import ArtifactError, InputError, StorageError
 from penchant.data import item_values, live_sequences, sequence_batch
 from penchant.engine._answer_ids import is_taught, plain_history
 from penchant.engine._canary import check_model
@@ -46,7 +46,7 @@ from penchant.engine._follow import beginning, take_up
 from penchant.engine._guide import Guide
 from penchant.engine._index import index_note
 from penchant.engine._people import history_of, willing
-from penchant.engine._plan_book import PlanBook, load_plans
+from penchant.engine._plan_book import PlanBook, Plans, load_plans
 from penchant.engine._promotion import Answering, Pointer, answering, read_pointer, take_back
 from penchant.engine._rules import RuleBook, TableFields
 from penchant.engine._sight import sight_of
@@ -409,8 +409,13 @@ class Serving:
         """Look up the plans of the language model, where they were made or dropped since."""
         stamp = PlanBook(self.shop.path).stamp
         if ranker.guide.map is not None and (stamp != self._plans or not ranker.guide.plans.model):
-            ranker.guide.plans = load_plans(self.shop.path, self.shop.config.planner, ranker.guide.map.names)
             self._plans = stamp
+            try:
+                plans = load_plans(self.shop.path, self.shop.config.planner, ranker.guide.map.names)
+            except StorageError as error:  # answers go on without them
+                log.error("%s", error.message)
+                plans = Plans(self.shop.config.planner.name)
+            ranker.guide.plans = plans
 
     def _only_stock_moved(self, pointer: Pointer | None) -> bool:
         """Take up what changed in the stock; False where more than that did, and everything has to be made anew."""

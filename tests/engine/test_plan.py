@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 
 from penchant import Engine
-from penchant.core.errors import InputError, Interrupted, NotFound, ServiceError, ShopError
+from penchant.core.errors import InputError, Interrupted, NotFound, ServiceError, ShopError, StorageError
 from penchant.engine._plan_book import PlanBook
 
 NOW = 1_750_000_000_000_000
@@ -476,6 +476,18 @@ def test_plans_end_with_their_map_and_with_the_person(open_shop, endpoint):
     endpoint.reply = lambda told, turn: (200, '{"interests": ["bread", "suds"]}')
     assert engine.plan(most=1).planned == 1
     assert book.suggestions(wording, model) == {}
+
+
+def test_damaged_plans_keep_nobody_from_answers_or_from_an_erasure(open_shop, endpoint):
+    engine = open_shop()
+    (engine.path / "plans.db").write_bytes(b"no database" * 500)
+    assert engine.recommend(user_id="new", k=2).items
+    assert engine.profile(user_id="new").interests.suggested is None
+    with pytest.raises(StorageError, match=r"plans cannot be used.*delete the file"):
+        engine.plan()
+    assert engine.erase_user(user_id="u0").remaining == []
+    assert engine.plan().waiting == 0
+    assert engine.profile(user_id="new").interests.suggested is not None
 
 
 def test_without_a_map_it_says_what_to_do(tmp_path):
