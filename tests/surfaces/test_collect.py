@@ -155,6 +155,7 @@ def test_bad_bodies_are_problems(collector: Collector, body: bytes, status: int)
         (gzip.compress(b" " * 50_000_000), "gzip", 413),
         (b'{"batch": []}', "br", 415),
     ],
+    ids=["plain", "cut off", "two members", "a bomb", "unknown"],  # packed bytes hold the time of day
 )
 def test_bad_encodings_are_problems(collector: Collector, body: bytes, encoding: str, status: int) -> None:
     assert collector.send("/v1/batch", body, **{"Content-Encoding": encoding}).status_code == status
