@@ -19,9 +19,10 @@ from penchant import Engine
 
 TARGET_MS = 2.0
 METHODS = ("ucb", "greedy", "thompson", "softmax", "squarecb", "fastcb")
+LEARNERS = ("linear", "bootstrap")  # beside the hybrid; others need a trained network or a map of interests
 
 
-def run(folder: Path, method: str, candidates: int, k: int, rounds: int) -> tuple[float, float]:
+def run(folder: Path, learner: str, method: str, candidates: int, k: int, rounds: int) -> tuple[float, float]:
     """Median and 99th percentile of an answer in ms."""
     rng = np.random.default_rng(0)
     with Engine.open(folder) as engine:
@@ -30,8 +31,10 @@ def run(folder: Path, method: str, candidates: int, k: int, rounds: int) -> tupl
     scale = "0.05" if method == "softmax" else "1.0"
     lines = file.read_text().splitlines()
     at = lines.index("[explore]")
-    kept = [line for n, line in enumerate(lines) if n <= at or line.split(" =")[0] not in ("method", "scale")]
-    file.write_text("\n".join([*kept[: at + 1], f'method = "{method}"', f"scale = {scale}", *kept[at + 1 :]]))
+    named = ("learner", "method", "scale")
+    kept = [line for n, line in enumerate(lines) if n <= at or line.split(" =")[0] not in named]
+    chosen = [f'learner = "{learner}"', f'method = "{method}"', f"scale = {scale}"]
+    file.write_text("\n".join([*kept[: at + 1], *chosen, *kept[at + 1 :]]))
     took = []
     with Engine.open(folder) as engine:
         engine.observe(
@@ -58,14 +61,17 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--learners", nargs="+", default=LEARNERS)
     arguments = parser.parse_args()
     print(describe())
     worst = 0.0
-    for method in arguments.methods:
+    cases = [("hybrid", method) for method in arguments.methods]
+    cases += [(learner, method) for learner in arguments.learners for method in ("ucb", "thompson")]
+    for learner, method in cases:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "shop"
-            p50, p99 = run(folder, method, arguments.candidates, arguments.k, arguments.rounds)
-        print(f"{method:10} p50 {p50:.2f} ms, p99 {p99:.2f} ms", flush=True)
+            p50, p99 = run(folder, learner, method, arguments.candidates, arguments.k, arguments.rounds)
+        print(f"{learner + ' ' + method:20} p50 {p50:.2f} ms, p99 {p99:.2f} ms", flush=True)
         worst = max(worst, p99)
     print(busy() or f"target {TARGET_MS:g} ms at p99: {'met' if worst < TARGET_MS else 'MISSED'}")
 

@@ -14,12 +14,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Meta
 
 from penchant.core import (
     DAY,
@@ -31,26 +30,23 @@ from penchant.core import (
     Event,
     Floats,
     Ints,
-    Noun,
     Query,
     Slate,
     Vocabulary,
 )
 from penchant.engine._answer_ids import is_drawn, is_taught
 from penchant.engine._attention import BySlot, Cascade, Known
+from penchant.engine._explore_settings import ExploreSettings
 from penchant.engine._facts import Facts
 from penchant.engine._sight import LearnerKind, OfItems, Seen, Sight, learner_of
+from penchant.models import best_of
 from penchant.policy import (
     Best,
     Changes,
-    FastCB,
     Limited,
     Reserved,
     Rule,
-    Softmax,
-    SquareCB,
     Steer,
-    Thompson,
     draw_slate,
     reach_of,
     sampled,
@@ -60,116 +56,13 @@ if TYPE_CHECKING:
     from penchant.engine._rules import Worth
     from penchant.engine._shop import Shop
 
-Method = Literal["greedy", "ucb", "thompson", "softmax", "squarecb", "fastcb"]
 BY_VALUE = f"value/1+{Best().id}"  # the policy where expected value ranks
 _OPEN = 20_000  # answers whose outcomes are waited for
 _EARLY = 1_000  # answers that are not logged yet, of which something is known already
 log = logging.getLogger("penchant.exploring")
+_COULD_EVERY = 500  # outcomes between two looks for items that could be best
+_AT_ONCE = 20_000  # items of such a look
 _TOO_DEAR = "off: exploring may cost"
-
-
-class ExploreSettings(Noun, frozen=True):
-    """How the shop explores: the ``[explore]`` table. The defaults won the experiments in the lab log."""
-
-    on: Annotated[bool, Meta(description="false is the kill switch: the best comes first for certain")] = True
-    method: Annotated[Method, Meta(description="how expectations become chances")] = "ucb"
-    floor: Annotated[
-        float, Meta(ge=0, le=1, description="share of slots spread evenly, so that every candidate can come")
-    ] = 0.02
-    fresh_share: Annotated[
-        float, Meta(ge=0, le=1, description="share of slots kept for items without history")
-    ] = 0.09
-    fresh_until: Annotated[int, Meta(ge=1, description="outcomes after which an item is fresh no longer")] = (
-        60
-    )
-    learner: Annotated[
-        LearnerKind,
-        Meta(
-            description="who learns what is expected: hybrid of items, people and labels, linear of shared features; "
-            "neural_linear and bootstrap also of the network's last layer, by a posterior or by heads; diag_linucb is "
-            "hybrid, and clusters of people for items without history"
-        ),
-    ] = "hybrid"
-    scale: (
-        Annotated[
-            float,
-            Meta(
-                gt=0,
-                description="bonus of ucb (2), width of thompson (1), temperature of softmax (.05), gamma of squarecb "
-                "(100), fastcb (10); none given: the number in brackets",
-            ),
-        ]
-        | None
-    ) = None
-    wait_minutes: Annotated[
-        int, Meta(ge=1, description="an impression without an outcome by then is a no")
-    ] = 60
-    attention: Annotated[
-        Literal["slots", "cascade"],
-        Meta(
-            description="how people look at an answer: each slot so often, whatever becomes of the others, or from the "
-            "top down and perhaps no further after a reward"
-        ),
-    ] = "slots"
-    per_day: (
-        Annotated[int, Meta(ge=0, description="answers a person and day that may explore; none given: all")]
-        | None
-    ) = None
-    categories: (
-        Annotated[
-            list[str],
-            Meta(
-                description="categories that may be explored, such as Grocery > Bread; others come only as the best"
-            ),
-        ]
-        | None
-    ) = None
-    max_loss: (
-        Annotated[
-            float,
-            Meta(
-                ge=0,
-                le=1,
-                description="share of expected rewards that exploring may cost in all, by pessimistic expectations",
-            ),
-        ]
-        | None
-    ) = None
-    half_life_days: (
-        Annotated[float, Meta(gt=0, description="days after which half of what was learned has faded")] | None
-    ) = None
-
-    change_every: (
-        Annotated[
-            int,
-            Meta(
-                ge=10,
-                description="test items for change; an unchanged one is called changed, and what its outcomes said "
-                "forgotten, once in so many of its outcomes on average; none given: no test",
-            ),
-        ]
-        | None
-    ) = None
-
-    def __post_init__(self) -> None:
-        """Refuse what does not go together: a learner without items has none to test."""
-        if self.change_every is not None and self.learner == "linear":
-            raise ValueError(
-                "change_every tests items, of which the learner linear knows nothing by themselves"
-            )
-
-    def rule(self) -> Rule:
-        """The method with its scale."""
-        made: dict[Method, tuple[Callable[[float], Rule], float]] = {
-            "greedy": (lambda _: Best(), 0.0),
-            "ucb": (Best, 2.0),
-            "thompson": (Thompson, 1.0),
-            "softmax": (Softmax, 0.05),
-            "squarecb": (SquareCB, 100.0),
-            "fastcb": (FastCB, 10.0),
-        }
-        rule, usual = made[self.method]
-        return rule(usual if self.scale is None else self.scale)
 
 
 @dataclass(eq=False, slots=True)
@@ -280,6 +173,7 @@ class Exploration:
         self.learner = learner_of(self.kind, facts, self.sight)
         every = settings.change_every
         self._changes = None if every is None else Changes(len(items), every)
+        self._could: tuple[int, Bools] | None = None  # outcomes when it was made
         self._outcome = outcome
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._due: list[tuple[int, str, str]] = []  # (moment, recommendation, item)
@@ -359,6 +253,38 @@ class Exploration:
             seen=seen,
             space=self.sight.space,
         )
+
+    def lifted(self, pool: Candidates, limit: int, subject: str, seen: Seen | None) -> Candidates:
+        """The candidates of the highest upper bounds, at most ``limit``, in item order."""
+        if len(pool.item_N) <= limit:
+            return pool
+        feature_NF = self.sight.features(pool.item_N, standing_of(pool.mean_N, pool.source), seen)
+        with self._lock:
+            bound_N = self._bounds(subject, pool.item_N, feature_NF)
+        kept_K, _ = best_of(np.arange(len(bound_N)), bound_N, limit)
+        return Candidates(pool.item_N[kept_K], pool.mean_N[kept_K], pool.std_N[kept_K], pool.source)
+
+    def could_N(self, limit: int) -> Bools:
+        """The items that could be best for anybody, whatever a model says of them: (N + 1,); made anew at times.
+
+        Those of the highest bounds where the scores stand in the middle, ``limit`` of them.
+        """
+        with self._lock:
+            if self._could is None or self.learner.updates - self._could[0] >= _COULD_EVERY:
+                bound_N = np.full(len(self.items) + 1, -np.inf)
+                for start in range(1, len(bound_N), _AT_ONCE):
+                    item_N = np.arange(start, min(start + _AT_ONCE, len(bound_N)))
+                    feature_NF = self.sight.features(item_N, np.zeros(len(item_N)), None)
+                    bound_N[item_N] = self._bounds("", item_N, feature_NF)
+                could_N = np.zeros(len(bound_N), np.bool_)
+                could_N[best_of(np.arange(1, len(bound_N)), bound_N[1:], limit)[0]] = True
+                self._could = self.learner.updates, could_N
+            return self._could[1]
+
+    def _bounds(self, subject: str, item_N: Ints, feature_NF: Floats) -> Floats:
+        reach = reach_of(self._rule)
+        mean_N, std_N = self.learner.expect(subject, item_N, feature_NF, reach)
+        return mean_N + reach * std_N
 
     def _told(self, level: float) -> str:
         """What an answer that explores says of how."""
@@ -656,4 +582,4 @@ def standing_of(score_N: Floats, source: str) -> Floats:
     return np.asarray(np.arcsinh(apart_N, out=apart_N))
 
 
-__all__: Sequence[str] = ["Drawn", "Exploration", "ExploreSettings"]
+__all__: Sequence[str] = ["Drawn", "Exploration"]

@@ -20,6 +20,8 @@ from penchant.policy import Steer
 if TYPE_CHECKING:
     from penchant.engine._shop import Shop
 
+_WIDER = 4  # times as many as become candidates are looked at, where bounds decide
+
 
 @dataclass(frozen=True, eq=False)
 class Offer:
@@ -108,7 +110,10 @@ def offered(
         allowed_N[seen_numbers(ranker, history)] = False
     allowed_N[[number for _, number in pins]] = False
     limit = max(shop.config.serve.candidates, request.k)
+    seen = ranker.exploration.sight.person(history)
     best = ranker.candidates(history, allowed_N, limit, *asked, score_N)
+    if ranker.exploration.settings.retrieval == "bound" and request.explore == "auto" and not asked[1]:
+        best = _by_bound(ranker, history, allowed_N, limit, asked[0], score_N, seen)
     held_H = ranker.guide.held(history)
     plans: list[Plan] = []
     if request.explore == "auto" and not asked[1]:
@@ -124,8 +129,28 @@ def offered(
         best = _joined(best, more)
     steer = ranker.guide.steer(history.subject, history, held_H, plans, best.item_N, _dials(shop, request))
     of = None if worth is None else worth.of(best.item_N)
-    seen = ranker.exploration.sight.person(history)
     return Offer(best, of, pins, request.k - len(pins), steer, plans, seen)
+
+
+def _by_bound(
+    ranker: Ranker,
+    history: History,
+    allowed_N: Bools,
+    limit: int,
+    target: Target,
+    score_N: Floats | None,
+    seen: Seen | None,
+) -> Candidates:
+    """Candidates by what could be expected of them at best: of many by score, and of those that could be best anyway.
+
+    As the policy's bound would order a whole catalogue, without asking it about every item (after Jeunen et al. on
+    retrieval from uncertain vectors, where draws take the place of bounds).
+    """
+    many = ranker.candidates(history, allowed_N, _WIDER * limit, target, False, score_N)
+    could_N = allowed_N & ranker.exploration.could_N(_WIDER * limit)
+    more = ranker.candidates(history, could_N, limit, target, False, score_N)
+    pool = _joined(many, more) if len(more.item_N) else many
+    return ranker.exploration.lifted(pool, limit, history.subject, seen)
 
 
 def _joined(some: Candidates, more: Candidates) -> Candidates:

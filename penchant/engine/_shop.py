@@ -16,7 +16,7 @@ from msgspec import Meta
 from penchant.core import HISTORY_EVENTS, Clock, Noun, SeenRule, Target
 from penchant.core.errors import InputError, ShopError, StorageError
 from penchant.data import Mapping, Quarantine, Settings
-from penchant.engine._explore import ExploreSettings
+from penchant.engine._explore_settings import ExploreSettings
 from penchant.engine._guide import NovelSettings, RerankSettings
 from penchant.engine._identity import Identity, give_identity, identity_of
 from penchant.engine._planner import PlannerSettings
