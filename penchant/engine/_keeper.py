@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from penchant.core.errors import PenchantError
+from penchant.engine._serving import give_back_memory
 from penchant.engine._worker import Worker
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Keeper(Worker):
         due = waiting >= COMPACT_EVENTS or (waiting and time.monotonic() - self._moved >= COMPACT_AFTER)
         if due and not self._shop.store.readonly:
             self._shop.store.compact()
+            give_back_memory()  # a server moves its journal every few minutes, for months
             self._moved = time.monotonic()
 
     def close(self) -> None:

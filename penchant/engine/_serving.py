@@ -346,7 +346,7 @@ class Serving:
                     pointer = self._take_back(failure) or pointer
                 self._companions = self._load_companions(pointer)
                 self._stamp = (pointer, *stamp[1:3], self._stamp_now(pointer)[3])
-                _give_back_memory()
+                give_back_memory()
             if self._ranker is not None:
                 self._take_up_plans(self._ranker)
             self._looked = time.monotonic()
@@ -647,7 +647,7 @@ class Serving:
         return True
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Return to the system what building took and nobody holds any more: allocators would keep it for the process."""
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
