@@ -315,7 +315,15 @@ def _texts(a: Any, sign: str, b: Any) -> Any:
 
 
 def _has(column: Any, word: Any) -> Bools | np.bool_:
-    """Which lists hold a text; ``column`` is one list for all where the request brings it."""
+    """Which lists hold a text; either is one for all where the request brings it, else each item has its own."""
+    if isinstance(word, (pa.Array, pa.ChunkedArray)):
+        lists = (
+            column.to_pylist() if isinstance(column, (pa.Array, pa.ChunkedArray)) else [column] * len(word)
+        )
+        pairs = zip(lists, word.to_pylist(), strict=True)
+        return np.array(
+            [some is not None and one is not None and one in some for some, one in pairs], np.bool_
+        )
     if column is None or isinstance(column, (list, tuple, frozenset)):
         return np.bool_(column is not None and word in column)
     has = np.zeros(len(column), np.bool_)

@@ -162,6 +162,17 @@ def test_any_words_are_a_condition_or_an_input_error(words):
     assert path == "$.filters"
 
 
+def test_a_list_may_hold_what_the_same_item_says_of_itself():
+    shelf = catalog(
+        {"id": "a", "brand": "Own", "labels": ["new", "Own"]},
+        {"id": "b", "brand": "Own", "labels": ["new"]},
+        {"id": "c", "labels": ["Own"]},
+        {"id": "d", "brand": "Own"},
+    )
+    assert filter_mask(shelf, ["labels = brand"]).tolist() == [True, False, False, False]
+    assert filter_mask(shelf, ["labels != brand"]).tolist() == [False, True, True, True]
+
+
 def test_code_in_a_filter_is_only_text():
     assert not filter_mask(SHELF, ["brand = \"__import__('os').system('true')\""]).any()
     with pytest.raises(InputError):
