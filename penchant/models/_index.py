@@ -23,6 +23,7 @@ INDEX_ITEMS = (
 )
 RECALL = 0.98  # share of the true best that an approximate index has to find
 _AT = 100  # how many of the best that is asked of
+_RARE = 0.001  # share of the biases, at either end, that are no usual ones
 _DEPTHS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)  # items scored exactly after an approximate search
 _TRAINED_ON = 65_536  # vectors that codes are learned from
 _WORTH_SCANNING = 0.25  # up to this share of the items their vectors are gathered; above, all are multiplied
@@ -125,7 +126,8 @@ class QuantizedIndex:
     Product quantization (Jegou et al. 2011) read sixteen codes at a time (Andre et al. 2017, "Quicker ADC"), by faiss
     (Douze et al. 2024). Filters are exact: the search goes deeper by as much as they leave out, and where that is no
     gain, or too little is found, all allowed items are scored. A bias is one dimension more of every vector, which each
-    query asks for once.
+    query asks for once; a few biases far from all others would spoil its sixteen levels, so that they are coded as the
+    last usual one, and the items of the highest are among those scored exactly in every search.
 
     Raises:
         MissingExtra: faiss is not installed.
@@ -135,12 +137,14 @@ class QuantizedIndex:
 
     def __init__(self, vec_ND: _Vectors, codes: Any, depth: int, bias_N: _Vectors | None = None) -> None:
         self._exact, self._codes, self.depth = ExactIndex(vec_ND, bias_N), codes, depth
+        self._usual = _usual_range(bias_N)
+        self._above_K = np.empty(0, np.int64) if bias_N is None else np.flatnonzero(bias_N > self._usual[1])
 
     @classmethod
     def build(cls, vec_ND: _Vectors, bias_N: _Vectors | None = None, depth: int = _DEPTHS[2]) -> Self:
         """Learn the codes from a sample of the vectors and encode them all; the same vectors give the same codes."""
         faiss = _faiss()
-        coded_NC = _with_bias(vec_ND, bias_N)
+        coded_NC = _with_bias(vec_ND, bias_N, _usual_range(bias_N))
         width = coded_NC.shape[1]
         codes = faiss.index_factory(width, f"PQ{width}x4fs", faiss.METRIC_INNER_PRODUCT)
         step = max(1, len(vec_ND) // _TRAINED_ON)
@@ -182,7 +186,7 @@ class QuantizedIndex:
         """The same vectors with another bias in place of the one they were built with: encoded anew, not learned."""
         codes = _faiss().clone_index(self._codes)
         codes.reset()
-        codes.add(_with_bias(self._exact.vec_ND, bias_N))
+        codes.add(_with_bias(self._exact.vec_ND, bias_N, _usual_range(bias_N)))
         return type(self)(self._exact.vec_ND, codes, self.depth, bias_N)
 
     def search(self, query_RD: Floats, k: int, allowed_N: Bools) -> _Found:
@@ -196,7 +200,7 @@ class QuantizedIndex:
             query_RD, None if self._exact.bias_N is None else np.ones(len(query_RD), np.float32)
         )
         _, near_RK = self._codes.search(asked_RC, deep)
-        item_K = distinct(near_RK.ravel())  # -1, where less was found, is none
+        item_K = distinct(near_RK.ravel(), self._above_K)  # -1, where less was found, is none
         item_K = item_K[allowed_N[item_K]]
         if len(item_K) < min(k, allowed):
             return self._exact.search(query_RD, k, allowed_N)
@@ -206,14 +210,26 @@ class QuantizedIndex:
         """An index with items added at the end, by the codes as they were learned; numbered on from the last."""
         exact = self._exact.extended(vec_AD, bias_A)
         codes = _faiss().clone_index(self._codes)
-        codes.add(_with_bias(vec_AD, None if exact.bias_N is None else exact.bias_N[-len(vec_AD) :]))
+        bias_A = None if exact.bias_N is None else exact.bias_N[-len(vec_AD) :]
+        codes.add(_with_bias(vec_AD, bias_A, self._usual))
         return type(self)(exact.vec_ND, codes, self.depth, exact.bias_N)
 
 
-def _with_bias(vec_KD: Floats, bias_K: _Vectors | None) -> _Vectors:
-    """Vectors as faiss reads them, the bias as their last column."""
+def _usual_range(bias_N: _Vectors | None) -> tuple[float, float]:
+    """Between which values all biases but a few lie."""
+    if bias_N is None:
+        return -np.inf, np.inf
+    low, high = np.quantile(bias_N, (_RARE, 1 - _RARE))
+    return float(low), float(high)
+
+
+def _with_bias(
+    vec_KD: Floats, bias_K: _Vectors | None, usual: tuple[float, float] = (-np.inf, np.inf)
+) -> _Vectors:
+    """Vectors as faiss reads them, the bias as their last column, no further out than usual."""
     if bias_K is None:
         return np.ascontiguousarray(vec_KD, np.float32)
+    bias_K = np.clip(bias_K, *usual)
     return np.concatenate([vec_KD, bias_K[:, None]], axis=1, dtype=np.float32)
 
 

@@ -62,6 +62,21 @@ def test_the_faster_one_that_finds_enough_is_taken(made, monkeypatch):
     assert report.depth == index.depth
 
 
+def test_biases_far_from_the_rest_do_not_spoil_the_codes(made):
+    vec_ND, query_QRD = made
+    bias_N = (0.5 * np.random.default_rng(1).standard_t(1.5, size=len(vec_ND))).astype(np.float32)
+    allowed_N = np.arange(len(vec_ND)) > 0
+    exact, shares = ExactIndex(vec_ND, bias_N), []
+    index = QuantizedIndex.build(vec_ND, bias_N, depth=500)
+    for query_RD in query_QRD:
+        found, score_K = index.search(query_RD, 100, allowed_N)
+        shares.append(np.isin(exact.search(query_RD, 100, allowed_N)[0], found).mean())
+        np.testing.assert_allclose(score_K, exact.scores(found, query_RD))
+    assert np.mean(shares) >= 0.98  # .64 where the furthest bias, 201, takes levels from the others
+    grown = index.extended(vec_ND[1:3], np.array([500.0, 0.0], np.float32))
+    assert len(vec_ND) in grown.search(query_QRD[0], 10, np.r_[allowed_N, True, True])[0]
+
+
 def test_an_index_that_finds_too_little_never_serves(made, monkeypatch):
     slow_exact(monkeypatch)
     monkeypatch.setattr(_index, "RECALL", 1.01)
