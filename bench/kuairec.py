@@ -33,6 +33,7 @@ class World:
         inside = np.array([here for _, _, here in info])
         tags = sorted({tag for _, found, _ in info for tag in found})
         tag_MP = np.array([[tag in found for tag in tags] for _, found, _ in info], np.float32)  # all items
+        self.tags = tags
         m_of = {item: m for m, (item, _, _) in enumerate(info)}
         self.tag_NP = tag_MP[inside]
         self.items = [item for item, _, here in info if here]
@@ -42,11 +43,16 @@ class World:
         for r in rows(liked):
             self.like_UN[u_of[r["user"]], n_of[r["item"]]] = 1
         popularity_M = np.zeros(len(info))
+        self.tags_of = {item: tag_MP[m] for item, m in m_of.items()}
+        self.history: list[tuple[str, str]] = []  # of everybody, in order: user id, item id
+        self.past: list[tuple[int, str]] = []  # what these people turned to before, in order: person, item id
         past_UP = np.zeros((len(self.users), len(tags)))
         size_U = np.zeros(len(self.users))
         for r in rows(folder / "history_pos.csv.gz"):
+            self.history.append((r["user"], r["item"]))
             popularity_M[m_of[r["item"]]] += 1
             if r["user"] in u_of:
+                self.past.append((u_of[r["user"]], r["item"]))
                 past_UP[u_of[r["user"]]] += tag_MP[m_of[r["item"]]]
                 size_U[u_of[r["user"]]] += 1
         self.popularity_N = popularity_M[inside]
