@@ -48,7 +48,7 @@ def shop(tmp_path_factory):
 
 
 def answers(engine, target):
-    return {i.item_id for i in engine.recommend(user_id="u3", k=4, target=target).items}
+    return {i.item_id for i in engine.recommend(user_id="u3", k=4, target=target, explore="off").items}
 
 
 def test_what_is_recommended_is_what_was_asked_for(shop):
