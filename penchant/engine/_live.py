@@ -182,15 +182,16 @@ _Steps = Generator[_Wanted, Floats, Slate]
 def recommend(shop: Shop, serving: Serving, request: rq.RecommendRequest) -> Slate:
     """Answer one person; where a model on trial fails, the one before it answers."""
     ranker = serving.ranker
+    found: Slate | Exception
     try:
-        return _answered(_steps(shop, serving, request, ranker))
+        found = _answered(_steps(shop, serving, request, ranker))
     except (PenchantError, OSError):
         raise
-    except Exception:
-        spare = serving.failed(ranker)
-        if spare is None:
-            raise
-        return _answered(_steps(shop, serving, request, spare))
+    except Exception as error:
+        found = _spared(shop, serving, request, ranker, error)
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _answered(steps: _Steps) -> Slate:
@@ -292,9 +293,12 @@ def _steps(shop: Shop, serving: Serving, request: rq.RecommendRequest, ranker: R
     slate, drawn = make_slate(shop, ranker, request, history, offer, target, by_value, known_N, note)
     serving.recent.append(subject)
     logged = shop.store.log_decision(slate, partial(packed, ranker, offer.candidates, drawn))
-    learns = own_N is None and drawn.standing_N is not None and not ranker.exploration.follows
-    if logged and learns:
-        assert drawn.standing_N is not None
+    if (
+        logged
+        and own_N is None
+        and drawn.standing_N is not None
+        and not ranker.exploration.follows  # where a log is followed, answers are learned from there
+    ):
         standing_K = drawn.standing_N[drawn.choice.index_K].tolist()
         chosen = [item.item_id for item in slate.items if not item.pinned]
         ranker.exploration.answered(slate, dict(zip(chosen, standing_K, strict=True)), drawn.seen)
@@ -496,18 +500,15 @@ def similar(serving: Serving, request: rq.SimilarRequest) -> rq.SimilarReport:
         subject=NOBODY,
         surface="similar",
     )
+    note = ranker.note if len(order) else "no companions are known for this item"
     return rq.SimilarReport(
         recommendation_id=recommendation_id,
         item_id=request.item_id,
         items=_companions(ranker, item_C[order].tolist(), score_C[order].tolist()),
         model_id=ranker.model_id,
         degraded=ranker.degraded or not logged,
-        note=_note_of(ranker, len(order)) if logged else NOT_LOGGED,
+        note=note if logged else NOT_LOGGED,
     )
-
-
-def _note_of(ranker: Ranker, found: int) -> str | None:
-    return ranker.note if found else "no companions are known for this item"
 
 
 def _companions(ranker: Ranker, numbers: Sequence[int], scores: Sequence[float]) -> list[rq.SimilarItem]:

@@ -295,9 +295,8 @@ class Serving:
         self.kept = False  # somebody else looks for what is new, so that no request waits for it
         self.recent: deque[str] = deque(maxlen=16)  # people served lately: the canaries of the next model
         self.trials = Trials()
-        self._before: tuple[Ranker, float] | None = (
-            None  # what served before the model on trial, and until when
-        )
+        # What served before the model on trial, and until when.
+        self._before: tuple[Ranker, float] | None = None
         self._key: str | None = None  # what all that share the shop call the beginning of what they learn
         self.follower: Follower | None = None  # takes up what other processes that share the shop stored
 

@@ -80,6 +80,15 @@ class Record:
         return 0
 
 
+@dataclass
+class _Shown:
+    """An answer whose clicks are waited for."""
+
+    moment: float
+    model_id: str
+    clicked: bool = False
+
+
 def surely_more(new: int, of_new: int, old: int, of_old: int, margin: float) -> bool:
     """Whether a share has surely risen by more than a margin, however often that is asked.
 
@@ -108,7 +117,7 @@ class Trials:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._records: dict[str, Record] = {}
-        self._open: OrderedDict[str, list[object]] = OrderedDict()  # answer -> moment, model, clicked
+        self._open: OrderedDict[str, _Shown] = OrderedDict()
         self._lock = threading.Lock()
         self.new: str | None = None  # the model on trial
         self.old: str | None = None
@@ -130,16 +139,17 @@ class Trials:
         now = self._clock()
         with self._lock:
             self._of(slate.model_id).answered(seconds, empty=not slate.items)
-            self._open[slate.recommendation_id] = [now, slate.model_id, False]
+            self._open[slate.recommendation_id] = _Shown(now, slate.model_id)
             while self._open:
-                moment, model_id, clicked = next(iter(self._open.values()))
-                if now - moment < CLICKS_AFTER and len(self._open) <= _MOST:  # type: ignore[operator]
+                oldest = next(iter(self._open.values()))
+                over = now - oldest.moment >= CLICKS_AFTER
+                if not over and len(self._open) <= _MOST:
                     break
                 self._open.popitem(last=False)
-                if now - moment >= CLICKS_AFTER:  # type: ignore[operator]
-                    record = self._of(str(model_id))
+                if over:
+                    record = self._of(oldest.model_id)
                     record.judged += 1
-                    record.clicked += bool(clicked)
+                    record.clicked += oldest.clicked
 
     def failed(self, model_id: str) -> None:
         """Count an answer that a model failed to give."""
@@ -155,7 +165,7 @@ class Trials:
                 continue
             with self._lock:
                 if (one := self._open.get(event.recommendation_id)) is not None:
-                    one[2] = True
+                    one.clicked = True
 
     def _of(self, model_id: str) -> Record:
         return self._records.setdefault(model_id, Record())
