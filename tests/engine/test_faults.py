@@ -6,14 +6,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from penchant.core import DAY
 from penchant.engine import OPERATIONS, Engine
+from tests.engine.lookers import NOW, lookers
 
-NOW = 1_750_000_000_000_000
 TESTS = Path(__file__).resolve().parents[1]
 TRIED = {
     1: ("store/test_store_crash.py", "test_killed_at_a_random_moment"),
@@ -51,18 +48,6 @@ def test_every_fault_is_tried() -> None:
 @pytest.mark.parametrize("step", [1, 20, 64])
 def test_20_somebody_is_erased_while_a_model_is_trained(tmp_path: Path, step: int) -> None:
     """The training goes on without them, and nothing half made of theirs is left or served."""
-    rows = [
-        {
-            "event_id": f"{u}-{s}",
-            "user_id": f"person-{u:02}",
-            "kind": "view",
-            "item_id": f"i{(u + s) % 12}",
-            "ts": NOW - (10 - s) * DAY - u,
-        }
-        for u in range(40)
-        for s in range(6)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "events.parquet")
     steps, remaining = [0], []
 
     def erase() -> None:
@@ -78,7 +63,7 @@ def test_20_somebody_is_erased_while_a_model_is_trained(tmp_path: Path, step: in
 
     with Engine.open(tmp_path / "shop", clock=lambda: NOW) as engine:
         engine.init()
-        engine.ingest(files=[str(tmp_path / "events.parquet")])
+        engine.ingest(files=[lookers(tmp_path, "person-{:02}")])
         engine.progress = progress
         report = engine.train(models=["transitions"])
         assert steps[1:] == [step], "the erasure was done meanwhile"

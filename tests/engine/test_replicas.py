@@ -14,14 +14,12 @@ from pathlib import Path
 
 import httpx
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
-from penchant.core import DAY
+from tests.engine.lookers import NOW, lookers
 from tests.store.servers import Cache, postgres
 
-NOW = 1_750_000_000_000_000
 NEWS = 5.0  # seconds within which the other knows; it takes a tenth, but this machine may be busy
 
 
@@ -39,25 +37,13 @@ def servers() -> Iterator[tuple[str, str]]:
 def shop(tmp_path: Path, servers: tuple[str, str]) -> Path:
     """A shop on both servers, with forty people and a model."""
     folder = tmp_path / "shop"
-    rows = [
-        {
-            "event_id": f"{u}-{s}",
-            "user_id": f"u{u}",
-            "kind": "view",
-            "item_id": f"i{(u + s) % 12}",
-            "ts": NOW - (10 - s) * DAY - u,
-        }
-        for u in range(40)
-        for s in range(6)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "events.parquet")
     with Engine.open(folder) as engine:
         engine.init(name=tmp_path.name)
     config = folder / "shop.toml"
     lines = config.read_text().replace('journal = ""', f'journal = "{servers[0]}"')
     config.write_text(lines.replace('live = ""', f'live = "{servers[1]}"'))
     with Engine.open(folder, clock=lambda: NOW) as engine:
-        engine.ingest(files=[str(tmp_path / "events.parquet")])
+        engine.ingest(files=[lookers(tmp_path)])
         engine.train(models=["item_knn"])
     return folder
 

@@ -8,38 +8,22 @@ import sys
 import time
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from penchant import Engine
-from penchant.core import DAY
 from penchant.core.errors import ArtifactError
 from penchant.engine._canary import check_model
 from penchant.engine._promotion import read_pointer, write_pointer
-
-NOW = 1_750_000_000_000_000
+from tests.engine.lookers import NOW, lookers
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A shop with two recommenders."""
     folder = tmp_path_factory.mktemp("swap")
-    rows = [
-        {
-            "event_id": f"{u}-{s}",
-            "user_id": f"u{u}",
-            "kind": "view",
-            "item_id": f"i{(u + s) % 12}",
-            "ts": NOW - (10 - s) * DAY - u,
-        }
-        for u in range(40)
-        for s in range(6)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "events.parquet")
     with Engine.open(folder / "shop", clock=lambda: NOW) as engine:
         engine.init()
-        engine.ingest(files=[str(folder / "events.parquet")])
+        engine.ingest(files=[lookers(folder)])
         made = engine.train(models=["transitions", "item_knn"]).artifacts
         engine.promote(artifact=made["item_knn"])
         engine.promote(artifact=made["transitions"])

@@ -25,6 +25,7 @@ from penchant.engine import OPERATIONS, Engine
 from penchant.surfaces import create_app
 from penchant.surfaces._body import Limits
 from penchant.testing import running_server
+from tests.surfaces.tenants import tenants
 
 NOW = 1_718_000_000_000_000
 YEAR = 365 * 86_400_000_000
@@ -453,15 +454,13 @@ def test_39_injections_are_text(client: httpx.Client, text: str) -> None:
 @pytest.fixture(scope="module")
 def two_shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
     """A server of two shops with a key each; ``ann`` is known to the first."""
-    folder, keys, engines = tmp_path_factory.mktemp("two"), {}, []
-    for name in ("tea", "shoes"):
-        engine = Engine.open(folder / name)
-        engine.init(name=name)
-        engine.observe(events=[{"kind": "view", "user_id": f"of-{name}", "item_id": f"item-{name}"}])
-        keys[name] = engine.keys(action="create", scopes=["serve", "write"]).secret or ""
-        engines.append(engine)
+    engines = tenants(tmp_path_factory.mktemp("two"))
+    keys = {
+        name: engine.keys(action="create", scopes=["serve", "write"]).secret or ""
+        for name, engine in engines.items()
+    }
     with (
-        running_server(create_app(engines)) as url,
+        running_server(create_app(list(engines.values()))) as url,
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         yield client, keys

@@ -14,23 +14,22 @@ from penchant.engine import OPERATIONS, Engine
 from penchant.surfaces import create_app, openapi
 from penchant.surfaces._body import Limits
 from penchant.testing import running_server
+from tests.surfaces.tenants import tenants
 
 ROOT = Path(__file__).resolve().parents[2] / "penchant"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
-    folder, keys, engines = tmp_path_factory.mktemp("owasp"), {}, []
-    for name in ("tea", "shoes"):
-        engine = Engine.open(folder / name)
-        engine.init(name=name)
-        engine.observe(events=[{"kind": "view", "user_id": f"of-{name}", "item_id": f"item-{name}"}])
-        for scope in ("write", "serve", "manage", "govern"):
-            keys[f"{name}/{scope}"] = engine.keys(action="create", scopes=[scope]).secret or ""
-        engines.append(engine)
+    engines = tenants(tmp_path_factory.mktemp("owasp"))
+    keys = {
+        f"{name}/{scope}": engine.keys(action="create", scopes=[scope]).secret or ""
+        for name, engine in engines.items()
+        for scope in ("write", "serve", "manage", "govern")
+    }
     limits = Limits(body=20_000, seconds=1.0)
     with (
-        running_server(create_app(engines, limits=limits)) as url,
+        running_server(create_app(list(engines.values()), limits=limits)) as url,
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         yield client, keys
