@@ -16,9 +16,8 @@ import msgspec
 import pyarrow as pa
 
 from penchant.core import Slate
-from penchant.core.errors import PenchantError
 from penchant.engine._stock import MOVING
-from penchant.engine._worker import Worker
+from penchant.engine._worker import Worker, went_well
 
 if TYPE_CHECKING:
     from penchant.engine._promotion import Pointer
@@ -78,12 +77,9 @@ class Follower(Worker):
         while not self._stop.is_set():
             self.wake.wait(EVERY)
             self.wake.clear()
-            try:
-                self._shop.store.follow()
-                self._serving.follow()
-            except PenchantError as error:
-                log.error("%s: %s", type(error).__name__, error.message)
+            if not went_well(log, self._follow):
                 self._stop.wait(1.0)
-            except Exception as error:  # whatever it is, the next look comes; a message may quote a person
-                log.error("unexpected %s", type(error).__name__)
-                self._stop.wait(1.0)
+
+    def _follow(self) -> None:
+        self._shop.store.follow()
+        self._serving.follow()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from penchant.core.errors import PenchantError
 from penchant.engine._serving import give_back_memory
-from penchant.engine._worker import Worker
+from penchant.engine._worker import Worker, went_well
 
 if TYPE_CHECKING:
     from penchant.engine._serving import Serving
@@ -47,17 +47,15 @@ class Keeper(Worker):
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK):
-            try:
-                self._lead()
-                self._serving.refresh()
-                self._serving.judge()
-                if time.monotonic() - self._looked >= COMPACT_EVERY:
-                    self._looked = time.monotonic()
-                    self._compact()
-            except PenchantError as error:
-                log.error("%s: %s", type(error).__name__, error.message)
-            except Exception as error:  # whatever it is, the next look comes; a message may quote a person
-                log.error("unexpected %s", type(error).__name__)
+            went_well(log, self._look)
+
+    def _look(self) -> None:
+        self._lead()
+        self._serving.refresh()
+        self._serving.judge()
+        if time.monotonic() - self._looked >= COMPACT_EVERY:
+            self._looked = time.monotonic()
+            self._compact()
 
     def _lead(self) -> None:
         """Do what the leading process does, from when this one is it."""

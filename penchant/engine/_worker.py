@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from penchant.core.errors import PenchantError
 
 
 class Worker(ABC):
@@ -26,3 +30,16 @@ class Worker(ABC):
         """End the thread after what it is doing."""
         self._stop.set()
         self._thread.join()
+
+
+def went_well(log: logging.Logger, step: Callable[[], None]) -> bool:
+    """Take one step of a thread that goes on whatever happens; what went wrong is in the log, False says so."""
+    try:
+        step()
+    except PenchantError as error:
+        log.error("%s: %s", type(error).__name__, error.message)
+    except Exception as error:  # its message may quote a person
+        log.error("unexpected %s", type(error).__name__)
+    else:
+        return True
+    return False

@@ -7,6 +7,7 @@ the same once they have read up to the same number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 import msgspec
 import pyarrow as pa
@@ -15,10 +16,10 @@ import pyarrow.compute as pc
 from penchant.core import KINDS, NUM_BUCKETS, Event, Slate
 from penchant.store._journal import Journal
 from penchant.store._reader import EventReader
-from penchant.store._rows import Row
 
 Entry = tuple[int, Event | Slate]
-_TOLD = ("ts", "kind", "user_id", "anonymous_id", "item_id", "recommendation_id", "props", "seq")
+_TOLD = ("ts", "kind", "user_id", "anonymous_id", "item_id", "recommendation_id", "props")
+_told = attrgetter(*_TOLD)
 
 
 def read_news(
@@ -29,7 +30,9 @@ def read_news(
     if up_to <= after:
         return max(up_to, after), []
     rows = events.arrived(after, up_to)
-    found: list[Entry] = [(stored.seq, event) for stored in rows if (event := _event(stored.row)) is not None]
+    found: list[Entry] = [
+        (stored.seq, event) for stored in rows if (event := _event(*_told(stored.row))) is not None
+    ]
     if (
         journal.marks().compacted > after
     ):  # some may be in the table by now, and some were while the journal was read
@@ -41,24 +44,19 @@ def read_news(
     return up_to, sorted(found, key=lambda entry: entry[0])
 
 
-def _event(row: Row) -> Event | None:
-    if row.item_id is None and row.props is None:
-        return None
-    return _made(
-        row.kind, row.ts, row.user_id, row.anonymous_id, row.item_id, row.recommendation_id, row.props
-    )
-
-
-def _made(
-    kind: str,
+def _event(
     ts: int,
+    kind: str,
     user_id: str | None,
     anonymous_id: str | None,
     item_id: str | None,
     recommendation_id: str | None,
     props: str | None,
 ) -> Event | None:
-    if kind not in KINDS:  # of a newer version
+    """An event with what is learned from; None where there is nothing, or it is of a kind of a newer version."""
+    if item_id is None and props is None:
+        return None
+    if kind not in KINDS:
         return None
     return Event(
         kind=kind,  # type: ignore[arg-type]
@@ -78,10 +76,9 @@ def _props(text: str | None) -> dict[str, object] | None:
 
 def _moved(events: EventReader, bucket: int, after: int, up_to: int) -> Iterator[Entry]:
     """The events of one bucket, from table and journal, as they came in."""
-    table: pa.Table = events.bucket(bucket, _TOLD)
+    table: pa.Table = events.bucket(bucket, (*_TOLD, "seq"))
     table = table.filter(pc.and_(pc.greater(table["seq"], after), pc.less_equal(table["seq"], up_to)))
-    columns = [table[name].to_pylist() for name in _TOLD]
-    for ts, kind, user_id, anonymous_id, item_id, recommendation_id, props, seq in zip(*columns, strict=True):
-        event = _made(kind, ts, user_id, anonymous_id, item_id, recommendation_id, props)
-        if event is not None and (item_id is not None or props is not None):
+    columns = [table[name].to_pylist() for name in (*_TOLD, "seq")]
+    for *told, seq in zip(*columns, strict=True):
+        if (event := _event(*told)) is not None:
             yield seq, event
